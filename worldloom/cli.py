@@ -1,0 +1,63 @@
+"""The `worldloom` command. Each subcommand is a typed function elsewhere; only the one that is asked for is imported."""
+
+import sys
+from importlib import import_module
+
+from worldloom.errors import UserError, unknown
+
+COMMANDS = {
+    "record": ("worldloom.data.record:record", "play an environment and save its episodes as a dataset"),
+    "import": ("worldloom.data.convert:convert", "convert a foreign dataset into LeRobotDataset v3.0"),
+    "inspect": ("worldloom.data.inspect:inspect", "the data card: what a dataset holds and what is wrong with it"),
+    "train": ("worldloom.training.train:train", "train a world model on one or several datasets"),
+    "evaluate": ("worldloom.evaluation.evaluate:evaluate", "judge a trained model on held-out episodes: card and report"),
+    "imagine": ("worldloom.evaluation.imagine:imagine", "let a trained model dream: a video or a synthetic dataset"),
+}
+
+
+def main() -> None:
+    """Run `worldloom COMMAND ...`; a `UserError` becomes one line on stderr and exit code 2."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(overview())
+        return
+    if arguments[0] in ("-V", "--version"):
+        from worldloom import __version__
+
+        print(f"worldloom {__version__}")
+        return
+    try:
+        run(arguments[0], arguments[1:])
+    except UserError as error:
+        print(f"worldloom: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("worldloom: stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(130)
+
+
+def run(command: str, arguments: list[str]) -> None:
+    """Parse `arguments` by the signature of the command's function and call it."""
+    if command not in COMMANDS:
+        raise unknown("command", command, COMMANDS)
+    import tyro
+
+    module, name = COMMANDS[command][0].split(":")
+    tyro.cli(getattr(import_module(module), name), prog=f"worldloom {command}", args=arguments)
+
+
+def overview() -> str:
+    """The help page, written here so that showing it imports nothing heavy."""
+    lines = [f"  {name:<10}{words}" for name, (_, words) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: worldloom COMMAND [options]",
+            "",
+            "World models: record or import episodes, train, judge, imagine.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "`worldloom COMMAND --help` shows a command's options.",
+        ]
+    )

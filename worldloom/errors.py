@@ -1,0 +1,20 @@
+"""What worldloom says when an input is wrong: one line naming the thing, the value and the fix."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(ValueError):
+    """An input the user can mend. The command line prints its one line and exits with 2, without a traceback."""
+
+
+class MissingExtra(UserError, ImportError):
+    """An optional dependency is not installed; the message holds the exact line to type."""
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for a name that is not registered, offering the nearest right one and the whole list."""
+    names = sorted(known)
+    near = get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    return UserError(f"unknown {what} {name!r}. {hint}Known: {', '.join(names)}.")
