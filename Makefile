@@ -1,0 +1,37 @@
+# Every target works alone on a bare machine with Python 3.11 or newer: what it needs is set up first, once.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+# All extras but `pusht`, which installs another pygame than `box2d` and `minigrid` do (see constraints.txt).
+EXTRAS := doom,box2d,dmc,atari,minigrid,hdf5,tensorboard,dev
+
+.PHONY: setup demo test lint bench clean
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "worldloom needs Python 3.11 or newer: install it, or say make PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "worldloom needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	touch $@
+
+# A first-person Doom world: recorded, learned, judged. Ends with runs/doom/report.html and runs/doom/card.json.
+demo: setup
+	$(BIN)/worldloom record doom data/doom --episodes 200 --num-envs 2 --seed 0
+	$(BIN)/worldloom train rssm data/doom --size nano --steps 2000 --out runs/doom
+	$(BIN)/worldloom evaluate runs/doom
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build *.egg-info
