@@ -1,0 +1,62 @@
+"""What can be recorded and played. Adding an environment is its file and one line here, or your own `module:function`.
+
+Every environment is a gymnasium environment whose observation is a dict: images uint8 `[H, W, 3]` as gymnasium users
+expect, vectors float32 `[D]` (a recorded dataset is channels first). Actions are Discrete or a flat Box.
+"""
+
+from inspect import Parameter, signature
+from typing import Any
+
+from worldloom.envs.adapt import AdaptedEnv, adapt
+from worldloom.envs.reference import load_object
+from worldloom.errors import UserError, unknown
+from worldloom.registry import Registry
+
+ENVIRONMENTS = Registry(
+    "environment",
+    {
+        "atari": "worldloom.envs.atari:make",
+        "carracing": "worldloom.envs.carracing:make",
+        "dmc": "worldloom.envs.dmc:make",
+        "doom": "worldloom.envs.doom:make",
+        "gym": "worldloom.envs.registered:make",
+        "minigrid": "worldloom.envs.minigrid:make",
+        "pusht": "worldloom.envs.pusht:make",
+    },
+)
+
+
+def make_env(name: str, *, image_size: int = 64, seed: int = 0, **options: Any) -> AdaptedEnv:
+    """An environment by name: `doom`, `dmc:cheetah-run`, `gym:CartPole-v1`, or your own `module:function`.
+
+    Images are square with a side of `image_size` pixels (0 keeps their own size). The first `reset` without a seed uses
+    `seed`. `options` go to the environment's own function. Raises `UserError` for a name or an option that does not
+    exist, and `MissingExtra` when the environment's package is not installed.
+    """
+    head, _, argument = name.partition(":")
+    if head in ENVIRONMENTS:
+        factory = ENVIRONMENTS[head]
+    elif argument:
+        factory, argument = load_object(name, "environment", ENVIRONMENTS), ""
+    else:
+        raise unknown("environment", name, ENVIRONMENTS)
+    return adapt(_call(name, factory, argument, image_size, options), name, image_size, seed)
+
+
+def _call(name: str, factory: Any, argument: str, image_size: int, options: dict[str, Any]) -> Any:
+    """Call a factory by its signature: a positional-only parameter takes what follows the colon."""
+    parameters = signature(factory).parameters
+    positional = [p for p in parameters if parameters[p].kind is Parameter.POSITIONAL_ONLY]
+    head = name.partition(":")[0]
+    if positional and not argument:
+        raise UserError(f"environment {name!r} needs a {positional[0]}: write {head}:{positional[0].upper()}")
+    if argument and not positional:
+        raise UserError(f"environment {head!r} takes nothing after a colon, but {name!r} was asked for: write {head}")
+    if not any(p.kind is Parameter.VAR_KEYWORD for p in parameters.values()):
+        known = [p for p in parameters if p not in positional and p != "image_size"]
+        for option in options:
+            if option not in known:
+                raise unknown(f"option of environment {name!r}", option, known)
+    if "image_size" in parameters:
+        options = {"image_size": image_size, **options}
+    return factory(argument, **options) if positional else factory(**options)
