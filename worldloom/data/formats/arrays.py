@@ -1,7 +1,7 @@
 """Long arrays in a file, read a slice at a time: `.npz` members and HDF5 datasets behind one face.
 
-A visual OGBench file holds 12 GB of pictures in one compressed member, so a member is never loaded whole: its zip stream is
-read forward as episodes are asked for in order, and started over when one is asked for out of order.
+A visual OGBench file holds 12 GB of pictures in one compressed member, so a member is never loaded whole: its zip
+stream is read forward as episodes are asked for in order, and started over when one is asked for out of order.
 """
 
 import zipfile

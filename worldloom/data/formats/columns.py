@@ -2,9 +2,10 @@
 
 n steps (actions taken), T rows, A action size, D vector size, C H W image channels, height, width.
 
-A foreign file counts steps: action t led to reward t. An `Episode` counts rows: row t is what was known at t and then the
-action. So with n steps, `actions` go to rows 0 to n-1 and `rewards` to rows 1 to n; when the file lacks the observation
-after the last action (T = n), that action and its reward have no row to show their effect in, and are left out.
+A foreign file counts steps: action t led to reward t. An `Episode` counts rows: row t is what was known at t and then
+the action. So with n steps, `actions` go to rows 0 to n-1 and `rewards` to rows 1 to n; when the file lacks the
+observation after the last action (T = n), that action and its reward have no row to show their effect in, and are left
+out.
 """
 
 import hashlib
@@ -54,7 +55,8 @@ def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
 def observation(rows: np.ndarray, spec: KeySpec, where: str) -> np.ndarray:
     """`rows` `[T, ...]` as an image column uint8 `[T, C, H, W]` or a vector column float32 `[T, D]`.
 
-    Raises `BrokenEpisode` when a row has another shape or type than `spec`, or a vector holds a value that is not finite.
+    Raises `BrokenEpisode` when a row has another shape or type than `spec`, or a vector holds a value that is not
+    finite.
     """
     if spec.kind == "image":
         return _images(rows, spec, where)
@@ -90,11 +92,14 @@ def finite(values: np.ndarray, where: str) -> np.ndarray:
 def actions(steps: np.ndarray, rows: int, spec: ActionSpec, where: str) -> np.ndarray:
     """The actions `[n]` or `[n, ...]` of an episode of `rows` T rows, as `[T, A]` with zeros in the last row.
 
-    Discrete choices come as integers from 0. Raises `BrokenEpisode` for a value that is not finite or outside the range.
+    Discrete choices come as integers from 0. Raises `BrokenEpisode` for a value that is not finite or outside the
+    range.
     """
     column = np.zeros((rows, spec.size), np.float32)
-    column[: rows - 1] = one_hot(steps[: rows - 1], spec.size, where) if spec.kind == "discrete" else _continuous(
-        steps[: rows - 1], spec, where
+    column[: rows - 1] = (
+        one_hot(steps[: rows - 1], spec.size, where)
+        if spec.kind == "discrete"
+        else _continuous(steps[: rows - 1], spec, where)
     )
     return column
 
@@ -163,7 +168,7 @@ def read_json(text: str | bytes, where: str) -> Any:
 
 
 def resize(column: np.ndarray, image_size: tuple[int, int] | None) -> np.ndarray:
-    """An image column at `(height, width)`, every source pixel weighed in (Pillow's box filter); vectors pass through."""
+    """An image column at `(height, width)`, area-averaged by Pillow's box filter; vectors pass through."""
     if image_size is None or column.ndim != 4 or column.shape[2:] == tuple(image_size):
         return column
     height, width = image_size

@@ -1,4 +1,4 @@
-"""Opening HDF5 files so that a cut or foreign one answers with one line. h5py is an optional package, imported on use."""
+"""Opening HDF5 files so that a cut or foreign one answers with one line. h5py is optional and imported on use."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +31,9 @@ def open_hdf5(path: Path) -> Iterator[Any]:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise UserError(f"{path} cannot be read as HDF5 ({_short(error)}); it is cut or damaged: fetch it again") from error
+        raise UserError(
+            f"{path} cannot be read as HDF5 ({_short(error)}); it is cut or damaged: fetch it again"
+        ) from error
     with file:
         yield file
 

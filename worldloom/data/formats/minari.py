@@ -1,12 +1,12 @@
 """Minari datasets (HDF5): `<id>/data/main_data.hdf5` beside `metadata.json`, which declares the spaces.
 
-Layout, as Minari's storage writes it: `episode_i/{observations, actions, rewards, terminations, truncations, infos}` with
-n + 1 observations for n steps, nested spaces as nested groups (`_index_i` for tuples). https://minari.farama.org
+Layout, as Minari's storage writes it: `episode_i/{observations, actions, rewards, terminations, truncations, infos}`
+with n + 1 observations for n steps, nested spaces as nested groups (`_index_i` for tuples). https://minari.farama.org
 
-Rule: all n + 1 observations become rows, so the terminal observation is there; action t stays in row t, its reward, end and
-cut arrive in row t + 1. Nested observations are flattened to one key per leaf (`robot_arm` for robot -> arm), a discrete one
-becomes a one-hot vector, a text that stays the same all episode becomes its task. Files from before Minari 0.5, which keep
-the metadata in HDF5 attributes, are read too.
+Rule: all n + 1 observations become rows, so the terminal observation is there; action t stays in row t, its reward, end
+and cut arrive in row t + 1. Nested observations are flattened to one key per leaf (`robot_arm` for robot -> arm), a
+discrete one becomes a one-hot vector, a text that stays the same all episode becomes its task. Files from before Minari
+0.5, which keep the metadata in HDF5 attributes, are read too.
 """
 
 from pathlib import Path
@@ -37,27 +37,32 @@ KEPT_INFOS = ("success", "cost")
 
 
 class MinariSource(EpisodeSource):
-    """A Minari dataset folder, or its `data` folder. Raises `UserError` when its file or its metadata cannot be read."""
+    """A Minari dataset folder, or its `data` folder. Raises `UserError` when its file or metadata cannot be read."""
 
     def __init__(self, path: Path | str):
         self.path = Path(path)
-        self.file = next(f for f in _main_files(self.path) if f.is_file())
+        self.file = _main_file(self.path)
         metadata = _metadata(self.file)
         observed = leaves(_space(metadata, "observation_space", self.file), "observations")
         self.acted = leaves(_space(metadata, "action_space", self.file), "actions")
         self.texts = [leaf for leaf in observed if leaf.space["type"] == "Text"]
         self.kept = {leaf: spec for leaf in observed if (spec := leaf_spec(leaf.space))}
         if not self.kept:
-            raise UserError(f"{self.file}: none of {[leaf.key for leaf in observed]} is an image or a vector to learn from")
+            raise UserError(
+                f"{self.file}: none of {[leaf.key for leaf in observed]} is an image or a vector to learn from"
+            )
         with open_hdf5(self.file) as file:
             self.groups = sorted((name for name in file if name.startswith("episode_")), key=_number)
             self.episodes = [self._info(file[name]) for name in self.groups]
+            has_end = any(_terminates(file[name]) for name in self.groups)
+        if not self.groups:
+            raise UserError(f"{self.file} holds no episode")
         self.spec = DataSpec(
             {leaf.key: spec for leaf, spec in self.kept.items()},
             action_spec(self.acted, str(self.file)),
             fps=ASSUMED_FPS,
             has_reward=True,
-            has_end=True,
+            has_end=has_end,
         )
         left_out = [leaf.key for leaf in observed if leaf not in self.kept and leaf not in self.texts]
         self.about = _about(metadata, left_out)
@@ -116,6 +121,13 @@ def _main_files(path: Path) -> list[Path]:
     return [path / "data" / MAIN_FILE, path / MAIN_FILE]
 
 
+def _main_file(path: Path) -> Path:
+    for file in _main_files(path):
+        if file.is_file():
+            return file
+    raise UserError(f"{path} is no Minari dataset: it has no data/{MAIN_FILE}")
+
+
 def _number(name: str) -> int:
     digits = name.rsplit("_", 1)[-1]
     return int(digits) if digits.isdigit() else -1
@@ -153,6 +165,11 @@ def _about(metadata: dict[str, Any], left_out: list[str]) -> dict[str, Any]:
         "fps_assumed": True,
     }
     return {name: str(fact) if name == "author" else fact for name, fact in facts.items() if fact}
+
+
+def _terminates(group: Any) -> bool:
+    flags = group.get("terminations")
+    return flags is not None and len(flags) > 0 and bool(np.any(flags[-1]))
 
 
 def _rows(group: Any, leaf: Leaf, rows: int, where: str) -> np.ndarray:

@@ -2,22 +2,25 @@
 
 N entries of the file, n entries of one trajectory.
 
-Layout: `observations` `[N, ...]`, `actions` `[N, ...]`, `terminals` and maybe `timeouts`, `rewards`, `next_observations`,
-`qpos`, `qvel` (D4RL: `infos/qpos`, `infos/qvel`). D4RL itself ships the same arrays as HDF5, which is read too.
-https://github.com/Farama-Foundation/D4RL, https://github.com/seohongpark/ogbench
+Layout: `observations` `[N, ...]`, `actions` `[N, ...]`, `terminals` and maybe `timeouts`, `rewards`,
+`next_observations`, `qpos`, `qvel` (D4RL: `infos/qpos`, `infos/qvel`). D4RL itself ships the same arrays as HDF5, which
+is read too. https://github.com/Farama-Foundation/D4RL, https://github.com/seohongpark/ogbench
 
 The rule depends on what the file holds:
 
-* `OGBENCH` (no `rewards`, no `timeouts`): `terminals` marks the last *state* of a trajectory, where the recording stopped.
-  All n entries are rows, the last action is invalid and becomes padding, the last row is truncated, never terminated.
-* `D4RL` (`rewards` or `timeouts`): `terminals` marks a *transition* into a terminal state that is not stored. The n entries
-  are n rows; the last action and reward have no row to show their effect in and are left out; the last row is truncated,
-  and no end can be learned.
-* `TRANSITIONS` (`next_observations`): the last one of a trajectory becomes a further row, n + 1 in all. It is terminated
-  where `terminals` says so, else truncated; nothing is left out. `qpos` and `qvel`, which lack that entry, are.
+* `OGBENCH` (no `rewards`, no `timeouts`): `terminals` marks the last *state* of a trajectory, where the recording
+  stopped. All n entries are rows, the last action is invalid and becomes padding, the last row is truncated, never
+  terminated.
+* `D4RL` (`rewards` or `timeouts`): `terminals` marks a *transition* into a terminal state that is not stored. The n
+  entries are n rows; the last action and reward have no row to show their effect in and are left out; the last row is
+  truncated, and no end can be learned.
+* `TRANSITIONS` (`next_observations`): the last one of a trajectory becomes a further row, n + 1 in all. It is
+  terminated where `terminals` says so, else truncated; nothing is left out. `qpos` and `qvel`, which lack that entry,
+  are.
 
-A trajectory also ends with its file and, with `next_observations`, wherever the next observation is not the one that follows:
-D4RL files without `timeouts` show the ends of cut trajectories in no other way. Integers in `actions` are discrete choices.
+A trajectory also ends with its file and, with `next_observations`, wherever the next observation is not the one that
+follows: D4RL files without `timeouts` show the ends of cut trajectories in no other way. Integers in `actions` are
+discrete choices.
 """
 
 from dataclasses import dataclass
@@ -123,7 +126,9 @@ class NpzSource(EpisodeSource):
         if first.types["actions"].kind not in "iu":
             return ActionSpec("continuous", int(np.prod(first.shapes["actions"][1:])))
         if int(np.prod(first.shapes["actions"][1:])) != 1:
-            raise UserError(f"{first.path}: actions are several integers per row; save them as one integer or as floats")
+            raise UserError(
+                f"{first.path}: actions are several integers per row; save them as one integer or as floats"
+            )
         size = 1 + max(int(arrays.rows("actions").max()) for arrays in self.files)
         return ActionSpec("discrete", size, tuple(map(str, range(size))))
 
@@ -170,11 +175,11 @@ def _trajectories(arrays: Arrays, rule: Rule) -> list[Trajectory]:
     starts = np.concatenate([[0], stops[:-1]])
     if rule == "TRANSITIONS" and len(stops) > count / 2:
         raise UserError(
-            f"{arrays.path}: {len(stops)} of {count} next_observations are not followed by themselves: the transitions are "
-            "shuffled, and a world model needs them in the order they happened"
+            f"{arrays.path}: {len(stops)} of {count} next_observations do not come next: the transitions are shuffled, "
+            "and a world model needs them in the order they happened"
         )
-    real = rule == "TRANSITIONS"
-    return [Trajectory(arrays, int(a), int(b), real and bool(terminals[b - 1])) for a, b in zip(starts, stops, strict=True)]
+    terminated = terminals[stops - 1] & (rule == "TRANSITIONS")
+    return [Trajectory(arrays, int(a), int(b), bool(e)) for a, b, e in zip(starts, stops, terminated, strict=True)]
 
 
 def _flags(arrays: Arrays, name: str, count: int) -> np.ndarray:

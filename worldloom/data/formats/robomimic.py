@@ -1,12 +1,12 @@
 """robomimic HDF5 files, and those that follow them (robosuite, MimicGen, LIBERO): a file, or a folder of such files.
 
-Layout: `data/demo_i/{obs/*, next_obs/*, actions, rewards, dones, states}` with n entries each; `data` has the JSON attribute
-`env_args`, a demo has `num_samples`. https://robomimic.github.io/docs/datasets/overview.html
+Layout: `data/demo_i/{obs/*, next_obs/*, actions, rewards, dones, states}` with n entries each; `data` has the JSON
+attribute `env_args`, a demo has `num_samples`. https://robomimic.github.io/docs/datasets/overview.html
 
-Rule: entry t becomes row t, reward t arrives in row t + 1. With `next_obs` the last one becomes a further row (n + 1) and a
-true last `dones` marks it as terminated; without it there are n rows, the last action has nothing after it, and the episode
-counts as cut. An earlier `dones` only says that the task was solved already: no end. Pictures turn from H, W, C to channels
-first. `states` (the simulator's) is left out. The task is the demo's `ep_meta.lang`, else the file's
+Rule: entry t becomes row t, reward t arrives in row t + 1. With `next_obs` the last one becomes a further row (n + 1)
+and a true last `dones` marks it as terminated; without it there are n rows, the last action has nothing after it, and
+the episode counts as cut. An earlier `dones` only says that the task was solved already: no end. Pictures turn from H,
+W, C to channels first. `states` (the simulator's) is left out. The task is the demo's `ep_meta.lang`, else the file's
 `problem_info.language_instruction`, else "".
 """
 
@@ -41,6 +41,7 @@ class RobomimicSource(EpisodeSource):
         self.files = _files(self.path)
         self.demos: list[tuple[Path, str]] = []
         self.episodes = []
+        self.solved = False
         for file in self.files:
             with open_hdf5(file) as opened:
                 self._list(file, opened)
@@ -49,20 +50,20 @@ class RobomimicSource(EpisodeSource):
         file, demo = self.demos[0]
         with open_hdf5(file) as opened:
             group = opened["data"][demo]
-            obs, self.left_out = _key_specs(group, f"{file}: {demo}")
+            obs, left_out = _key_specs(group, f"{file}: {demo}")
             env_args = _attribute(opened["data"], "env_args", file)
             size = int(np.prod(array(group, "actions", f"{file}: {demo}").shape[1:]))
-            signals = {name: name in group for name in ("rewards", "next_obs")}
+            has_reward, self.after = "rewards" in group, "next_obs" in group
         fps = env_args.get("env_kwargs", {}).get("control_freq")
         self.spec = DataSpec(
             obs,
             ActionSpec("continuous", size),
             fps=float(fps or ASSUMED_FPS),
-            has_reward=signals["rewards"],
-            has_end=signals["next_obs"],
+            has_reward=has_reward,
+            has_end=self.after and self.solved,
         )
-        self.about = {"format": "robomimic HDF5", "environment": env_args.get("env_name", "unknown")}
-        self.about |= {"left_out": self.left_out} if self.left_out else {}
+        self.about: dict[str, Any] = {"format": "robomimic HDF5", "environment": env_args.get("env_name", "unknown")}
+        self.about |= {"left_out": left_out} if left_out else {}
         self.about |= {} if fps else {"fps_assumed": True}
 
     @staticmethod
@@ -80,10 +81,9 @@ class RobomimicSource(EpisodeSource):
             steps = len(taken)
             if steps == 0 or steps != group.attrs.get("num_samples", steps):
                 raise BrokenEpisode(f"{where} has {steps} actions, num_samples is {group.attrs['num_samples']}; {SKIP}")
-            after = self.spec.has_end
-            rows = steps + 1 if after else steps
+            rows = steps + int(self.after)
             obs = {key: self._observation(group, key, steps, where) for key in self.spec.obs}
-            ended = after and "dones" in group and bool(array(group, "dones", where).ravel()[-1])
+            ended = self.after and _done(group)
             paid = _entries(group, "rewards", steps, where) if self.spec.has_reward else np.zeros(steps)
         return Episode(
             obs={key: resize(column, image_size) for key, column in obs.items()},
@@ -98,6 +98,8 @@ class RobomimicSource(EpisodeSource):
         return file_digest(self.files, self.spec.to_json())
 
     def _list(self, file: Path, opened: Any) -> None:
+        if "data" not in opened:
+            raise UserError(f"{file} has no group 'data', so it is no robomimic file (it has {', '.join(opened)})")
         data = opened["data"]
         task = _attribute(data, "problem_info", file).get("language_instruction", "")
         for demo in sorted((name for name in data if name.startswith("demo")), key=_number):
@@ -105,11 +107,12 @@ class RobomimicSource(EpisodeSource):
             length = int(group.attrs.get("num_samples", len(group["actions"]) if "actions" in group else 0))
             lang = _attribute(group, "ep_meta", file).get("lang", task)
             self.demos.append((file, demo))
+            self.solved |= _done(group)
             self.episodes.append(EpisodeInfo(length + ("next_obs" in group), lang))
 
     def _observation(self, group: Any, key: str, steps: int, where: str) -> np.ndarray:
         values = _entries(group, f"obs/{key}", steps, where)
-        if self.spec.has_end:
+        if self.after:
             values = np.concatenate([values, _entries(group, f"next_obs/{key}", steps, where)[-1:]])
         return observation(values, self.spec.obs[key], f"{where}/obs/{key}")
 
@@ -125,11 +128,9 @@ def _is_robomimic(file: Path) -> bool:
         with open_hdf5(file) as opened:
             return "data" in opened and any(name.startswith("demo") for name in opened["data"])
     except UserError as error:
-        return not isinstance(error, ImportError) or _fail(error)
-
-
-def _fail(error: UserError) -> bool:
-    raise error
+        if isinstance(error, ImportError):
+            raise
+        return True
 
 
 def _key_specs(group: Any, where: str) -> tuple[dict[str, KeySpec], list[str]]:
@@ -147,6 +148,10 @@ def _entries(group: Any, name: str, steps: int, where: str) -> np.ndarray:
     if len(values) != steps:
         raise BrokenEpisode(f"{where}/{name} has {len(values)} entries for {steps} actions; {SKIP}")
     return values
+
+
+def _done(group: Any) -> bool:
+    return "dones" in group and len(group["dones"]) > 0 and bool(group["dones"][-1])
 
 
 def _attribute(group: Any, name: str, file: Path) -> dict[str, Any]:

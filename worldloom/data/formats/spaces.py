@@ -85,7 +85,7 @@ def action_bounds(space: Space) -> tuple[np.ndarray, np.ndarray]:
 
 
 def to_vector(values: np.ndarray, space: Space, where: str) -> np.ndarray:
-    """Elements `[n, ...]` of `space` as the slice `[n, size]` of a vector. Raises `BrokenEpisode` for a wrong choice."""
+    """Elements `[n, ...]` of `space` as the slice `[n, size]` of a vector. Raises `BrokenEpisode` for a bad choice."""
     values = values.reshape(len(values), -1)
     if space["type"] == "Discrete":
         return one_hot(values - space.get("start", 0), space["n"], where)
