@@ -56,7 +56,7 @@ class WindowSampler:
 
     def draw(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The next `count` windows: (which of the episodes, first row), each int64 `[count]`."""
-        parts = []
+        parts = [self.order[:0]]
         while count > 0:
             if self.position == self.slots:
                 self.seek(self.epoch + 1, 0)
@@ -64,7 +64,7 @@ class WindowSampler:
             parts.append(part)
             self.position += len(part)
             count -= len(part)
-        slot = np.concatenate(parts) if len(parts) != 1 else parts[0]
+        slot = np.concatenate(parts)
         episode = np.searchsorted(self.ends, slot, side="right")
         position = slot - self.begins[episode] - (self.length - 1)
         return episode, np.clip(position, 0, self.largest_start[episode])
