@@ -80,7 +80,7 @@ def enlarge(frame: np.ndarray, cell: int = CELL) -> Image.Image:
 
 def picture(frame: np.ndarray) -> Image.Image:
     """One uint8 `[C, H, W]` frame in RGB: grey for one channel, the last three of a stack of frames."""
-    assert frame.dtype == np.uint8 and frame.ndim == 3, f"want uint8 [C, H, W], got {frame.dtype} {frame.shape}"
+    assert (frame.dtype, frame.ndim) == (np.uint8, 3), f"want uint8 [C, H, W], got {frame.dtype} {frame.shape}"
     channels = frame[-3:] if len(frame) >= 3 else np.repeat(frame[-1:], 3, axis=0)
     return Image.fromarray(np.ascontiguousarray(channels.transpose(1, 2, 0)))
 

@@ -1,0 +1,216 @@
+"""From errors per window to the figures of the card, each with its interval over held-out episodes.
+
+N windows, K scored steps, D vector size, R resamples.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from worldloom.data.spec import DataSpec
+from worldloom.evaluation import scores
+from worldloom.evaluation.bootstrap import Figure, as_figure, bootstrap, figure
+from worldloom.evaluation.rollout import Errors
+
+Table = dict[str, dict[str, Figure]]
+Samples = tuple[np.ndarray, np.ndarray, np.ndarray]
+BASELINES = ("persistence", "mean", "linear")
+
+
+@dataclass
+class Curve:
+    """A figure at every scored step, for the plots: value, low and high `[K]`."""
+
+    steps: tuple[int, ...]
+    value: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+@dataclass
+class Measured:
+    """The card's tables and the curves behind its plots, `curves[metric][predictor, key]`."""
+
+    metrics: Table = field(default_factory=dict)
+    baselines: dict[str, Table] = field(default_factory=dict)
+    curves: dict[str, dict[tuple[str, str], Curve]] = field(default_factory=dict)
+
+    def put(self, predictor: str, metric: str, key: str, value: Figure) -> None:
+        """File a figure under the model's metrics or under a baseline's."""
+        table = self.metrics if predictor == "model" else self.baselines.setdefault(predictor, {})
+        table.setdefault(metric, {})[key] = value
+
+
+def measure_forecasts(errors: Errors, spec: DataSpec, seed: int) -> Measured:
+    """Metrics 1, 2, 3 and 5 of every image and vector key, for the model and for every baseline."""
+    measured = Measured()
+    for key in (*spec.image_keys, *spec.vector_keys):
+        predictors = [p for p in ("model", *BASELINES) if (p, key) in errors.mse]
+        for predictor in predictors:
+            _skill(measured, errors, predictor, key, seed)
+            if key in spec.image_keys:
+                _fidelity(measured, errors, predictor, key, seed)
+        if "model" not in predictors:
+            measured.put("model", "skill", key, Figure.missing("the model does not decode this key"))
+            continue
+        if key in spec.vector_keys:
+            _skill_per_variable(measured, errors, key, spec.obs[key].names, seed)
+        if "linear" in predictors:
+            _against_linear(measured, errors, key, seed)
+        _controllability(measured, errors, key, seed)
+    _loss_ratio(measured, errors, seed)
+    return measured
+
+
+def window_mse(errors: Errors, predictor: str, key: str) -> np.ndarray:
+    """`[N, K]`; for vectors the mean over variables in units of the training std. NaN past an episode's end."""
+    mse = errors.mse[predictor, key]
+    return mse.mean(-1) if mse.ndim == 3 else mse
+
+
+def _skill(measured: Measured, errors: Errors, predictor: str, key: str, seed: int) -> None:
+    mse, still = window_mse(errors, predictor, key), window_mse(errors, "persistence", key)
+    error, reference = np.nan_to_num(mse), np.nan_to_num(still)
+    _put_curve(measured, errors, "skill", predictor, key, lambda w: scores.skill(error, reference, w), mse, seed)
+    _put_curve(
+        measured, errors, "rmse", predictor, key, lambda w: np.sqrt(_masked_mean(mse, w)), mse, seed, figures=False
+    )
+    exists = [i for i in range(len(errors.grid)) if np.isfinite(mse[:, i]).any()]
+    if not exists:
+        for metric in ("useful_horizon", "error_growth"):
+            measured.put(predictor, metric, key, Figure.missing(_too_short(errors, errors.grid[0])))
+        return
+    steps = np.array(errors.grid)[exists]
+    useful = figure(
+        lambda w: scores.useful_horizon(scores.skill(error[:, exists], reference[:, exists], w), steps),
+        errors.episode,
+        seed,
+    )
+    measured.put(predictor, "useful_horizon", key, _whole(useful))
+    if len(steps) > 1:
+        grows = figure(lambda w: scores.growth(_masked_mean(mse[:, exists], w), steps), errors.episode, seed)
+        measured.put(predictor, "error_growth", key, grows)
+
+
+def _whole(useful: Figure) -> Figure:
+    """Quantiles fall between steps; an interval of steps ends on whole ones."""
+    if useful.low is None or useful.high is None:
+        return useful
+    return Figure(useful.value, float(np.floor(useful.low)), float(np.ceil(useful.high)))
+
+
+def _skill_per_variable(measured: Measured, errors: Errors, key: str, names: Sequence[str] | None, seed: int) -> None:
+    mse, still = errors.mse["model", key], errors.mse["persistence", key]
+    for d in range(mse.shape[-1]):
+        label = f"{key}.{names[d] if names else d}"
+        error, reference = np.nan_to_num(mse[..., d]), np.nan_to_num(still[..., d])
+        _put_curve(
+            measured,
+            errors,
+            "skill",
+            "model",
+            label,
+            lambda w, e=error, r=reference: scores.skill(e, r, w),
+            mse[..., d],
+            seed,
+        )
+
+
+def _fidelity(measured: Measured, errors: Errors, predictor: str, key: str, seed: int) -> None:
+    decibel = scores.psnr(errors.mse[predictor, key])
+    _put_curve(measured, errors, "psnr", predictor, key, lambda w: _masked_mean(decibel, w), decibel, seed)
+    similar = errors.ssim[predictor, key]
+    _put_curve(
+        measured,
+        errors,
+        "ssim",
+        predictor,
+        key,
+        lambda w: _masked_mean(similar, w),
+        similar,
+        seed,
+        steps=errors.horizons,
+    )
+
+
+def _against_linear(measured: Measured, errors: Errors, key: str, seed: int) -> None:
+    mse = window_mse(errors, "model", key)
+    gain = np.nan_to_num(window_mse(errors, "linear", key) - mse)
+    still = np.nan_to_num(window_mse(errors, "persistence", key))
+    _put_curve(
+        measured,
+        errors,
+        "skill_minus_linear",
+        "model",
+        key,
+        lambda w: 1 - scores.skill(gain, still, w),
+        mse,
+        seed,
+    )
+
+
+def _controllability(measured: Measured, errors: Errors, key: str, seed: int) -> None:
+    if ("shuffled", key) not in errors.mse:
+        measured.put("model", "controllability", key, Figure.missing("the data have no actions"))
+        return
+    true, shuffled = window_mse(errors, "model", key), window_mse(errors, "shuffled", key)
+    gap = scores.psnr(true) - scores.psnr(shuffled)
+    gap[~np.isfinite(true)] = np.nan
+    _put_curve(measured, errors, "controllability", "model", key, lambda w: _masked_mean(gap, w), gap, seed)
+
+
+def _loss_ratio(measured: Measured, errors: Errors, seed: int) -> None:
+    if not errors.loss:
+        measured.put("model", "loss_ratio", "total", Figure.missing("the data have no actions"))
+    for term, (true, shuffled) in errors.loss.items():
+        ratio = figure(
+            lambda w, t=true, s=shuffled: (w @ s) / np.where(w @ t > 0, w @ t, np.nan), errors.loss_episode, seed
+        )
+        measured.put("model", "loss_ratio", term, ratio)
+
+
+def _put_curve(
+    measured: Measured,
+    errors: Errors,
+    metric: str,
+    predictor: str,
+    key: str,
+    statistic: Callable[[np.ndarray], np.ndarray],
+    values: np.ndarray,
+    seed: int,
+    steps: tuple[int, ...] | None = None,
+    figures: bool = True,
+) -> None:
+    """Bootstrap a statistic at every step, keep the curve, and file it at the card's horizons."""
+    steps = steps or errors.grid
+    value, low, high = bootstrap(statistic, errors.episode, seed=seed)
+    for i in range(len(steps)):
+        episodes = np.unique(errors.episode[np.isfinite(values[:, i])])
+        if len(episodes) < 1:
+            value[i] = np.nan
+        if len(episodes) < 2:
+            low[i] = high[i] = np.nan
+    measured.curves.setdefault(metric, {})[predictor, key] = Curve(steps, value, low, high)
+    for i, k in enumerate(steps):
+        if k in errors.horizons and figures:
+            measured.put(predictor, metric, f"{key}@{k}", _figure_at(errors, values, value, low, high, i, k))
+
+
+def _figure_at(
+    errors: Errors, values: np.ndarray, value: np.ndarray, low: np.ndarray, high: np.ndarray, i: int, k: int
+) -> Figure:
+    if not np.isfinite(values[:, i]).any():
+        return Figure.missing(_too_short(errors, k))
+    return as_figure(value[i], low[i], high[i], "this does not change on the held-out rows, so nothing can be forecast")
+
+
+def _too_short(errors: Errors, k: int) -> str:
+    return f"no held-out episode is long enough for {k} steps after the context"
+
+
+def _masked_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted mean of each column of `[N, K]` over the windows where it exists: `[R, K]`."""
+    exists = np.isfinite(values)
+    count = weights @ exists
+    return np.where(count > 0, (weights @ np.nan_to_num(values)) / np.where(count > 0, count, 1), np.nan)

@@ -1,0 +1,276 @@
+"""A model and its baselines over held-out windows: what was predicted at each step, and how wrong it was.
+
+N windows, B batch, C context rows, H open-loop steps, K scored steps (the grid), S scored steps of SSIM, M samples,
+A action size, D vector size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldloom.data.spec import DataSpec
+from worldloom.evaluation.baselines import Baselines, unit
+from worldloom.evaluation.scores import ssim
+from worldloom.evaluation.windows import HeldOut, Window, WindowBatch, batches, end_windows
+from worldloom.model import State, WorldModel
+from worldloom.training.objective import weigh_windows
+
+LOSS_WINDOWS = 64
+TRACK_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How windows are rolled out: `samples` dreams per window are averaged, `grid` steps are scored."""
+
+    context: int
+    horizons: tuple[int, ...]
+    grid: tuple[int, ...]
+    samples: int
+    batch_size: int
+    seed: int
+    device: str
+
+    @property
+    def length(self) -> int:
+        return max(self.horizons)
+
+
+@dataclass
+class Errors:
+    """Per window; NaN where the episode was over. Predictors are model, shuffled and the baselines.
+
+    steps: how many rows follow the context in the episode `[N]`.
+
+    mse: `{(predictor, key): [N, K]}` for images, `[N, K, D]` in units of the training std for vectors.
+    ssim: `{(predictor, key): [N, S]}`. reward, end: the model's expectation at every step `[N, H]`; real ones beside
+    them. loss: `{term: ([n], [n])}` with true and with shuffled actions, `loss_episode` `[n]` their episodes.
+    """
+
+    grid: tuple[int, ...]
+    horizons: tuple[int, ...]
+    episode: np.ndarray = field(default_factory=lambda: np.empty(0, int))
+    steps: np.ndarray = field(default_factory=lambda: np.empty(0, int))
+    mse: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
+    ssim: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
+    heads: dict[str, np.ndarray] = field(default_factory=dict)
+    loss: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    loss_episode: np.ndarray = field(default_factory=lambda: np.empty(0, int))
+
+
+def roll_out(model: WorldModel, baselines: Baselines, windows: Sequence[Window], plan: Plan) -> Errors:
+    """Every window through the model, with true and with shuffled actions, and through the baselines."""
+    mixed = [windows[i] for i in np.random.default_rng(plan.seed).permutation(len(windows))]
+    parts: dict[str, list[np.ndarray]] = {}
+    collect = _Collector(parts)
+    pool: WindowBatch | None = None
+    for number, batch in enumerate(batches(mixed, plan.batch_size, plan.context, plan.length)):
+        rng = np.random.default_rng([plan.seed, number])
+        actions = fill_actions(batch, rng)
+        shuffled = shuffle_actions(actions, batch.episode, pool, rng)
+        beliefs = track_context(model, batch, plan)
+        collect.add("episode", batch.episode)
+        collect.add("steps", batch.steps)
+        _score_model(model, batch, beliefs, actions, "model", plan, number, collect)
+        if batch.actions.shape[-1]:
+            _score_model(model, batch, beliefs, shuffled, "shuffled", plan, number, collect)
+            if number * plan.batch_size < LOSS_WINDOWS:
+                _score_loss(model, batch, rng, plan, number, collect)
+        _score_baselines(baselines, batch, plan, collect)
+        pool = batch
+    return collect.errors(plan)
+
+
+def fill_actions(batch: WindowBatch, rng: np.random.Generator) -> Tensor:
+    """The recorded open-loop actions `[B, H, A]`; past an episode's end, random ones of the batch go on in their style.
+
+    Without them the zeros that follow an end would tell the model that there was one.
+    """
+    actions, valid = batch.actions.clone(), torch.from_numpy(batch.valid)
+    if valid.any() and not valid.all():
+        pool = actions[valid]
+        actions[~valid] = pool[torch.from_numpy(rng.integers(len(pool), size=int((~valid).sum())))]
+    return actions
+
+
+def shuffle_actions(actions: Tensor, episode: np.ndarray, pool: WindowBatch | None, rng: np.random.Generator) -> Tensor:
+    """For each window the actions of another one, from another episode where there is one: `[B, H, A]`.
+
+    A window that is alone gets its own actions in reverse.
+    """
+    everything, owner = actions, episode
+    if pool is not None:
+        everything = torch.cat([actions, fill_actions(pool, rng)])
+        owner = np.concatenate([episode, pool.episode])
+    if len(everything) == 1:
+        return actions.flip(1)
+    partners = []
+    for index, name in enumerate(episode):
+        others = np.flatnonzero(owner != name)
+        others = others if len(others) else np.delete(np.arange(len(owner)), index)
+        partners.append(int(rng.choice(others)))
+    return everything[partners]
+
+
+def track_context(model: WorldModel, batch: WindowBatch, plan: Plan) -> State:
+    """The belief after the context rows, M times: `[B * M]`."""
+    obs = {k: v[:, : plan.context].to(plan.device) for k, v in batch.segment.obs.items()}
+    torch.manual_seed(plan.seed)
+    beliefs = model.track(obs, batch.segment.action[:, : plan.context].to(plan.device))
+    return beliefs[:, -1].repeat(plan.samples)
+
+
+def imagine(model: WorldModel, beliefs: State, actions: Tensor, plan: Plan, seed: int) -> State:
+    """Open-loop beliefs `[B * M, H]`; the same `seed` draws the same noise whatever the actions are."""
+    torch.manual_seed(plan.seed * 1_000_003 + seed)
+    return model.imagine(beliefs, actions.to(plan.device).repeat_interleave(plan.samples, 0))
+
+
+def expected(model: WorldModel, states: State, key: str, samples: int) -> Tensor:
+    """The mean over samples of what `key` decodes to: `[B * M, ...]` to `[B, ...]`."""
+    decoded = model.decode(states, key).float()
+    return decoded.unflatten(0, (-1, samples)).mean(1)
+
+
+def track_episodes(model: WorldModel, held: Sequence[HeldOut], plan: Plan) -> list[dict[str, np.ndarray]]:
+    """Reward and end read from tracked beliefs of whole episodes: per episode `{head: [T], real_head: [T]}`."""
+    found: list[dict[str, np.ndarray]] = [{} for _ in held]
+    order = sorted(range(len(held)), key=lambda i: held[i].length)
+    heads = [k for k in ("reward", "terminated") if k in model.decodes]
+    while heads and order:
+        longest = held[order[-1]].length
+        count = max(1, min(len(order), TRACK_ROWS // longest))
+        chosen, order = order[-count:], order[:-count]
+        windows = [Window(held[i], 0) for i in chosen]
+        batch = next(batches(windows, count, 1, longest - 1))
+        segment = batch.segment.to(plan.device)
+        torch.manual_seed(plan.seed)
+        states = model.track(segment.obs, segment.action)
+        for head in heads:
+            decoded = model.decode(states, head).float().cpu().numpy()
+            real = getattr(batch.segment, head).numpy()
+            for row, i in enumerate(chosen):
+                found[i][head] = decoded[row, : held[i].length]
+                found[i]["real_" + head] = real[row, : held[i].length]
+    return found
+
+
+def end_probabilities(model: WorldModel, held: Sequence[HeldOut], horizon: int, plan: Plan) -> tuple[np.ndarray, ...]:
+    """The model's end probability for the last row of each episode that is long enough, `horizon` steps before it.
+
+    Returns (probability, really terminated, episode), each `[n]`. These rows are the only ones that can show an end.
+    """
+    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    windows = end_windows(held, plan.context, horizon)
+    for number, batch in enumerate(batches(windows, plan.batch_size, plan.context, horizon)):
+        states = imagine(model, track_context(model, batch, plan), batch.actions, plan, 7_000 + number)
+        probability = expected(model, states[:, -1], "terminated", plan.samples).cpu().numpy()
+        found.append((probability, batch.segment.terminated[:, -1].numpy(), batch.episode))
+    if not found:
+        return np.empty(0), np.empty(0, bool), np.empty(0, int)
+    return tuple(np.concatenate(column) for column in zip(*found, strict=True))
+
+
+class _Collector:
+    """Lists of per-batch arrays by name, joined at the end."""
+
+    def __init__(self, parts: dict[str, list[np.ndarray]]):
+        self.parts = parts
+
+    def add(self, name: str, values: np.ndarray | Tensor) -> None:
+        values = values.cpu().numpy() if isinstance(values, Tensor) else values
+        self.parts.setdefault(name, []).append(values)
+
+    def errors(self, plan: Plan) -> Errors:
+        joined = {name: np.concatenate(arrays) for name, arrays in self.parts.items()}
+        errors = Errors(plan.grid, plan.horizons, joined.pop("episode"), joined.pop("steps"))
+        for name, values in joined.items():
+            kind, _, rest = name.partition("|")
+            if kind in ("mse", "ssim"):
+                predictor, key = rest.split("|", 1)
+                getattr(errors, kind)[predictor, key] = values
+            elif kind == "head":
+                errors.heads[rest] = values
+            elif kind == "loss" and rest == "episode":
+                errors.loss_episode = values
+            elif kind == "loss":
+                errors.loss[rest] = (values, joined["shuffled_loss|" + rest])
+        return errors
+
+
+def _score_model(
+    model: WorldModel,
+    batch: WindowBatch,
+    beliefs: State,
+    actions: Tensor,
+    predictor: str,
+    plan: Plan,
+    number: int,
+    collect: _Collector,
+) -> None:
+    states = imagine(model, beliefs, actions, plan, number)
+    for key in (*model.spec.image_keys, *model.spec.vector_keys):
+        if key not in model.decodes:
+            continue
+        # One step at a time: a picture of every window, sample and step at once would not fit in memory.
+        steps = [expected(model, states[:, k - 1], key, plan.samples) for k in plan.grid]
+        _score(model.spec, key, predictor, torch.stack(steps, 1), batch, plan, collect)
+    if predictor == "shuffled":
+        return
+    for head in ("reward", "terminated"):
+        if head in model.decodes:
+            collect.add("head|" + head, expected(model, states, head, plan.samples))
+            collect.add("head|real_" + head, _future_head(batch, head))
+
+
+def _future_head(batch: WindowBatch, head: str) -> np.ndarray:
+    return getattr(batch.segment, head)[:, batch.context :].float().numpy()
+
+
+def _score(
+    spec: DataSpec, key: str, predictor: str, forecast: Tensor, batch: WindowBatch, plan: Plan, collect: _Collector
+) -> None:
+    """Squared errors (and SSIM) of a forecast `[B, K, ...]` of one key."""
+    forecast = forecast.cpu()
+    picked = torch.tensor(plan.grid) - 1
+    real = unit(spec, key, batch.future(key)[:, picked])
+    valid = torch.from_numpy(batch.valid)[:, picked]
+    squared = (forecast - real).square()
+    if key in spec.vector_keys:
+        std = torch.tensor(spec.obs[key].std or [1.0] * real.shape[-1])
+        collect.add(f"mse|{predictor}|{key}", torch.where(valid[..., None], squared / std.square(), torch.nan))
+        return
+    collect.add(f"mse|{predictor}|{key}", torch.where(valid, squared.flatten(2).mean(-1), torch.nan))
+    if predictor == "shuffled":
+        return
+    columns = [plan.grid.index(k) for k in plan.horizons]
+    similar = ssim(forecast[:, columns].flatten(0, 1), real[:, columns].flatten(0, 1)).view(len(real), -1)
+    collect.add(f"ssim|{predictor}|{key}", torch.where(valid[:, columns], similar, torch.nan))
+
+
+def _score_baselines(baselines: Baselines, batch: WindowBatch, plan: Plan, collect: _Collector) -> None:
+    for key in baselines.keys:
+        _score(baselines.spec, key, "persistence", baselines.persistence(key, batch), batch, plan, collect)
+        if baselines.available:
+            _score(baselines.spec, key, "mean", baselines.mean(key, batch), batch, plan, collect)
+            _score(baselines.spec, key, "linear", baselines.linear(key, batch), batch, plan, collect)
+
+
+def _score_loss(
+    model: WorldModel, batch: WindowBatch, rng: np.random.Generator, plan: Plan, number: int, collect: _Collector
+) -> None:
+    """The training loss per window with true actions, and with those of another window throughout."""
+    segment = batch.segment.to(plan.device)
+    shuffled = shuffle_actions(batch.segment.action, batch.episode, None, rng).to(plan.device)
+    collect.add("loss|episode", batch.episode)
+    for name, actions in (("loss|", segment.action), ("shuffled_loss|", shuffled)):
+        torch.manual_seed(plan.seed * 1_000_003 + number)
+        terms = weigh_windows(model.loss(segment.with_action(actions)), segment.mask)
+        for term, values in terms.items():
+            collect.add(name + term, values)
+        weighed = [model.loss_weights[term] * values for term, values in terms.items()]
+        if weighed:
+            collect.add(name + "total", torch.stack(weighed).sum(0))
