@@ -1,0 +1,168 @@
+"""LeRobotDataset v3.0: many episodes per parquet and mp4 file, found through meta/episodes. See docs/formats.md."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from worldloom.data import video
+from worldloom.data.episode import BrokenEpisode, Episode, EpisodeInfo, EpisodeSource
+from worldloom.data.features import is_choice, layout_of
+from worldloom.data.fold import recover
+from worldloom.data.formats.lerobot_info import facts_about, fingerprint, read_info, version_of
+from worldloom.data.formats.lerobot_rows import SKIP, check_names, episode_of, numbers
+from worldloom.data.journal import FOLDER, HEAD
+from worldloom.errors import UserError
+
+
+class LeRobotSource(EpisodeSource):
+    """A folder in LeRobotDataset v3.0. Opening one first finishes what an interrupted recording left in its journal."""
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        recover(self.path)
+        if not (self.path / "meta/info.json").exists():
+            raise UserError(f"{self.path}: no episode has been finished here yet. Record at least one.")
+        self._info = read_info(self.path)
+        self._layout = layout_of(self._info, largest_choice(self.path, self._info["features"].get("action")))
+        self._rows = self._read_episodes()
+        self.spec = self._layout.spec
+        self.episodes = [EpisodeInfo(row["length"], (row["tasks"] or [""])[0]) for row in self._rows]
+        self.about: dict[str, Any] = facts_about(self.path, self._info, "lerobot", self._layout.ignored)
+        self._files: dict[Path, pq.FileMetaData] = {}
+        self._last: tuple[Any, pa.Table] | None = None
+
+    @staticmethod
+    def detect(path: Path) -> bool:
+        version = version_of(path)
+        if version is None:
+            return (path / FOLDER / HEAD).is_file()
+        return not version.startswith(("v1", "v2"))
+
+    def fingerprint(self) -> str:
+        return fingerprint(self.path)
+
+    def read(self, index: int, image_size: tuple[int, int] | None = None) -> Episode:
+        row = self._rows[index]
+        name = self._info["data_path"].format(chunk_index=row["data/chunk_index"], file_index=row["data/file_index"])
+        where = f"{self.path / name}, episode {index}"
+        table = self._table(self.path / name, row, where)
+
+        def frames(feature: str, times: np.ndarray) -> np.ndarray:
+            return self._frames(row, feature, times, image_size)
+
+        return episode_of(table, self._layout, self.episodes[index].task, where, image_size, frames)
+
+    def _read_episodes(self) -> list[dict[str, Any]]:
+        """The rows of meta/episodes in order, without their statistics."""
+        rows: list[dict[str, Any]] = []
+        for path in sorted((self.path / "meta/episodes").glob("*/*.parquet")):
+            try:
+                columns = [name for name in pq.read_schema(path).names if not name.startswith("stats/")]
+                rows += pq.read_table(path, columns=columns).to_pylist()
+            except (pa.ArrowException, OSError) as error:
+                raise UserError(
+                    f"{path}: cannot be read, it is truncated or not parquet ({error}). Restore it."
+                ) from error
+        rows.sort(key=lambda row: row["episode_index"])
+        rows = [row for row in rows if row["episode_index"] < self._info["total_episodes"]]
+        if len(rows) != self._info["total_episodes"]:
+            raise UserError(
+                f"{self.path / 'meta/episodes'}: describes {len(rows)} episodes, meta/info.json says "
+                f"{self._info['total_episodes']}. Restore the missing files."
+            )
+        return rows
+
+    def _table(self, path: Path, row: dict[str, Any], where: str) -> pa.Table:
+        """The data rows of one episode: only the row groups it lies in are read, and kept for the next episode."""
+        if not path.exists():
+            raise BrokenEpisode(f"{where}: the file is missing. {SKIP}")
+        first = row["dataset_from_index"] - self._first_index(row)
+        try:
+            if path not in self._files:
+                self._files[path] = pq.read_metadata(path)
+            metadata = self._files[path]
+            check_names(metadata.schema.to_arrow_schema().names, self._layout.columns, where)
+            starts = np.cumsum([0, *(metadata.row_group(g).num_rows for g in range(metadata.num_row_groups))])
+            groups = [g for g in range(len(starts) - 1) if starts[g] < first + row["length"] and starts[g + 1] > first]
+            table = self._groups(path, metadata, groups)
+        except (pa.ArrowException, OSError) as error:
+            raise BrokenEpisode(f"{where}: cannot be read, it is truncated or not parquet ({error}). {SKIP}") from error
+        table = table.slice(first - starts[groups[0]] if groups else 0, row["length"])
+        self._check_rows(table, row, where)
+        return table
+
+    def _groups(self, path: Path, metadata: pq.FileMetaData, groups: list[int]) -> pa.Table:
+        key = (path, tuple(groups))
+        if self._last is None or self._last[0] != key:
+            file = pq.ParquetFile(path, metadata=metadata)
+            self._last = (key, file.read_row_groups(groups, columns=self._layout.columns))
+        return self._last[1]
+
+    def _first_index(self, row: dict[str, Any]) -> int:
+        """The global index of the first row of the data file an episode is in."""
+        if not hasattr(self, "_first"):
+            self._first: dict[tuple[int, int], int] = {}
+            for other in self._rows:
+                file = (other["data/chunk_index"], other["data/file_index"])
+                self._first[file] = min(self._first.get(file, 1 << 62), other["dataset_from_index"])
+        return self._first[row["data/chunk_index"], row["data/file_index"]]
+
+    def _check_rows(self, table: pa.Table, row: dict[str, Any], where: str) -> None:
+        """Raise unless these are exactly the rows of the episode."""
+        found = table["episode_index"].to_numpy()
+        wrong = found != row["episode_index"]
+        if len(found) != row["length"] or wrong.any():
+            right = len(found) - int(wrong.sum())
+            raise BrokenEpisode(f"{where}: {right} rows of it are there, meta/episodes says {row['length']}. {SKIP}")
+
+    def _frames(
+        self, row: dict[str, Any], feature: str, times: np.ndarray, image_size: tuple[int, int] | None
+    ) -> np.ndarray:
+        """One camera of one episode from its mp4."""
+        prefix = f"videos/{feature}"
+        where = f"{self.path}, episode {row['episode_index']}, {feature}"
+        if f"{prefix}/from_timestamp" not in row or not self._info.get("video_path"):
+            raise BrokenEpisode(
+                f"{where}: meta/episodes or info.json's video_path does not say where the video is. {SKIP}"
+            )
+        chunk, file = row[f"{prefix}/chunk_index"], row[f"{prefix}/file_index"]
+        path = self.path / self._info["video_path"].format(video_key=feature, chunk_index=chunk, file_index=file)
+        times = times + row[f"{prefix}/from_timestamp"]
+        return read_video(
+            path, times, self._info["fps"], image_size, self._layout.shape_of(feature), row["episode_index"]
+        )
+
+
+def read_video(
+    path: Path, times: np.ndarray, fps: float, image_size: tuple[int, int] | None, shape: tuple[int, ...], episode: int
+) -> np.ndarray:
+    """`video.decode` with errors that name the file, the episode and the row."""
+    where = f"{path}, episode {episode}"
+    if not path.exists():
+        others = sorted(str(p) for p in path.parent.parent.rglob(path.name))[:1] if path.parent.parent.exists() else []
+        hint = f"There is {others[0]}; if that is it, mend video_path in meta/info.json. " if others else ""
+        raise BrokenEpisode(f"{where}: the video is missing. {hint}{SKIP}")
+    try:
+        frames = video.decode(path, times, fps, image_size, shape[0])
+    except video.BrokenVideo as error:
+        row = "" if error.row is None else f", row {error.row}"
+        raise BrokenEpisode(f"{where}{row}: the video {error}. {SKIP}") from error
+    if image_size is None and frames.shape[1:] != shape:
+        raise BrokenEpisode(f"{where}: frames are {frames.shape[1:]}, info.json says {shape} (C, H, W). {SKIP}")
+    return frames
+
+
+def largest_choice(path: Path, action: dict[str, Any] | None) -> int:
+    """The largest value of a foreign integer action, from the data itself: statistics can be stale or absent."""
+    if action is None or not is_choice(action):
+        return 0
+    largest = [0]
+    for file in sorted((path / "data").glob("*/*.parquet")):
+        try:
+            largest.append(int(numbers(pq.read_table(file, columns=["action"])["action"], action, str(file)).max()))
+        except (pa.ArrowException, OSError, ValueError):
+            continue  # a broken file is reported when one of its episodes is read
+    return max(largest)

@@ -1,0 +1,98 @@
+"""Reading meta/info.json and its neighbours, with errors that say what to mend. Shared by v3.0 and v2.1."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from worldloom.errors import UserError
+
+REQUIRED = {
+    "codebase_version": str,
+    "fps": (int, float),
+    "features": dict,
+    "total_episodes": int,
+    "chunks_size": int,
+    "data_path": str,
+}
+
+
+def version_of(path: Path) -> str | None:
+    """The codebase version of the dataset in a folder; "" when its info.json cannot be read, None when there is none."""
+    info = path / "meta/info.json"
+    if not info.is_file():
+        return None
+    try:
+        found = json.loads(info.read_text(encoding="utf-8"))
+    except (ValueError, OSError):
+        return ""
+    return str(found.get("codebase_version", "")) if isinstance(found, dict) else ""
+
+
+def read_info(path: Path) -> dict[str, Any]:
+    """meta/info.json with every field that is relied on checked. Raises `UserError` naming the field and its value."""
+    where = path / "meta/info.json"
+    info = read_json(where)
+    if not isinstance(info, dict):
+        raise UserError(f"{where}: holds a {type(info).__name__}, not an object. Restore the file.")
+    info.setdefault("chunks_size", 1000)
+    for name, kind in REQUIRED.items():
+        if not isinstance(info.get(name), kind) or isinstance(info.get(name), bool):
+            raise UserError(f"{where}: {name!r} is {info.get(name, 'missing')!r}. Restore the field.")
+    if info["fps"] <= 0 or info["chunks_size"] <= 0 or info["total_episodes"] < 0:
+        raise UserError(
+            f"{where}: fps, chunks_size and total_episodes must be positive, fps is {info['fps']}. Mend them."
+        )
+    for name, feature in info["features"].items():
+        _check_feature(feature, f"{where}, feature {name!r}")
+    return info
+
+
+def _check_feature(feature: Any, where: str) -> None:
+    if not isinstance(feature, dict) or not isinstance(feature.get("dtype"), str):
+        raise UserError(f"{where}: has no dtype. Restore it, for example {{'dtype': 'float32', 'shape': [7]}}.")
+    shape = feature.get("shape")
+    if not isinstance(shape, list) or not shape or not all(isinstance(n, int) and n >= 0 for n in shape):
+        raise UserError(f"{where}: its shape is {shape!r}, not a list of whole numbers. Restore it.")
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file; raises `UserError` naming the place where it stops being JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: the file is missing. Restore it.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: is not JSON ({error}). Restore the file.") from error
+
+
+def facts_about(path: Path, info: dict[str, Any], format: str, ignored: Iterable[str]) -> dict[str, Any]:
+    """What the data card prints: what the writer declared, the licence of README.md's header, and info.json's own facts."""
+    readme = path / "README.md"
+    header = readme.read_text(encoding="utf-8", errors="replace").split("---")[1:2] if readme.is_file() else []
+    fields = dict(line.split(":", 1) for line in (header[0].splitlines() if header else []) if ":" in line)
+    declared = info.get("worldloom", {}).get("about", {})
+    return {
+        "format": format,
+        "codebase_version": info["codebase_version"],
+        "robot": info.get("robot_type") or "unknown",
+        "robot_type": info.get("robot_type") or "unknown",
+        "fps": info["fps"],
+        "splits": info.get("splits", {}),
+        "license": fields.get("license", "").strip() or None,
+        "origin": None,
+        "ignored_features": sorted(ignored),
+        **declared,
+    }
+
+
+def fingerprint(path: Path) -> str:
+    """A digest of the names, sizes and times of all files of the dataset and of the content of info.json."""
+    digest = hashlib.sha256((path / "meta/info.json").read_bytes())
+    for folder in ("meta", "data", "videos"):
+        for file in sorted((path / folder).rglob("*")):
+            if file.is_file():
+                state = file.stat()
+                digest.update(f"{file.relative_to(path)}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,76 @@
+"""LeRobotDataset v2.1 and v2.0: one parquet and one mp4 per episode, metadata in JSON lines. Read only."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worldloom.data.episode import BrokenEpisode, Episode, EpisodeInfo, EpisodeSource
+from worldloom.data.features import is_choice, layout_of
+from worldloom.data.formats.lerobot import largest_choice, read_video
+from worldloom.data.formats.lerobot_info import facts_about, fingerprint, read_info, version_of
+from worldloom.data.formats.lerobot_rows import SKIP, episode_of, read_columns
+from worldloom.errors import UserError
+
+
+class LeRobotV21Source(EpisodeSource):
+    """A folder in LeRobotDataset v2.1 or v2.0."""
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        self._info = read_info(self.path)
+        self._layout = layout_of(self._info, largest_choice(self.path, self._info["features"].get("action")))
+        rows = sorted(read_lines(self.path / "meta/episodes.jsonl"), key=lambda row: row["episode_index"])
+        if len(rows) != self._info["total_episodes"]:
+            raise UserError(
+                f"{self.path / 'meta/episodes.jsonl'}: has {len(rows)} episodes, meta/info.json says "
+                f"{self._info['total_episodes']}. Restore the missing lines."
+            )
+        self._numbers = [row["episode_index"] for row in rows]
+        self.spec = self._layout.spec
+        self.episodes = [EpisodeInfo(row["length"], (row.get("tasks") or [""])[0]) for row in rows]
+        self.about: dict[str, Any] = facts_about(self.path, self._info, "lerobot_v21", self._layout.ignored)
+
+    @staticmethod
+    def detect(path: Path) -> bool:
+        return (version_of(path) or "").startswith("v2")
+
+    def fingerprint(self) -> str:
+        return fingerprint(self.path)
+
+    def read(self, index: int, image_size: tuple[int, int] | None = None) -> Episode:
+        number = self._numbers[index]
+        place = {"episode_index": number, "episode_chunk": number // self._info["chunks_size"]}
+        path = self.path / self._info["data_path"].format(**place)
+        where = f"{path}, episode {index}"
+        table = read_columns(path, self._layout.columns, where)
+        if len(table) != self.episodes[index].length:
+            raise BrokenEpisode(
+                f"{where}: has {len(table)} rows, episodes.jsonl says {self.episodes[index].length}. {SKIP}"
+            )
+
+        def frames(feature: str, times: np.ndarray) -> np.ndarray:
+            if not self._info.get("video_path"):
+                raise BrokenEpisode(f"{where}: info.json's video_path does not say where {feature} is. {SKIP}")
+            video = self.path / self._info["video_path"].format(video_key=feature, **place)
+            shape = self._layout.shape_of(feature)
+            return read_video(video, times, self._info["fps"], image_size, shape, index)
+
+        return episode_of(table, self._layout, self.episodes[index].task, where, image_size, frames)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """A JSON-lines file; raises `UserError` naming the line that is not JSON."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}). Restore it.") from error
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line) if line.strip() else None
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}, line {number}: is not JSON ({error}). Restore the file.") from error
+        rows += [row] if row else []
+    return rows

@@ -1,0 +1,36 @@
+"""Open a dataset of any known format."""
+
+from pathlib import Path
+
+from worldloom.data.episode import EpisodeSource
+from worldloom.errors import UserError
+from worldloom.registry import Registry
+
+FORMATS = Registry(
+    "dataset format",
+    {
+        "lerobot": "worldloom.data.formats.lerobot:LeRobotSource",
+        "lerobot_v21": "worldloom.data.formats.lerobot_v21:LeRobotV21Source",
+        "minari": "worldloom.data.formats.minari:MinariSource",
+        "robomimic": "worldloom.data.formats.robomimic:RobomimicSource",
+        "npz": "worldloom.data.formats.npz:NpzSource",
+        "vpt": "worldloom.data.formats.vpt:VPTSource",
+        "videos": "worldloom.data.formats.videos:VideosSource",
+    },
+)
+
+
+def open_dataset(path: Path | str, format: str | None = None) -> EpisodeSource:
+    """The dataset at `path`, in the named `format` or the first one of `FORMATS` that recognises it.
+
+    Raises `UserError` when there is nothing at `path`, when no format recognises it, or when its metadata is broken.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise UserError(f"{path}: there is no such file or folder. Give the path of a dataset.")
+    for name in FORMATS if format is None else (format,):
+        if format is not None or FORMATS[name].detect(path):
+            return FORMATS[name](path)
+    raise UserError(
+        f"{path}: not a dataset of a known format ({', '.join(FORMATS)}). Name it with --format if it is one."
+    )

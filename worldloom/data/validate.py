@@ -1,0 +1,82 @@
+"""Checks shared by everything that reads or writes episodes: each failure names the key, the row, the value and the fix."""
+
+import numpy as np
+
+from worldloom.data.episode import BrokenEpisode, Episode
+from worldloom.data.spec import ActionSpec, DataSpec
+from worldloom.errors import unknown
+
+
+def check_episode(episode: Episode, spec: DataSpec, terminal_rows: bool, where: str) -> None:
+    """Raise `BrokenEpisode` (or `UserError` for an unknown key) unless the episode is what `spec` says."""
+    length = len(episode)
+    if length == 0:
+        raise BrokenEpisode(f"{where}: has 0 rows. Leave it out.")
+    wanted = {k: s for k, s in spec.obs.items() if s.kind != "category"}
+    for key in episode.obs:
+        if key not in spec.obs:
+            raise unknown(f"observation key in {where}", key, wanted)
+    for key, key_spec in wanted.items():
+        if key not in episode.obs:
+            raise BrokenEpisode(f"{where}: the observation {key!r} is missing. The spec has {', '.join(wanted)}.")
+        dtype = np.uint8 if key_spec.kind == "image" else np.float32
+        check_array(episode.obs[key], dtype, (length, *key_spec.shape), f"{where}, {key}")
+    check_array(episode.action, np.float32, (length, spec.action.size), f"{where}, action")
+    padded = terminal_rows or not episode.action[-1].any()
+    check_action(episode.action[: length - 1] if padded else episode.action, spec.action, where)
+    check_array(episode.reward, np.float32, (length,), f"{where}, reward")
+    for name, flags in (("terminated", episode.terminated), ("truncated", episode.truncated)):
+        check_array(flags, np.bool_, (length,), f"{where}, {name}")
+        if flags[:-1].any():
+            raise BrokenEpisode(f"{where}, row {flags.argmax()}: {name} before the last row. Split the episode there.")
+    if episode.terminated.any() and not spec.has_end:
+        raise BrokenEpisode(f"{where}: is terminated, but the spec's has_end is False. Declare has_end=True.")
+    for name, values in episode.extra.items():
+        check_extra(np.asarray(values), length, f"{where}, extra {name!r}")
+
+
+def check_array(array: np.ndarray, dtype: type, shape: tuple[int, ...], where: str) -> None:
+    """Raise unless the array has exactly this dtype and shape and no NaN or infinity."""
+    if array.dtype != dtype:
+        raise BrokenEpisode(f"{where}: dtype {array.dtype}, expected {np.dtype(dtype)}. Convert it.")
+    if array.shape != shape:
+        raise BrokenEpisode(f"{where}: shape {array.shape}, expected {shape}. Rows or dimensions are missing or extra.")
+    check_finite(array, where)
+
+
+def check_extra(values: np.ndarray, length: int, where: str) -> None:
+    if values.dtype.name not in ("bool", "int64", "float32", "float64"):
+        raise BrokenEpisode(f"{where}: dtype {values.dtype}; use bool, int64 or float32.")
+    check_array(values, values.dtype.type, (length,), where)
+
+
+def check_finite(array: np.ndarray, where: str) -> None:
+    """Raise at the first row with a NaN or infinite entry."""
+    if array.dtype.kind != "f" or np.isfinite(array).all():
+        return
+    place = np.argwhere(~np.isfinite(array))[0]
+    entry = f"entry {place[1]} " if len(place) > 1 else ""
+    raise BrokenEpisode(
+        f"{where}, row {place[0]}: {entry}is {array[tuple(place)]}. Repair the row or leave the episode out."
+    )
+
+
+def check_action(action: np.ndarray, spec: ActionSpec, where: str) -> None:
+    """Raise at the first action that is not one-hot (discrete) or lies outside the declared range (continuous)."""
+    if spec.size == 0 or len(action) == 0:
+        return
+    if spec.kind == "discrete":
+        wrong = ~((action == 0) | (action == 1)).all(1) | (action.sum(1) != 1)
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise BrokenEpisode(f"{where}, row {row}: the action {action[row].tolist()} is not a one-hot choice.")
+    if spec.low is not None and spec.high is not None:
+        low, high = np.asarray(spec.low, np.float32), np.asarray(spec.high, np.float32)
+        slack = 1e-5 * np.maximum(1, np.abs(high - low))  # float32 rounding on the way through a file
+        outside = (action < low - slack) | (action > high + slack)
+        if outside.any():
+            row, entry = np.argwhere(outside)[0]
+            raise BrokenEpisode(
+                f"{where}, row {row}: action[{entry}] is {action[row, entry]}, outside the declared range "
+                f"[{low[entry]}, {high[entry]}]. Clip it, declare a wider range, or leave the episode out."
+            )
