@@ -16,6 +16,7 @@ from worldloom.errors import UserError
 
 SMALLEST_IMAGE = 16
 Obs = dict[str, np.ndarray]
+ActionSpace = spaces.Discrete | spaces.Box
 
 
 def adapt(env: gymnasium.Env, name: str, image_size: int = 64, seed: int = 0) -> "AdaptedEnv":
@@ -54,7 +55,8 @@ class AdaptedEnv(gymnasium.Env[Any, Any]):
         self.render_mode, self.spec = env.render_mode, env.spec
         self._leaves = find_leaves(env.observation_space, name, image_size)
         self._text = find_text(env.observation_space)
-        self.observation_space = spaces.Dict({key: leaf.space for key, leaf in self._leaves.items()})
+        self.observation_space: spaces.Dict = spaces.Dict({key: leaf.space for key, leaf in self._leaves.items()})
+        self.action_space: ActionSpace
         self.action_space, self._to_inner = adapt_action(env.action_space, name)
         self.action_names = read_action_names(env, name)
         self.fps = read_fps(env, name)
@@ -179,7 +181,7 @@ def find_text(space: spaces.Space) -> str | None:
     return next((key for key, inner in space.spaces.items() if is_text(inner)), None)
 
 
-def adapt_action(space: spaces.Space, name: str) -> tuple[spaces.Discrete | spaces.Box, Callable[[Any], Any]]:
+def adapt_action(space: spaces.Space, name: str) -> tuple[ActionSpace, Callable[[Any], Any]]:
     """The action space as Discrete from 0 or a flat float32 Box, and the way back to the original."""
     if isinstance(space, spaces.Discrete):
         start = int(space.start)

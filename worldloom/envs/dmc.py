@@ -54,6 +54,8 @@ class ControlSuite(gymnasium.Env[Any, Any]):
         self.image_size, self.pixels, self.state = image_size, pixels, state
         self.action_repeat, self.camera = action_repeat, camera
         self.metadata = {**self.metadata, "render_fps": 1 / (inner.control_timestep() * action_repeat)}  # type: ignore[misc]
+        plain = require("dm_control.rl.control", "dmc").Task
+        self.terminates = type(inner.task).get_termination is not plain.get_termination
         draw_fast(inner.physics.model)
         action = inner.action_spec()
         low, high = (np.broadcast_to(edge, action.shape) for edge in (action.minimum, action.maximum))
