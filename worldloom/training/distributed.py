@@ -1,0 +1,76 @@
+"""Data-parallel training from outside: the processes torchrun started, as one value. Models know nothing of it.
+
+Started without torchrun there is one process, and everything here does nothing.
+"""
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from worldloom.model import WorldModel
+
+
+def local_rank() -> int:
+    """This process's number on its machine, as torchrun gave it."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+@dataclass(frozen=True)
+class Team:
+    """The processes that train one model together; each reads its slice of the same global batch."""
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def join(cls, device_type: str = "cpu") -> Self:
+        """The team torchrun's environment variables describe; a team of one without them."""
+        size = int(os.environ.get("WORLD_SIZE", "1"))
+        if size == 1:
+            return cls()
+        # Rank 0 alone decodes the data on first use, which can take long; the others wait for it.
+        dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=timedelta(hours=6))
+        return cls(dist.get_rank(), dist.get_world_size())
+
+    def leave(self) -> None:
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+    @property
+    def leads(self) -> bool:
+        """Rank 0 alone writes files and speaks."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        if self.size > 1:
+            dist.barrier()
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum of `values` over the team, in place."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def any(self, mine: bool, device: torch.device) -> bool:
+        """Whether anybody says yes, so that all leave the loop at the same step."""
+        return mine if self.size == 1 else bool(self.sum(torch.tensor(float(mine), device=device)) > 0)
+
+    def gather(self, value: Tensor) -> list[Tensor]:
+        """Everybody's `value`, in the order of ranks."""
+        if self.size == 1:
+            return [value]
+        gathered = [torch.empty_like(value) for _ in range(self.size)]
+        dist.all_gather(gathered, value)
+        return gathered
+
+    def wrap(self, model: WorldModel) -> nn.Module:
+        """The module to call instead of `model`: its gradients are the team's mean."""
+        if self.size == 1:
+            return model
+        return DistributedDataParallel(model, gradient_as_bucket_view=True)

@@ -1,0 +1,49 @@
+"""Folders that are either whole or absent: filled under a hidden name, synced to disk and then renamed.
+
+A kill, a power cut or a full disk at any instant leaves what was there before.
+"""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from worldloom.data import durable
+
+HIDDEN = ".partial-"
+
+
+def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    """Make the folder `path` hold exactly `files`, all or none. Raises `OSError`, having left what was there."""
+    partial = path.with_name(HIDDEN + path.name)
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        for name, data in files.items():
+            write_and_sync(partial / name, data)
+        durable.sync(partial)
+        remove_folder(path)
+        durable.rename(partial, path)
+    except OSError:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    durable.sync(path.parent)
+
+
+def write_and_sync(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+    durable.sync(path)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder so that half of it is never seen under its own name."""
+    if path.exists():
+        hidden = path.with_name(f"{HIDDEN}old-{path.name}")
+        shutil.rmtree(hidden, ignore_errors=True)
+        durable.rename(path, hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def remove_partial(folder: Path) -> None:
+    """Clear away what a killed process left unfinished in `folder`."""
+    for path in folder.glob(HIDDEN + "*"):
+        shutil.rmtree(path, ignore_errors=True)

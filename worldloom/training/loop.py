@@ -1,0 +1,100 @@
+"""The training loop. It reads top to bottom; everything it needs was made before."""
+
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+
+import torch
+
+from worldloom.data.segment import Segment
+from worldloom.training.checkpoint import prune, steps_saved
+from worldloom.training.objective import weigh
+from worldloom.training.preview import save_previews
+from worldloom.training.progress import Display, Log, Meter
+from worldloom.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What the model is looked at with, never trained on: batches for the loss, one long window for film strips."""
+
+    batches: Sequence[Segment]
+    film: Segment
+
+
+def fit(trainer: Trainer, run: Path, held_out: HeldOut, log: Log, display: Display) -> bool:
+    """Train until the budget is spent (True) or somebody asks to stop (False); leaves a checkpoint in both cases.
+
+    Raises `UserError` when a loss is not finite or the disk refuses; the last checkpoint is then whole.
+    """
+    settings, team = trainer.settings, trainer.team
+    earlier, began = trainer.seconds, time.perf_counter()
+    meter = Meter(settings.batch_size * settings.length)
+    trainer.model.train()
+    with Interrupt() as interrupt, display:
+        while not team.any(trainer.progress >= 1 or interrupt.asked, trainer.device):
+            meter.start()
+            segment = next(trainer.loader).to(trainer.device)
+            objective, norm = trainer.update(segment)
+            meter.add(objective, norm)
+            trainer.seconds = earlier + time.perf_counter() - began
+
+            if trainer.step % settings.log_every == 0 or trainer.progress >= 1:
+                record = {"step": trainer.step, **meter.read(team), "lr": trainer.lr, "seconds": trainer.seconds}
+                log.write(record)
+                display.show(record, trainer.progress)
+            if team.leads and settings.preview_every and trainer.step % settings.preview_every == 0:
+                with trainer.aside() as model:
+                    save_previews(model, held_out.film, run / "previews", trainer.step)
+            if trainer.step % settings.checkpoint_every == 0:
+                save(trainer, run, held_out, log)
+        if trainer.step not in steps_saved(run):
+            save(trainer, run, held_out, log)
+    return trainer.progress >= 1
+
+
+def save(trainer: Trainer, run: Path, held_out: HeldOut, log: Log) -> None:
+    """A checkpoint with its held-out loss. The whole team gives its random state, rank 0 writes."""
+    loss = held_out_loss(trainer, held_out.batches) if trainer.team.leads else None
+    snapshot = trainer.snapshot(held_out_loss=loss)
+    if trainer.team.leads:
+        snapshot.save(run)
+        prune(run)
+        log.write({"step": trainer.step, "held_out_loss": loss, "seconds": trainer.seconds})
+
+
+def held_out_loss(trainer: Trainer, batches: Sequence[Segment]) -> float:
+    """The mean loss on held-out batches, drawn once, with the same samples each time, so that numbers compare."""
+    with trainer.aside() as model:
+        losses = [weigh(model(batch), batch.mask, model.loss_weights).total for batch in batches]
+        return float(torch.stack(losses).mean())
+
+
+class Interrupt:
+    """Turns the first Ctrl-C or SIGTERM into a question the loop answers after its step; the second one kills."""
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.earlier: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        # Python allows handlers in the main thread only; elsewhere Ctrl-C acts as it does without us.
+        if threading.current_thread() is threading.main_thread():
+            self.earlier = {number: signal.signal(number, self._ask) for number in self.signals}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.earlier.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        for each, handler in self.earlier.items():
+            signal.signal(each, handler)

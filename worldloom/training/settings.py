@@ -1,0 +1,157 @@
+"""What one training is asked to do: the flags of `worldloom train`, their checks, and the line that continues a run."""
+
+import shlex
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
+
+from worldloom.errors import UserError
+
+# A resumed run may be longer and may report differently; everything else would make it another run.
+FREE_ON_RESUME = frozenset(
+    {"steps", "minutes", "checkpoint_every", "preview_every", "log_every", "tensorboard", "resume", "out"}
+)
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """One training: which family learns which data, for how long, and where it is kept."""
+
+    family: Annotated[Positional[str], arg(metavar="FAMILY")]
+    """Model family, such as rssm."""
+    data: Annotated[Positional[tuple[Path, ...]], arg(metavar="DATA")]
+    """Dataset folders or files, one or several; their episodes are mixed."""
+    out: Path
+    """Folder of this run: settings, checkpoints, log, previews."""
+    size: str = "nano"
+    """Preset size of the family."""
+    steps: int | None = None
+    """Stop after this many updates."""
+    minutes: float | None = None
+    """Stop after this many minutes of training (with --steps: whichever comes first)."""
+    batch_size: int = 16
+    """Windows per update, over all processes together."""
+    length: int = 64
+    """Rows per window."""
+    lr: float = 6e-4
+    """Learning rate after the warm-up."""
+    warmup: int = 100
+    """Updates over which the learning rate rises from 0."""
+    final_lr: float = 0.1
+    """Learning rate at the end, as a share of --lr; a cosine leads there over the last third. 1 keeps it constant."""
+    clip: float = 0.3
+    """A parameter's gradient norm is held below this share of the parameter's own norm; 0 switches clipping off."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of AdamW."""
+    seed: int = 0
+    """Seed of the weights, the split, the order of the data and the model's samples."""
+    image_size: int = 64
+    """Images are resized to this many pixels, height and width."""
+    held_out: float = 0.1
+    """Share of episodes never trained on, at least one."""
+    weights: tuple[float, ...] = ()
+    """How often each dataset is drawn from, one number per dataset; by default by its number of rows."""
+    overrides: Annotated[UseAppendAction[tuple[str, ...]], arg(name="set", metavar="KEY=VALUE")] = ()
+    """Override one hyperparameter of the family."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """bf16 runs matrix products in bfloat16, the rest stays fp32; auto does so where the processor is built for it."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    threads: int | None = None
+    """CPU threads of one process; by default what torch chooses."""
+    checkpoint_every: int = 500
+    """Updates between checkpoints."""
+    preview_every: int = 1000
+    """Updates between film strips of a held-out episode, real over imagined; 0 for none."""
+    log_every: int = 50
+    """Updates between lines of the log."""
+    skip_broken: bool = False
+    """Leave broken episodes out and list them, instead of stopping."""
+    resume: FlagCreatePairsOff[bool] = False
+    """Continue the run in --out from its last checkpoint."""
+    tensorboard: FlagCreatePairsOff[bool] = False
+    """Also write TensorBoard files into the run."""
+
+    def check(self) -> None:
+        """Refuse values that cannot work, before any data is read. Raises `UserError`."""
+        if not self.data:
+            raise UserError(f"no dataset given: worldloom train {self.family} DATA --out {self.out}")
+        if self.steps is None and self.minutes is None:
+            raise UserError("how long to train was not said: give --steps N or --minutes M")
+        if self.weights and len(self.weights) != len(self.data):
+            raise UserError(f"--weights names {len(self.weights)} numbers for {len(self.data)} datasets: give one each")
+        for name, low in _LOWEST.items():
+            value = getattr(self, name)
+            if value is not None and not value >= low:
+                raise UserError(f"{flag(name)} is {value}, but must be at least {low}")
+        for name in ("lr", "minutes", "clip", "final_lr", "weight_decay"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < float("inf"):
+                raise UserError(f"{flag(name)} is {value}, but must be a number that is not negative")
+        if not 0 < self.held_out < 1:
+            raise UserError(f"--held-out is {self.held_out}, but must lie between 0 and 1, such as 0.1")
+        if any(not weight >= 0 for weight in self.weights) or (self.weights and not sum(self.weights) > 0):
+            raise UserError(f"--weights {self.weights}: weights must be 0 or more, and not all 0")
+        if self.out in (Path(), Path("/")):
+            raise UserError(f"--out is {str(self.out)!r}: give the run a folder of its own, such as --out runs/first")
+
+    def check_same(self, earlier: "TrainSettings") -> None:
+        """Refuse to continue `earlier` under settings that would make it another run."""
+        for field in fields(self):
+            now, then = getattr(self, field.name), getattr(earlier, field.name)
+            if field.name not in FREE_ON_RESUME and now != then:
+                raise UserError(
+                    f"{self.out} was started with {_words(field.name, then)} and cannot continue with "
+                    f"{_words(field.name, now)}: repeat the first value, or choose another --out"
+                )
+
+    def resume_line(self) -> str:
+        """The command that continues this run."""
+        words = ["worldloom", "train", self.family, *map(str, self.data)]
+        for field in fields(self)[2:]:
+            value = getattr(self, field.name)
+            if field.name != "resume" and value != field.default:
+                words += _flags(field.name, value)
+        return shlex.join([*words, "--resume"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; dataset paths absolute, so that the run is understood from any folder."""
+        data = [str(path.resolve()) for path in self.data]
+        return {**asdict(self), "data": data, "out": str(self.out), "weights": list(self.weights)} | {
+            "overrides": list(self.overrides)
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        paths = tuple(Path(path) for path in data["data"])
+        tuples = {k: tuple(data[k]) for k in ("weights", "overrides")}
+        return cls(**{**data, "data": paths, "out": Path(data["out"]), **tuples})
+
+
+_LOWEST = {
+    "steps": 1, "batch_size": 1, "length": 2, "warmup": 0, "image_size": 1, "threads": 1,
+    "checkpoint_every": 1, "preview_every": 0, "log_every": 1, "seed": 0,
+}  # fmt: skip
+
+
+def flag(name: str) -> str:
+    """The command-line flag of a setting."""
+    return "--set" if name == "overrides" else "--" + name.replace("_", "-")
+
+
+def _flags(name: str, value: Any) -> list[str]:
+    if value is True:
+        return [flag(name)]
+    if name == "overrides":
+        return [word for item in value for word in ("--set", item)]
+    return [flag(name), *(map(str, value) if isinstance(value, tuple) else [str(value)])]
+
+
+def _words(name: str, value: Any) -> str:
+    if name in ("family", "data"):
+        return f"{name} {value if name == 'family' else ' '.join(map(str, value))}"
+    if value in (None, False, ()):
+        return f"no {flag(name)}"
+    return " ".join(_flags(name, value))

@@ -1,0 +1,156 @@
+"""One training as a value that can be stepped, saved and restored: model, optimiser, data order, random state."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from worldloom.data.loader import SegmentLoader
+from worldloom.data.segment import Segment
+from worldloom.errors import UserError
+from worldloom.model import WorldModel
+from worldloom.training.checkpoint import Checkpoint
+from worldloom.training.distributed import Team
+from worldloom.training.objective import Objective, check_terms, weigh
+from worldloom.training.optimizer import clip_gradients, learning_rate, make_optimizer, set_learning_rate
+from worldloom.training.precision import autocast
+from worldloom.training.run import damaged
+from worldloom.training.settings import TrainSettings
+
+OPTIMIZER, RANDOM = "optimizer/", "random/"
+
+
+@dataclass
+class Trainer:
+    """`module` is the model as it is called: wrapped when a team trains it. `seconds` is the loop's wall time."""
+
+    model: WorldModel
+    loader: SegmentLoader
+    settings: TrainSettings
+    device: torch.device
+    precision: str = "fp32"
+    team: Team = field(default_factory=Team)
+    step: int = 0
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.module: nn.Module = self.team.wrap(self.model)
+        self.optimizer = make_optimizer(self.model, self.settings.lr, self.settings.weight_decay)
+
+    @property
+    def progress(self) -> float:
+        """The share of the budget that is spent, in [0, 1]."""
+        settings = self.settings
+        by_steps = self.step / settings.steps if settings.steps else 0.0
+        by_time = self.seconds / (60 * settings.minutes) if settings.minutes else 0.0
+        return min(max(by_steps, by_time, 0.0 if settings.minutes != 0 else 1.0), 1.0)
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next update."""
+        settings = self.settings
+        return learning_rate(self.step, self.progress, settings.lr, settings.warmup, settings.final_lr)
+
+    def update(self, segment: Segment) -> tuple[Objective, Tensor]:
+        """One step of gradient descent on `segment` `[B, T]`: the objective and the gradient's norm before clipping.
+
+        Raises `UserError` when either is not finite; the weights are then still those before the step.
+        """
+        rows = self.team.sum(segment.mask.sum()) / self.team.size
+        with autocast(self.precision, self.device):
+            terms = self.module(segment)
+        check_terms(self.model, terms)
+        objective = weigh(terms, segment.mask, self.model.loss_weights, rows)
+        objective.total.backward()
+        norm = clip_gradients(self.model.parameters(), self.settings.clip)
+        # The only wait for the device in a step. Weights that a NaN has reached cannot be brought back.
+        if not torch.isfinite(objective.total.detach() + norm):
+            raise self._not_finite(objective)
+        set_learning_rate(self.optimizer, self.lr)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        return objective, norm
+
+    @contextmanager
+    def aside(self, seed: int = 0) -> Iterator[WorldModel]:
+        """The model for looking, not learning: eval mode, no gradients, and training's random state left as it is."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        training = self.model.training
+        with torch.random.fork_rng(devices), torch.no_grad(), autocast(self.precision, self.device):
+            torch.manual_seed(seed)
+            self.model.eval()
+            try:
+                yield self.model
+            finally:
+                self.model.train(training)
+
+    def snapshot(self, **losses: float | None) -> Checkpoint:
+        """Everything needed to go on exactly from here. The whole team takes part."""
+        progress: dict[str, Any] = {"seconds": self.seconds, **losses, "loader": self.loader.state_dict()}
+        return Checkpoint(
+            step=self.step,
+            family=type(self.model).family,
+            config=asdict(self.model.config),  # type: ignore[call-overload]
+            model=self.model.state_dict(),
+            trainer={**self._optimizer_tensors(), **self._random_states()},
+            progress={**progress, "processes": self.team.size},
+        )
+
+    def restore(self, checkpoint: Checkpoint, path: Path) -> None:
+        """Go on from `checkpoint`, read from the folder `path`."""
+        checkpoint.fill(self.model, path)
+        self._restore_optimizer(checkpoint.trainer, path)
+        self._restore_random(checkpoint.trainer)
+        try:
+            self.loader.load_state_dict(checkpoint.progress["loader"])
+            self.seconds = float(checkpoint.progress["seconds"])
+        except (KeyError, TypeError) as error:
+            raise damaged(path / "state.json", error) from error
+        self.step = checkpoint.step
+
+    def _not_finite(self, objective: Objective) -> UserError:
+        values = {name: value.item() for name, value in objective.terms.items()}
+        wrong = [f"loss term {name!r} is {value}" for name, value in values.items() if not isfinite(value)]
+        what = " and ".join(wrong) or "every loss term is finite, but the gradient is not"
+        return UserError(f"stopped at step {self.step + 1}: {what}")
+
+    def _optimizer_tensors(self) -> dict[str, Tensor]:
+        names: dict[Tensor, str] = {parameter: name for name, parameter in self.model.named_parameters()}
+        return {
+            f"{OPTIMIZER}{names[parameter]}/{key}": value
+            for parameter, values in self.optimizer.state.items()
+            for key, value in values.items()
+        }
+
+    def _restore_optimizer(self, tensors: Mapping[str, Tensor], path: Path) -> None:
+        parameters = dict(self.model.named_parameters())
+        for full_name, value in tensors.items():
+            if not full_name.startswith(OPTIMIZER):
+                continue
+            name, key = full_name.removeprefix(OPTIMIZER).rsplit("/", 1)
+            parameter = parameters.get(name)
+            if parameter is None or (key != "step" and value.shape != parameter.shape):
+                raise UserError(f"{path}: {full_name!r} fits no parameter: it belongs to another configuration")
+            self.optimizer.state[parameter][key] = value.to(self.device)
+
+    def _random_states(self) -> dict[str, Tensor]:
+        """Every process's random states; each process samples on its own."""
+        states = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.device)
+        gathered = {kind: self.team.gather(state.to(self.device)) for kind, state in states.items()}
+        return {f"{RANDOM}{kind}/{rank}": state for kind, all_ in gathered.items() for rank, state in enumerate(all_)}
+
+    def _restore_random(self, tensors: Mapping[str, Tensor]) -> None:
+        """A process that was not there before keeps the state it was seeded with."""
+        cpu, cuda = (tensors.get(f"{RANDOM}{kind}/{self.team.rank}") for kind in ("cpu", "cuda"))
+        if cpu is not None:
+            torch.set_rng_state(cpu)
+        if cuda is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(cuda, self.device)
