@@ -1,7 +1,7 @@
 """The dictionary between LeRobot's features (meta/info.json) and our `DataSpec`, in both directions.
 
-"observation.state" is the key "state", "observation.image" is "image", "observation.images.left" is "left". What arrives
-with the next row is called next.*: next.reward, next.done, next.truncated, next.success.
+"observation.state" is the key "state", "observation.image" is "image", "observation.images.left" is "left". What
+arrives with the next row is called next.*: next.reward, next.done, next.truncated, next.success.
 """
 
 from collections import Counter
@@ -159,7 +159,7 @@ def _channels_first(shape: tuple[int, ...], names: Any) -> tuple[int, int, int]:
 
 
 def names_of(feature: dict[str, Any], size: int) -> tuple[str, ...] | None:
-    """The names of a vector's entries, which datasets write as a list or as `{"motors": [...]}`; None unless all are named."""
+    """The names of a vector's entries, written as a list or as `{"motors": [...]}`; None unless all are named."""
     names = feature.get("names")
     if isinstance(names, dict):
         names = next(iter(names.values()), None)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from worldloom.data import durable, video
-from worldloom.data.journal import FACTS, Entry, Journal, lock
+from worldloom.data.journal import FACTS, FOLDER, Entry, Journal, lock
 from worldloom.data.lerobot_tables import EPISODES_PATH, episodes_schema, hugging_face_schema, tasks_table
 from worldloom.data.stats import Stats, merge, vector_stats
 from worldloom.errors import UserError
@@ -160,8 +160,8 @@ def _is_committed(progress: Progress, group: list[Entry]) -> bool:
 def _disk_full(progress: Progress, group: list[Entry]) -> str:
     needed = sum(sum(entry.sizes().values()) for entry in group) / 2**20
     return (
-        f"{progress.root}: the disk is full. Every finished episode is safe, {progress.info['total_episodes']} in the "
-        f"dataset and the rest in {Journal(progress.root).folder.name}/. Free {needed * 1.1 + 1:.0f} MB and open it again."
+        f"{progress.root}: the disk is full. Every finished episode is safe: {progress.info['total_episodes']} are in "
+        f"the dataset, the rest in {FOLDER}/. Free {needed * 1.1 + 1:.0f} MB and open the dataset again."
     )
 
 

@@ -1,6 +1,6 @@
-"""The journal of a dataset being written: finished episodes first, one file each, then folded into LeRobot's big files.
+"""The journal of a dataset being written: finished episodes one file each, later folded into LeRobot's big files.
 
-An episode is `.journal/NNNNNN.parquet` (and one mp4 per camera stored as video), renamed into place when it is complete.
+An episode is `.journal/NNNNNN.parquet` (and an mp4 per camera stored as video), renamed into place when it is complete.
 `fold` moves episodes, a file's worth at a time, into data/, videos/ and meta/. New files never touch old ones; the
 replacement of meta/info.json is the commit, and only then are the episodes' journal files deleted. So a crash at any
 instant leaves either the journal or the dataset whole, and folding again finishes the work.

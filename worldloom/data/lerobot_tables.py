@@ -1,4 +1,4 @@
-"""The parquet schemas of LeRobotDataset v3.0: rows, episodes and tasks, as its own tools (datasets, pandas) expect them."""
+"""The parquet schemas of LeRobotDataset v3.0: rows, episodes and tasks, as `datasets` and pandas expect them."""
 
 import json
 from typing import Any

@@ -26,9 +26,9 @@ def encode_png(frames: np.ndarray) -> list[bytes]:
     return [b"".join((SIGNATURE, header, _chunk(b"IDAT", _deflate(frame)), end)) for frame in rows]
 
 
-def _deflate(data: np.ndarray) -> bytes:
+def _deflate(rows: np.ndarray) -> bytes:
     compressor = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_RLE)
-    return compressor.compress(np.ascontiguousarray(data)) + compressor.flush()
+    return compressor.compress(rows.tobytes()) + compressor.flush()
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """Statistics as LeRobotDataset keeps them: per episode in meta/episodes, over the dataset in meta/stats.json.
 
-Images are sampled and reduced to `[3, 1, 1]` in [0, 1]; vectors are reduced over rows. When episodes are merged, mean and
-std are exact; quantiles are the count-weighted mean of the episodes' quantiles, as in LeRobot.
+Images are sampled and reduced to `[3, 1, 1]` in [0, 1]; vectors are reduced over rows. When episodes are merged, mean
+and std are exact; quantiles are the count-weighted mean of the episodes' quantiles, as in LeRobot.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ def vector_stats(rows: np.ndarray) -> Stats:
 
 
 def image_stats(frames: np.ndarray) -> Stats:
-    """Statistics of sampled pixels of uint8 `[T, C, H, W]`, per channel: `[C, 1, 1]` in [0, 1], count in pixels `[1]`."""
+    """Statistics of sampled pixels of uint8 `[T, C, H, W]`, per channel: `[C, 1, 1]` in [0, 1], count `[1]`."""
     rows = np.linspace(0, len(frames) - 1, min(len(frames), MOST_FRAMES)).round().astype(int)
     step = -(-max(frames.shape[2:]) // MOST_PIXELS)
     sampled = frames[rows, :, ::step, ::step]

@@ -1,4 +1,4 @@
-"""Checks shared by everything that reads or writes episodes: each failure names the key, the row, the value and the fix."""
+"""Checks for everything that reads or writes episodes: a failure names the key, the row, the value and the fix."""
 
 import numpy as np
 

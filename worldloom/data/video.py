@@ -12,6 +12,7 @@ from typing import Any, Literal
 import av
 import numpy as np
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 
 Codec = Literal["h264", "av1"]
 SMALL = 128  # pixels; below this the chroma of 4:2:0 is too coarse
@@ -35,8 +36,8 @@ def pixel_format(height: int, width: int, codec: Codec) -> str:
 def encode(path: Path, frames: np.ndarray, fps: int, codec: Codec = "h264") -> None:
     """Write uint8 `[T, C, H, W]` RGB frames as one mp4. Frame t is shown at exactly t / fps seconds.
 
-    No B-frames, so that packets are in display order and episodes can be joined by shifting times. AV1 uses the settings
-    of LeRobot (libsvtav1, g=2, crf=30); H.264 is crf 18 with a key frame every ten, near-lossless and quick to seek.
+    No B-frames, so that packets are in display order and episodes can be joined by shifting times. AV1 has LeRobot's
+    settings (libsvtav1, g=2, crf=30); H.264 is crf 18 with a key frame every ten, near-lossless and quick to seek.
     """
     height, width = frames.shape[2:]
     options = {"g": "10", "crf": "18", "preset": "veryfast", "bf": "0"} if codec == "h264" else {"g": "2", "crf": "30"}
@@ -61,7 +62,7 @@ def signature(path: Path) -> tuple[Any, ...]:
 
 
 def join(paths: Sequence[Path], lengths: Sequence[int], target: Path, fps: int) -> None:
-    """Copy the packets of several mp4s into one, file i starting at `sum(lengths[:i]) / fps` seconds. No re-encoding."""
+    """Copy the packets of several mp4s into one; file i starts at `sum(lengths[:i]) / fps` seconds. No re-encoding."""
     first = 0
     with target.open("wb") as file, av.open(file, "w", format="mp4") as output:
         stream: Any = None
@@ -90,15 +91,16 @@ def decode(
 ) -> np.ndarray:
     """The frames shown at `times` (seconds, increasing): uint8 `[T, C, H, W]`, area-averaged to `size` if given.
 
-    One seek, then straight decoding. A row takes the nearest frame, at most half a frame away; raises `BrokenVideo` when
-    there is none or the file cannot be decoded.
+    One seek, then straight decoding. A row takes the nearest frame, at most half a frame away; raises `BrokenVideo`
+    when there is none or the file cannot be decoded.
     """
     layout = "rgb24" if channels == 3 else "gray"
     found: list[np.ndarray] = []
+    scaler = VideoReformatter()  # kept for all frames: setting one up costs as much as decoding a frame
     try:
         with av.open(str(path)) as container:
             for frame in _nearest(container, times, 0.5 / fps + 1e-4):
-                found.append(_picture(frame, size, layout))
+                found.append(_picture(scaler, frame, size, layout))
     except (av.error.FFmpegError, OSError, IndexError) as error:
         raise BrokenVideo(f"cannot be decoded ({error})", len(found) or None) from error
     return np.stack(found)
@@ -118,8 +120,8 @@ def _nearest(container: Any, times: np.ndarray, tolerance: float) -> Iterator[Vi
         if row == len(times):
             return
         before = frame
-    for row in range(row, len(times)):
-        yield _checked(before, times[row], tolerance, row)
+    for late in range(row, len(times)):
+        yield _checked(before, times[late], tolerance, late)
 
 
 def _checked(frame: VideoFrame | None, time: float, tolerance: float, row: int) -> VideoFrame:
@@ -132,7 +134,7 @@ def _checked(frame: VideoFrame | None, time: float, tolerance: float, row: int) 
     return frame
 
 
-def _picture(frame: VideoFrame, size: tuple[int, int] | None, layout: str) -> np.ndarray:
+def _picture(scaler: VideoReformatter, frame: VideoFrame, size: tuple[int, int] | None, layout: str) -> np.ndarray:
     height, width = size or (frame.height, frame.width)
-    pixels = frame.reformat(width, height, layout, interpolation="AREA").to_ndarray()
+    pixels = scaler.reformat(frame, width, height, layout, interpolation="AREA").to_ndarray()
     return pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels[None]

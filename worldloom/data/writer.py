@@ -100,8 +100,8 @@ class LeRobotWriter:
     def add(self, episode: Episode) -> None:
         """Store one finished episode. When this returns it survives `kill -9` and a disk that fills up later.
 
-        Raises `UserError` for an episode that breaks the spec (the key, row and value are named) or a full disk; in both
-        cases nothing of it is left behind and the episodes before it are safe.
+        Raises `UserError` for an episode that breaks the spec (the key, row and value are named) or a full disk; in
+        both cases nothing of it is left behind and the episodes before it are safe.
         """
         check_episode(episode, self.spec, self.terminal_rows, f"episode {self.num_episodes}")
         extra = {name: np.asarray(values) for name, values in episode.extra.items()}
@@ -132,7 +132,7 @@ class LeRobotWriter:
             self._lock = None
 
     def _begin(self, extra: dict[str, np.ndarray]) -> None:
-        """The first episode fixes the extra columns and with them info.json, kept in the journal until the first fold."""
+        """The first episode fixes the extra columns and so info.json, which the journal keeps until the first fold."""
         info = self._new_info(extra)
         durable.write_json(self.path / FOLDER / HEAD, info)
         self._info = info
@@ -233,7 +233,7 @@ class LeRobotWriter:
         needed = (pixels + sum(episode.obs[k].nbytes for k in self.spec.vector_keys) + episode.action.nbytes) / 2**20
         return (
             f"{self.path}: the disk is full. The {self.num_episodes} episodes before are safe; episode "
-            f"{self.num_episodes} ({len(episode)} rows) is not saved. Free {needed + 1:.0f} MB and run again to continue."
+            f"{self.num_episodes} ({len(episode)} rows) is not saved. Free {needed + 1:.0f} MB and run again to go on."
         )
 
 

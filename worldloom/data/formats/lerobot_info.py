@@ -8,7 +8,7 @@ from typing import Any
 
 from worldloom.errors import UserError
 
-REQUIRED = {
+REQUIRED: dict[str, Any] = {
     "codebase_version": str,
     "fps": (int, float),
     "features": dict,
@@ -19,7 +19,7 @@ REQUIRED = {
 
 
 def version_of(path: Path) -> str | None:
-    """The codebase version of the dataset in a folder; "" when its info.json cannot be read, None when there is none."""
+    """The codebase version of the dataset in a folder; "" if its info.json cannot be read, None if there is none."""
     info = path / "meta/info.json"
     if not info.is_file():
         return None
@@ -68,7 +68,7 @@ def read_json(path: Path) -> Any:
 
 
 def facts_about(path: Path, info: dict[str, Any], format: str, ignored: Iterable[str]) -> dict[str, Any]:
-    """What the data card prints: what the writer declared, the licence of README.md's header, and info.json's own facts."""
+    """What the data card prints: what the writer declared, the licence in README.md's header, info.json's own facts."""
     readme = path / "README.md"
     header = readme.read_text(encoding="utf-8", errors="replace").split("---")[1:2] if readme.is_file() else []
     fields = dict(line.split(":", 1) for line in (header[0].splitlines() if header else []) if ":" in line)

@@ -49,8 +49,8 @@ def episode_of(
 ) -> Episode:
     """The rows of one episode, checked and aligned. `frames` decodes a camera stored as video.
 
-    With `terminal_rows` (our recordings) the last row is the terminal observation. A foreign episode ends where its data
-    ends: nothing was seen of its end, so its last row is truncated, whatever next.done says.
+    With `terminal_rows` (our recordings) the last row is the terminal observation. A foreign episode ends where its
+    data ends: nothing was seen of its end, so its last row is truncated, whatever next.done says.
     """
     length = len(table)
     if length == 0:
@@ -151,7 +151,7 @@ def _timestamps(table: pa.Table, layout: Layout, where: str) -> np.ndarray:
 
 
 def numbers(column: pa.ChunkedArray, feature: dict[str, Any], where: str) -> np.ndarray:
-    """A scalar or (nested) list column as `[T, D]` in its own dtype. Raises on nulls, wrong lengths and wrong dtypes."""
+    """A scalar or (nested) list column as `[T, D]` in its own dtype. Raises on nulls, wrong lengths or dtypes."""
     size, length = int(np.prod(feature["shape"])), len(column)
     array = column.combine_chunks()
     array = array.storage if isinstance(array, pa.ExtensionArray) else array

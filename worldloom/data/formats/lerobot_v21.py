@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from worldloom.data.episode import BrokenEpisode, Episode, EpisodeInfo, EpisodeSource
-from worldloom.data.features import is_choice, layout_of
+from worldloom.data.features import layout_of
 from worldloom.data.formats.lerobot import largest_choice, read_video
 from worldloom.data.formats.lerobot_info import facts_about, fingerprint, read_info, version_of
 from worldloom.data.formats.lerobot_rows import SKIP, episode_of, read_columns
