@@ -20,6 +20,7 @@ import torch
 from worldloom.data.cache_build import broken, build, cache_folder, default_cache_dir
 from worldloom.data.episode import EpisodeSource
 from worldloom.data.segment import Segment
+from worldloom.data.source import open_dataset
 from worldloom.data.spec import ActionSpec, DataSpec
 from worldloom.errors import UserError
 
@@ -37,8 +38,6 @@ def cache_dataset(
     first episode that cannot be trusted, or leaves such episodes out and lists them in `.skipped` if `skip_broken`.
     Raises `UserError` when nothing is readable or the disk is full.
     """
-    from worldloom.data.source import open_dataset
-
     return cache_source(open_dataset(path), image_size, skip_broken=skip_broken, cache_dir=cache_dir)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from tempfile import mkdtemp
+from secrets import token_hex
 
 import numpy as np
 from numpy.lib import format as npy
@@ -74,7 +74,7 @@ def _decode(
 ) -> None:
     writer = _CacheWriter(work, spec)
     try:
-        for index in _with_progress(source):
+        for index in with_progress(source, "decoding"):
             try:
                 writer.add(index, source.read(index, image_size))
             except BrokenEpisode as error:
@@ -227,12 +227,12 @@ def _layout(values: dict[str, np.ndarray]) -> dict[str, tuple[int, int]]:
     return {k: (end - v.shape[1], end) for (k, v), end in zip(values.items(), ends, strict=True)}
 
 
-def _with_progress(source: EpisodeSource) -> Iterator[int]:
+def with_progress(source: EpisodeSource, doing: str) -> Iterator[int]:
     """The source's episode numbers; a bar appears on a terminal once it has taken a second."""
     console = Console(stderr=True)
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    task = progress.add_task(f"decoding {Path(source.path).name}", total=len(source.episodes))
+    task = progress.add_task(f"{doing} {Path(source.path).name}", total=len(source.episodes))
     started, shown = time.monotonic(), False
     try:
         for index in range(len(source.episodes)):
@@ -249,7 +249,8 @@ def _with_progress(source: EpisodeSource) -> Iterator[int]:
 @contextmanager
 def _workplace(cache_dir: Path) -> Iterator[Path]:
     """A folder that is removed unless published. Its lock dies with this process and tells others that it is in use."""
-    work = Path(mkdtemp(prefix=BUILDING, dir=cache_dir))
+    work = cache_dir / f"{BUILDING}{os.getpid()}-{token_hex(4)}"
+    work.mkdir()
     with (work / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
