@@ -1,0 +1,101 @@
+import pytest
+import torch
+
+from tests.models.conformance import FamilyConformance
+from tests.models.segments import SPECS, random_segment
+from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
+from worldloom.errors import UserError
+from worldloom.model import WorldModel
+from worldloom.models import build, rebuild
+
+PEER_ACTOR, PEER_CRITIC = 50_316, 66_111  # the parts of DreamerV3's size1m that are not the world model
+
+
+class TestCategoricalRSSM(FamilyConformance):
+    def make(self, data: str) -> WorldModel:
+        return build("rssm", SPECS[data], "debug")
+
+
+class TestGaussianRSSM(FamilyConformance):
+    def make(self, data: str) -> WorldModel:
+        return build("rssm", SPECS[data], "debug", latent="gaussian")
+
+
+@pytest.mark.parametrize(
+    ("entry", "total"), [(KeySpec("vector", (24,)), 640_867), (KeySpec("image", (3, 64, 64)), 686_846)]
+)
+def test_size1m_has_the_parameter_count_of_dreamerv3_within_two_percent(entry: KeySpec, total: int) -> None:
+    action = ActionSpec("continuous", 6, low=(-1.0,) * 6, high=(1.0,) * 6)
+    model = build("rssm", DataSpec({"obs": entry}, action, 20.0, True, True), "size1m")
+    ours = sum(p.numel() for p in model.parameters()) + PEER_ACTOR + PEER_CRITIC
+    assert abs(ours - total) / total < 0.02, ours
+
+
+def test_sizes_grow() -> None:
+    with torch.device("meta"):
+        counts = [
+            sum(p.numel() for p in build("rssm", SPECS["vector"], size).parameters())
+            for size in ("debug", "nano", "small", "base")
+        ]
+    assert counts == sorted(counts)
+    assert counts[-1] > 10 * counts[0]
+
+
+def test_free_bits_bound_both_divergences() -> None:
+    model = build("rssm", SPECS["vector"], "debug", free_nats=3.0)
+    terms = model.loss(random_segment(SPECS["vector"]))
+    assert terms["dynamics"].min() >= 3.0
+    assert terms["representation"].min() >= 3.0
+
+
+def test_dynamics_term_trains_the_prior_alone_and_representation_the_posterior_alone() -> None:
+    model = build("rssm", SPECS["vector"], "debug", free_nats=0.0)
+    model.loss(random_segment(SPECS["vector"]))["dynamics"].sum().backward()
+    assert model.posterior[-1].weight.grad is None or model.prior[-1].weight.grad.abs().sum() > 0
+    assert model.prior[-1].weight.grad.abs().sum() > 0
+    model.zero_grad()
+    model.loss(random_segment(SPECS["vector"]))["representation"].sum().backward()
+    assert model.prior[-1].weight.grad is None
+    assert model.posterior[-1].weight.grad.abs().sum() > 0
+
+
+def test_first_predicted_reward_is_exactly_zero() -> None:
+    model = build("rssm", SPECS["image"], "debug")
+    segment = random_segment(SPECS["image"])
+    assert (model.decode(model.track(segment.obs, segment.action), "reward") == 0).all()
+
+
+def test_vectors_are_decoded_in_their_own_units() -> None:
+    spec = DataSpec(
+        {"state": KeySpec("vector", (2,), mean=(500.0, -7.0), std=(1e-3, 1e-3))}, ActionSpec("continuous", 0), 1.0
+    )
+    decoded = build("rssm", spec, "debug")
+    state = decoded.start({"state": torch.tensor([[500.0, -7.0]])})
+    torch.testing.assert_close(decoded.decode(state, "state"), torch.tensor([[500.0, -7.0]]), atol=0.1, rtol=0)
+
+
+def test_unknown_names_offer_the_nearest_right_one() -> None:
+    with pytest.raises(UserError, match="Did you mean 'rssm'"):
+        build("rsmm", SPECS["vector"])
+    with pytest.raises(UserError, match="Did you mean 'small'"):
+        build("rssm", SPECS["vector"], "smal")
+    with pytest.raises(UserError, match="Did you mean 'deter'"):
+        build("rssm", SPECS["vector"], "nano", detr=3)
+    with pytest.raises(UserError, match="hyperparameter"):
+        rebuild("rssm", SPECS["vector"], {"depht": 3})
+    model = build("rssm", SPECS["vector"], "debug")
+    belief = model.start({"state": torch.zeros(1, 5)})
+    with pytest.raises(UserError, match="can't decode 'cost'"):
+        model.decode(belief, "cost")
+
+
+def test_impossible_shapes_are_named() -> None:
+    odd = DataSpec({"image": KeySpec("image", (3, 60, 64))}, ActionSpec("continuous", 0), 1.0)
+    with pytest.raises(UserError, match="60 x 64"):
+        build("rssm", odd, "debug")
+    with pytest.raises(UserError, match="blocks=8"):
+        build("rssm", SPECS["vector"], "debug", deter=60)
+    with pytest.raises(UserError, match="lacks the key 'state'"):
+        build("rssm", SPECS["vector"], "debug").start({"image": torch.zeros(1)})
+    with pytest.raises(UserError, match="uint8"):
+        build("rssm", SPECS["image"], "debug").start({"image": torch.zeros(1, 3, 32, 32)})

@@ -1,0 +1,214 @@
+"""The recurrent state-space model of PlaNet (Hafner et al., 2019) and DreamerV3 (Hafner et al., 2023).
+
+B batch, T time, A action size, D deterministic size, S stochastic size, P latent parameters, F = D + S features.
+
+A belief has a deterministic part that a gated recurrent cell carries and a stochastic part that is drawn: from the
+*prior* with eyes closed (`predict`), from the *posterior* after a look (`observe`). Training pulls the two together.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from worldloom.data.segment import Segment
+from worldloom.data.spec import DataSpec
+from worldloom.errors import UserError
+from worldloom.model import Obs, State, WorldModel, state
+from worldloom.nets.dense import BlockLinear, initialise, join, mlp, split
+from worldloom.nets.heads import BernoulliHead, TwoHotHead
+from worldloom.nets.latent import Categorical, Gaussian, Latent
+from worldloom.nets.observation import ObsDecoder, ObsEncoder
+
+
+@dataclass(frozen=True)
+class RSSMConfig:
+    """Hyperparameters, DreamerV3's names and values. `depth` is the channels of every image feature map."""
+
+    deter: int = 512
+    hidden: int = 64
+    latent: Literal["categorical", "gaussian"] = "categorical"
+    stoch: int = 32
+    classes: int = 4
+    unimix: float = 0.01
+    blocks: int = 8
+    units: int = 64
+    depth: int = 16
+    encoder_layers: int = 3
+    decoder_layers: int = 3
+    head_layers: int = 1
+    bins: int = 255
+    free_nats: float = 1.0
+    dynamics_weight: float = 1.0
+    representation_weight: float = 0.1
+
+
+SIZES = {
+    "debug": RSSMConfig(
+        deter=64, hidden=32, stoch=8, classes=8, units=32, depth=16, encoder_layers=1, decoder_layers=1
+    ),
+    # The work of DreamerV3's size1m; its parameter count within 2 %, so that speed can be compared.
+    "size1m": RSSMConfig(),
+    "nano": RSSMConfig(deter=512, hidden=128, classes=16, units=128, depth=32, encoder_layers=2, decoder_layers=2),
+    "small": RSSMConfig(deter=1024, hidden=256, classes=16, units=256, depth=64),
+    "base": RSSMConfig(deter=4096, hidden=512, classes=32, units=512, depth=96),
+}
+
+
+@state
+class RSSMState(State):
+    """deter `[B, D]`, stoch `[B, S]`, and the parameters `[B, P]` of the latent that stoch was drawn from."""
+
+    deter: Tensor
+    stoch: Tensor
+    latent: Tensor
+
+    @property
+    def features(self) -> Tensor:
+        return torch.cat([self.deter, self.stoch], -1)
+
+
+class BlockGRU(nn.Module):
+    """DreamerV3's recurrent cell: a GRU with block-diagonal recurrent matrices, each block seeing all of the input.
+
+    The parts of the input are embedded and normalised apart, so that none of them drowns the others.
+    """
+
+    def __init__(self, config: RSSMConfig, stoch: int, action: int):
+        super().__init__()
+        deter, hidden, blocks = config.deter, config.hidden, config.blocks
+        if deter % blocks:
+            raise UserError(f"deter={deter} does not divide into blocks={blocks}: choose a multiple")
+        self.deter_in, self.stoch_in = mlp(deter, hidden, 1), mlp(stoch, hidden, 1)
+        self.action_in = mlp(action, hidden, 1) if action else None
+        self.blocks = blocks
+        self.hidden_inputs = nn.Linear(2 * hidden, deter)
+        self.hidden_action = nn.Linear(hidden, deter, bias=False)
+        self.hidden_deter = BlockLinear(deter, deter, blocks)
+        self.hidden_norm = nn.Sequential(nn.LayerNorm(deter, eps=1e-3), nn.SiLU())
+        self.gates = BlockLinear(deter, 3 * deter, blocks)
+        self.gates_bias = nn.Parameter(torch.zeros(blocks, 1, 3 * deter // blocks))
+
+    def embed_action(self, action: Tensor) -> Tensor:
+        """`[..., A]` to the action's share of the hidden layer `[..., D]`, which needs no recurrence."""
+        if self.action_in is None:
+            return action.new_zeros(*action.shape[:-1], self.hidden_inputs.out_features)
+        return self.hidden_action(self.action_in(action)).float()
+
+    def forward(self, deter: Tensor, stoch: Tensor, embedded_action: Tensor) -> Tensor:
+        """`[B, D]`, `[B, S]` and `embed_action`'s `[B, D]` to the next deter `[B, D]`."""
+        inputs = torch.cat([self.deter_in(deter), self.stoch_in(stoch)], -1)
+        dense = self.hidden_inputs(inputs) + embedded_action
+        hidden = self.hidden_norm(join(self.hidden_deter(deter, split(dense, self.blocks))))
+        reset, candidate, update = self.gates(hidden, self.gates_bias).chunk(3, -1)
+        candidate = torch.tanh(reset.sigmoid() * candidate).to(deter.dtype)
+        # The shift by one starts the cell close to keeping what it remembers.
+        return join(torch.lerp(split(deter, self.blocks), candidate, (update - 1).sigmoid().to(deter.dtype)))
+
+
+class RSSM(WorldModel):
+    """The family `rssm`. `loss` returns one term a decoded key, "dynamics" and "representation", all `[B, T]`."""
+
+    family: ClassVar[str] = "rssm"
+    config_class: ClassVar[type] = RSSMConfig
+    latent: Latent
+    sizes: ClassVar[dict[str, RSSMConfig]] = SIZES
+
+    def __init__(self, spec: DataSpec, config: RSSMConfig):
+        super().__init__()
+        self.spec, self.config = spec, config
+        self.latent = make_latent(config)
+        features = config.deter + self.latent.size
+        self.encoder = ObsEncoder(spec, units=config.units, layers=config.encoder_layers, depth=config.depth)
+        self.cell = BlockGRU(config, self.latent.size, spec.action.size)
+        self.prior = nn.Sequential(
+            mlp(config.deter, config.hidden, 2), nn.Linear(config.hidden, self.latent.parameters)
+        )
+        self.look_deter = nn.Linear(config.deter, config.hidden)
+        self.look_obs = nn.Linear(self.encoder.size, config.hidden, bias=False)
+        self.posterior = nn.Sequential(
+            nn.LayerNorm(config.hidden, eps=1e-3), nn.SiLU(), nn.Linear(config.hidden, self.latent.parameters)
+        )
+        self.decoder = ObsDecoder(spec, features, units=config.units, layers=config.decoder_layers, depth=config.depth)
+        self.heads = nn.ModuleDict()
+        self.apply(initialise)
+        if spec.has_reward:
+            head = TwoHotHead(features, units=config.units, layers=config.head_layers, bins=config.bins)
+            self.heads["reward"] = head.apply(initialise)
+            head.zero_output()
+        if spec.has_end:
+            self.heads["terminated"] = BernoulliHead(features, units=config.units, layers=config.head_layers)
+            self.heads["terminated"].apply(initialise)
+        self.loss_weights = {
+            **dict.fromkeys(self.decodes, 1.0),
+            "dynamics": config.dynamics_weight,
+            "representation": config.representation_weight,
+        }
+
+    def start(self, obs: Obs) -> RSSMState:
+        batch = next(iter(obs.values())).shape[0]
+        return self.observe(self._nothing(batch), self.look_deter.weight.new_zeros(batch, self.spec.action.size), obs)
+
+    def observe(self, state: RSSMState, action: Tensor, obs: Obs) -> RSSMState:  # type: ignore[override]
+        deter = self.cell(state.deter, state.stoch, self.cell.embed_action(action))
+        return self._look(deter, self.look_obs(self.encoder(obs)).float())
+
+    def predict(self, state: RSSMState, action: Tensor) -> RSSMState:  # type: ignore[override]
+        deter = self.cell(state.deter, state.stoch, self.cell.embed_action(action))
+        latent = self.prior(deter).float()
+        return RSSMState(deter, self.latent.sample(latent), latent)
+
+    @property
+    def decodes(self) -> tuple[str, ...]:
+        return (*self.decoder.keys, *self.heads)
+
+    def decode(self, state: RSSMState, key: str) -> Tensor:  # type: ignore[override]
+        if key in self.heads:
+            return self.heads[key](state.features)
+        if key in self.decoder.keys:
+            return self.decoder.decode(state.features, key)
+        raise UserError(f"this model can't decode {key!r}; it decodes {', '.join(self.decodes)}")
+
+    def track(self, obs: Obs, actions: Tensor) -> RSSMState:
+        """As the default scan, but everything that does not wait for the recurrence is one call for all rows."""
+        seen = self.look_obs(self.encoder(obs)).float()
+        before = torch.cat([torch.zeros_like(actions[:, :1]), actions[:, :-1]], 1)
+        moved = self.cell.embed_action(before)
+        belief = self._nothing(actions.shape[0])
+        beliefs = []
+        # Small steps wait on latency, not on arithmetic: here fp32 is faster than the casts that bf16 needs.
+        with torch.autocast(actions.device.type, enabled=False):
+            for moved_t, seen_t in zip(moved.unbind(1), seen.unbind(1), strict=True):
+                belief = self._look(self.cell(belief.deter, belief.stoch, moved_t), seen_t)
+                beliefs.append(belief)
+        return RSSMState.stack(beliefs)
+
+    def loss(self, segment: Segment) -> dict[str, Tensor]:
+        belief = self.track(segment.obs, segment.action)
+        features = belief.features
+        losses = self.decoder.loss(features, segment.obs)
+        for key, head in self.heads.items():
+            losses[key] = head.loss(features, getattr(segment, key))  # type: ignore[operator]
+        prior, free = self.prior(belief.deter).float(), self.config.free_nats
+        losses["dynamics"] = self.latent.kl(belief.latent.detach(), prior).clamp(min=free)
+        losses["representation"] = self.latent.kl(belief.latent, prior.detach()).clamp(min=free)
+        return losses
+
+    def _look(self, deter: Tensor, seen: Tensor) -> RSSMState:
+        latent = self.posterior(self.look_deter(deter) + seen).float()
+        return RSSMState(deter, self.latent.sample(latent), latent)
+
+    def _nothing(self, batch: int) -> RSSMState:
+        zeros = self.look_deter.weight.new_zeros
+        return RSSMState(
+            zeros(batch, self.config.deter), zeros(batch, self.latent.size), zeros(batch, self.latent.parameters)
+        )
+
+
+def make_latent(config: RSSMConfig) -> Latent:
+    if config.latent == "categorical":
+        return Categorical(config.stoch, config.classes, config.unimix)
+    if config.latent == "gaussian":
+        return Gaussian(config.stoch)
+    raise UserError(f"latent={config.latent!r} is not known: use 'categorical' or 'gaussian'")

@@ -1,0 +1,96 @@
+"""Distributions of a stochastic latent, given by a flat parameter vector. S variables, K classes.
+
+Network, sampler and objective stay apart: networks make the parameters, these objects sample and compare them.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class Latent(ABC):
+    """`parameters` values describe the distribution, `size` values are one sample."""
+
+    parameters: int
+    size: int
+
+    @abstractmethod
+    def sample(self, params: Tensor) -> Tensor:
+        """A sample `[..., size]` that passes gradients to `params` `[..., parameters]`."""
+
+    @abstractmethod
+    def kl(self, p: Tensor, q: Tensor) -> Tensor:
+        """KL(p || q) in nats, summed over the S variables: `[...]`."""
+
+
+@dataclass(frozen=True)
+class Categorical(Latent):
+    """S one-hot variables of K classes: straight-through gradients (DreamerV2), mixed with some uniform (DreamerV3).
+
+    The flat vector is laid out class by class, `[K, S]`: reductions over K then run along whole vector registers, which
+    makes a CPU sample about ten times faster than the usual `[S, K]`.
+    """
+
+    variables: int
+    classes: int
+    unimix: float = 0.01
+
+    @property
+    def parameters(self) -> int:  # type: ignore[override]
+        return self.variables * self.classes
+
+    @property
+    def size(self) -> int:  # type: ignore[override]
+        return self.variables * self.classes
+
+    def probs(self, params: Tensor) -> Tensor:
+        """`[..., K, S]`, never below unimix / K."""
+        softmax = params.unflatten(-1, (self.classes, self.variables)).softmax(-2)
+        return softmax * (1 - self.unimix) + self.unimix / self.classes
+
+    def sample(self, params: Tensor) -> Tensor:
+        probs = self.probs(params)
+        one_hot = draw(probs.detach())
+        return (one_hot + (probs - probs.detach())).flatten(-2) if probs.requires_grad else one_hot.flatten(-2)
+
+    def kl(self, p: Tensor, q: Tensor) -> Tensor:
+        probs_p, probs_q = self.probs(p), self.probs(q)
+        return (probs_p * (probs_p.log() - probs_q.log())).sum((-2, -1))
+
+
+def draw(probs: Tensor) -> Tensor:
+    """One-hot draws over dimension -2 by inverting the cumulative distribution: one uniform number a variable."""
+    uniform = torch.rand((*probs.shape[:-2], 1, probs.shape[-1]), dtype=probs.dtype, device=probs.device)
+    # Class k is drawn when the number lies past k boundaries. The last boundary, 1, is left out: no number passes it.
+    passed = (probs.cumsum(-2)[..., :-1, :] <= uniform).to(probs.dtype)
+    return -passed.diff(dim=-2, prepend=torch.ones_like(uniform), append=torch.zeros_like(uniform))
+
+
+@dataclass(frozen=True)
+class Gaussian(Latent):
+    """S independent normal variables, as in PlaNet. The standard deviation is softplus plus 0.1."""
+
+    variables: int
+
+    @property
+    def parameters(self) -> int:  # type: ignore[override]
+        return 2 * self.variables
+
+    @property
+    def size(self) -> int:  # type: ignore[override]
+        return self.variables
+
+    def sample(self, params: Tensor) -> Tensor:
+        mean, std = self._moments(params)
+        return mean + std * torch.randn_like(mean)
+
+    def kl(self, p: Tensor, q: Tensor) -> Tensor:
+        (mean_p, std_p), (mean_q, std_q) = self._moments(p), self._moments(q)
+        ratio = (std_p / std_q).square()
+        return 0.5 * (ratio + ((mean_p - mean_q) / std_q).square() - 1 - ratio.log()).sum(-1)
+
+    def _moments(self, params: Tensor) -> tuple[Tensor, Tensor]:
+        mean, raw = params.chunk(2, -1)
+        return mean, torch.nn.functional.softplus(raw) + 0.1
