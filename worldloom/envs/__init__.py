@@ -8,9 +8,12 @@ from inspect import Parameter, signature
 from typing import Any
 
 from worldloom.envs.adapt import AdaptedEnv, adapt
+from worldloom.envs.check import check_env
 from worldloom.envs.reference import load_object
 from worldloom.errors import UserError, unknown
 from worldloom.registry import Registry
+
+__all__ = ["ENVIRONMENTS", "AdaptedEnv", "check_env", "make_env"]
 
 ENVIRONMENTS = Registry(
     "environment",

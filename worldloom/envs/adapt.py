@@ -46,6 +46,7 @@ class AdaptedEnv(gymnasium.Env[Any, Any]):
     """A gymnasium environment in worldloom's convention; `.env` is the original.
 
     fps: steps per second of the world's own time, from `metadata["render_fps"]`.
+    to_inner: turns an action of this space into one of the original.
     action_names: what each choice or each dimension of the action is called, where the environment says so.
     A text observation (a mission) is not a key: it arrives as `info["task"]` from `reset`.
     """
@@ -57,7 +58,7 @@ class AdaptedEnv(gymnasium.Env[Any, Any]):
         self._text = find_text(env.observation_space)
         self.observation_space: spaces.Dict = spaces.Dict({key: leaf.space for key, leaf in self._leaves.items()})
         self.action_space: ActionSpace
-        self.action_space, self._to_inner = adapt_action(env.action_space, name)
+        self.action_space, self.to_inner = adapt_action(env.action_space, name)
         self.action_names = read_action_names(env, name)
         self.fps = read_fps(env, name)
         self._first_seed: int | None = seed
@@ -71,7 +72,7 @@ class AdaptedEnv(gymnasium.Env[Any, Any]):
         return self._read(obs), info
 
     def step(self, action: Any) -> tuple[Obs, float, bool, bool, dict[str, Any]]:
-        obs, reward, terminated, truncated, info = self.env.step(self._to_inner(action))
+        obs, reward, terminated, truncated, info = self.env.step(self.to_inner(action))
         return self._read(obs), float(reward), bool(terminated), bool(truncated), info
 
     def render(self) -> Any:

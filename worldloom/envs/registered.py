@@ -13,7 +13,14 @@ from worldloom.errors import MissingExtra, UserError, unknown
 
 
 def make(
-    id: str, /, *, pixels: bool = False, max_steps: int | None = None, fps: float | None = None, **options: Any
+    id: str,
+    /,
+    *,
+    image_size: int = 64,
+    pixels: bool = False,
+    max_steps: int | None = None,
+    fps: float | None = None,
+    **options: Any,
 ) -> gymnasium.Env:
     """`gym:<id>`, for instance `gym:CartPole-v1`; `gym:my_package:MyEnv-v0` imports `my_package` first.
 
@@ -21,6 +28,8 @@ def make(
     not. Further `options` go to the environment's constructor.
     """
     without_screen()
+    if pixels and image_size and drawn_by_mujoco(id):
+        options = {"width": image_size, "height": image_size, **options}
     try:
         env = gymnasium.make(
             id,
@@ -39,6 +48,12 @@ def make(
     except (TypeError, error.Error) as wrong:
         raise UserError(f"gym:{id} cannot be made with {options or 'no options'}: {wrong}") from wrong
     return with_pixels(with_fps(env, fps), id) if pixels else with_fps(env, fps)
+
+
+def drawn_by_mujoco(id: str) -> bool:
+    """Whether gymnasium's own MuJoCo classes draw it, which can draw at any size at once and faster at a small one."""
+    known = gymnasium.registry.get(id)
+    return known is not None and str(known.entry_point).startswith("gymnasium.envs.mujoco")
 
 
 def nearest_ids(id: str) -> list[str]:
