@@ -19,11 +19,11 @@ from PIL import Image
 
 from worldloom.data.episode import BrokenEpisode
 from worldloom.data.spec import ActionSpec, KeySpec
+from worldloom.data.validate import check_action
 from worldloom.errors import UserError
 
 LARGEST_VECTOR = 4096
 SMALLEST_IMAGE = 8
-RANGE_SLACK = 1e-4
 ASSUMED_FPS = 20.0
 SKIP = "mend the file, or leave this episode out with --skip-broken"
 
@@ -118,16 +118,7 @@ def _continuous(steps: np.ndarray, spec: ActionSpec, where: str) -> np.ndarray:
     if steps.shape[1] != spec.size:
         raise BrokenEpisode(f"{where} holds {steps.shape[1]} numbers per row instead of {spec.size}; {SKIP}")
     steps = finite(steps, where)
-    if spec.low is not None and spec.high is not None:
-        low, high = np.asarray(spec.low), np.asarray(spec.high)
-        slack = RANGE_SLACK * (high - low)
-        bad = np.argwhere((steps < low - slack) | (steps > high + slack))
-        if len(bad):
-            row, i = bad[0]
-            raise BrokenEpisode(
-                f"{where}, row {row}, dimension {i} is {steps[row, i]:g}, outside the declared range "
-                f"{low[i]:g} to {high[i]:g}; {SKIP}"
-            )
+    check_action(steps, spec, where)
     return steps
 
 

@@ -4,9 +4,9 @@ Layout, as Minari's storage writes it: `episode_i/{observations, actions, reward
 with n + 1 observations for n steps, nested spaces as nested groups (`_index_i` for tuples). https://minari.farama.org
 
 Rule: all n + 1 observations become rows, so the terminal observation is there; action t stays in row t, its reward, end
-and cut arrive in row t + 1. Nested observations are flattened to one key per leaf (`robot_arm` for robot -> arm), a
-discrete one becomes a one-hot vector, a text that stays the same all episode becomes its task. Files from before Minari
-0.5, which keep the metadata in HDF5 attributes, are read too.
+and cut arrive in row t + 1. An episode that was not terminated counts as cut. Nested observations are flattened to one
+key per leaf (`robot_arm` for robot -> arm), a discrete one becomes a one-hot vector, a text that stays the same all
+episode becomes its task. Files from before Minari 0.5, which keep the metadata in HDF5 attributes, are read too.
 """
 
 from pathlib import Path
@@ -46,7 +46,7 @@ class MinariSource(EpisodeSource):
         observed = leaves(_space(metadata, "observation_space", self.file), "observations")
         self.acted = leaves(_space(metadata, "action_space", self.file), "actions")
         self.texts = [leaf for leaf in observed if leaf.space["type"] == "Text"]
-        self.kept = {leaf: spec for leaf in observed if (spec := leaf_spec(leaf.space))}
+        self.kept = [(leaf, spec) for leaf in observed if (spec := leaf_spec(leaf.space))]
         if not self.kept:
             raise UserError(
                 f"{self.file}: none of {[leaf.key for leaf in observed]} is an image or a vector to learn from"
@@ -58,13 +58,13 @@ class MinariSource(EpisodeSource):
         if not self.groups:
             raise UserError(f"{self.file} holds no episode")
         self.spec = DataSpec(
-            {leaf.key: spec for leaf, spec in self.kept.items()},
+            {leaf.key: spec for leaf, spec in self.kept},
             action_spec(self.acted, str(self.file)),
             fps=ASSUMED_FPS,
             has_reward=True,
             has_end=has_end,
         )
-        left_out = [leaf.key for leaf in observed if leaf not in self.kept and leaf not in self.texts]
+        left_out = [leaf.key for leaf in observed if leaf not in self.texts and not leaf_spec(leaf.space)]
         self.about = _about(metadata, left_out)
 
     @staticmethod
@@ -79,13 +79,13 @@ class MinariSource(EpisodeSource):
             rows = len(paid) + 1
             if rows == 1:
                 raise BrokenEpisode(f"{where} holds no step; {SKIP}")
-            terminated, truncated = (_ended(group, name, rows, where) for name in ("terminations", "truncations"))
+            terminated, _ = (_ended(group, name, rows, where) for name in ("terminations", "truncations"))
             return Episode(
                 obs=self._observations(group, rows, where, image_size),
                 action=self._actions(group, rows, where),
                 reward=rewards(paid, rows, f"{where}/rewards"),
                 terminated=at_end(rows, terminated),
-                truncated=at_end(rows, truncated or not terminated),
+                truncated=at_end(rows, not terminated),
                 task=_task(group, self.texts, where),
                 extra=_extra(group, rows, where),
             )
@@ -101,7 +101,7 @@ class MinariSource(EpisodeSource):
         self, group: Any, rows: int, where: str, image_size: tuple[int, int] | None
     ) -> dict[str, np.ndarray]:
         obs = {}
-        for leaf, spec in self.kept.items():
+        for leaf, spec in self.kept:
             values, here = _rows(group, leaf, rows, where), f"{where}/{leaf.path}"
             if leaf.space["type"] != "Box":
                 values = to_vector(values, leaf.space, here)

@@ -23,7 +23,7 @@ follows: D4RL files without `timeouts` show the ends of cut trajectories in no o
 discrete choices.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -115,11 +115,12 @@ class NpzSource(EpisodeSource):
         return file_digest([arrays.path for arrays in self.files], self.spec.to_json())
 
     def _observation(self, one: Trajectory, key: str, where: str) -> np.ndarray:
-        values = _slice(one, self.names[key], where)
-        if self.rule == "TRANSITIONS":
-            last = Trajectory(one.arrays, one.stop - 1, one.stop, one.terminated)
-            values = np.concatenate([values, _slice(last, "next_observations", where)])
-        return observation(values, self.spec.obs[key], f"{where}: {self.names[key]}")
+        values, spec = _slice(one, self.names[key], where), self.spec.obs[key]
+        column = observation(values, spec, f"{where}: {self.names[key]}")
+        if self.rule != "TRANSITIONS":
+            return column
+        last = _slice(replace(one, start=one.stop - 1), "next_observations", where)
+        return np.concatenate([column, observation(last, spec, f"{where}: last of next_observations")])
 
     def _action_spec(self) -> ActionSpec:
         first = self.files[0]

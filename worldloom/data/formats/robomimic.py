@@ -111,10 +111,12 @@ class RobomimicSource(EpisodeSource):
             self.episodes.append(EpisodeInfo(length + ("next_obs" in group), lang))
 
     def _observation(self, group: Any, key: str, steps: int, where: str) -> np.ndarray:
-        values = _entries(group, f"obs/{key}", steps, where)
-        if self.after:
-            values = np.concatenate([values, _entries(group, f"next_obs/{key}", steps, where)[-1:]])
-        return observation(values, self.spec.obs[key], f"{where}/obs/{key}")
+        parts = [(f"obs/{key}", slice(None)), (f"next_obs/{key}", slice(-1, None))][: 1 + self.after]
+        columns = [
+            observation(_entries(group, name, steps, where)[kept], self.spec.obs[key], f"{where}/{name}")
+            for name, kept in parts
+        ]
+        return np.concatenate(columns)
 
 
 def _files(path: Path) -> list[Path]:

@@ -18,7 +18,7 @@ import av
 import numpy as np
 
 from worldloom.data.episode import BrokenEpisode, Episode, EpisodeInfo, EpisodeSource
-from worldloom.data.formats.columns import SKIP, at_end, file_digest
+from worldloom.data.formats.columns import ASSUMED_FPS, SKIP, at_end, file_digest
 from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
 from worldloom.errors import UserError
 
@@ -29,16 +29,16 @@ EARLY = 0.1  # of a row: times in files are rounded, so a frame may come this mu
 
 @dataclass(frozen=True)
 class Clip:
-    """What a video's header says. `problem` is set, and the rest zero, when the header itself cannot be read."""
+    """What a video's header says. `problem` is set when the header itself cannot be read."""
 
     path: Path
     frames: int = 0
-    rate: float = 0.0
+    rate: float = ASSUMED_FPS
     problem: str = ""
 
     def rows(self, fps: int) -> int:
-        """How many rows it makes at a dataset's rate."""
-        if round(self.rate) == fps or not self.rate:
+        """How many rows it makes at a dataset's rate; a guess where frames are not equally spaced."""
+        if round(self.rate) == fps:
             return self.frames
         return int(np.ceil(self.frames * fps / self.rate - EARLY))
 
@@ -57,7 +57,7 @@ class VideosSource(EpisodeSource):
         if not good:
             first = f": {self.clips[0].path.name} {self.clips[0].problem}" if self.clips else ""
             raise UserError(f"{self.path} holds no video that can be opened{first}")
-        self.fps = fps or Counter(round(clip.rate) or 1 for clip in good).most_common(1)[0][0]
+        self.fps = fps or Counter(max(1, round(clip.rate)) for clip in good).most_common(1)[0][0]
         self.shape = first_frame(good).shape
         self.episodes = [EpisodeInfo(clip.rows(self.fps)) for clip in self.clips]
         self.spec = DataSpec({"image": KeySpec("image", self.shape)}, ActionSpec("continuous", 0), float(self.fps))
@@ -100,7 +100,7 @@ def look_at(path: Path) -> Clip:
             stream = container.streams.video[0]
             rate = stream.average_rate or stream.guessed_rate
             frames = stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
-            return Clip(path, frames, float(rate or 0)) if frames else Clip(path, problem="holds no frame")
+            return Clip(path, frames, float(rate or ASSUMED_FPS)) if frames else Clip(path, problem="holds no frame")
     except (av.error.FFmpegError, OSError, IndexError) as error:
         return Clip(path, problem=f"cannot be opened ({_short(error)})")
 
@@ -134,7 +134,7 @@ def read_frames(
             "give a smaller --image-size, or cut the video"
         )
     found: list[np.ndarray] = []
-    seen = 0
+    seen, time = 0, 0.0
     try:
         with av.open(str(clip.path)) as container:
             for frame, time in _timed(container, clip):
@@ -144,14 +144,15 @@ def read_frames(
         raise BrokenEpisode(f"{clip.path}, frame {seen}, cannot be decoded ({_short(error)}); {SKIP}") from error
     if seen < clip.frames:
         raise BrokenEpisode(f"{clip.path} stops after {seen} of {clip.frames} frames; {SKIP}")
-    if found[0].shape != (shape[0], height, width):
+    for odd in [picture.shape for picture in found if picture.shape != (shape[0], height, width)]:
         raise BrokenEpisode(
-            f"{clip.path} is {found[0].shape[2]} x {found[0].shape[1]} where the dataset is {width} x {height}; "
+            f"{clip.path} is {odd[2]} x {odd[1]} where the dataset is {width} x {height}; "
             "give --image-size to bring all to one size"
         )
     if fps is not None:
-        found.extend(found[-1:] * (clip.rows(fps) - len(found)))
-    return np.stack(found[: clip.rows(fps)] if fps else found)
+        rows = max(1, int(np.ceil((time + 1 / clip.rate) * fps - EARLY)))
+        found = found[:rows] + found[-1:] * (rows - len(found))
+    return np.stack(found)
 
 
 def _timed(container: Any, clip: Clip) -> Iterator[tuple[Any, float]]:

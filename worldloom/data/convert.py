@@ -1,0 +1,220 @@
+"""`worldloom import`: a foreign dataset becomes a LeRobotDataset v3.0, one episode at a time.
+
+An import can be stopped at any time, by Ctrl-C or worse, and the same command continues it: `meta/import.json` in the
+output names the source and the episodes left out, and every episode that was written is already safe (`LeRobotWriter`).
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+from worldloom.data import durable
+from worldloom.data.episode import BrokenEpisode, EpisodeSource
+from worldloom.data.formats.videos import VideosSource
+from worldloom.data.source import FORMATS, open_dataset
+from worldloom.data.writer import LeRobotWriter
+from worldloom.errors import UserError, unknown
+
+RECORD = Path("meta/import.json")
+INFO = Path("meta/info.json")
+NOT_CARRIED_OVER = {"format", "codebase_version", "robot", "robot_type", "fps", "splits", "fps_assumed"}
+MOST_LISTED = 20
+
+Skipped = list[tuple[int, str]]
+
+
+def convert(
+    src: tyro.conf.Positional[Path],
+    out: tyro.conf.Positional[Path],
+    *,
+    format: str = "auto",
+    skip_broken: bool = False,
+    fps: int | None = None,
+    image_size: tuple[int, int] | None = None,
+    license: str | None = None,
+    origin: str | None = None,
+    episodes: int | None = None,
+    lossless: bool = False,
+) -> None:
+    """Convert a dataset into LeRobotDataset v3.0. Stop it whenever you like; the same command continues.
+
+    Args:
+        src: The dataset: Minari, D4RL or OGBench, robomimic, VPT, a folder of videos, or an older LeRobot one.
+        out: The folder to write. It must be new, or hold an unfinished import of the same data.
+        format: The format of SRC: lerobot, lerobot_v21, minari, npz, robomimic, vpt, videos; "auto" looks at the files.
+        skip_broken: Leave out episodes that are broken and list them, instead of stopping at the first one.
+        fps: Frames per second, for data that do not state it. Plain videos are sampled at this rate.
+        image_size: Height and width to resize all pictures to. Default: keep theirs.
+        license: The licence of the data, for its data card.
+        origin: Where the data come from, for their data card.
+        episodes: Convert only the first so many episodes.
+        lossless: Store large pictures as PNG instead of video. Those below 128 pixels always are.
+    """
+    src, out = src.expanduser(), out.expanduser()
+    _check_options(src, out, format, fps, image_size, episodes)
+    source = open_source(src, None if format == "auto" else format, fps)
+    spec = source.spec if image_size is None else source.spec.with_image_size(*image_size)
+    count = min(len(source.episodes), episodes or len(source.episodes))
+    with LeRobotWriter(
+        out,
+        spec if fps is None else replace(spec, fps=float(fps)),
+        robot_type=source.about.get("robot_type", "unknown"),
+        about=describe(source, license, origin),
+        terminal_rows=_has_terminal_rows(src),
+        lossless=lossless or None,
+    ) as writer:
+        skipped = read_record(out, source, writer.num_episodes)
+        _copy(source, writer, skipped, count, image_size, skip_broken)
+        kept = writer.num_episodes
+    if not kept:
+        _remove_record(out)
+        first = f": {skipped[0][1]}" if skipped else ""
+        raise UserError(f"no episode of {src} could be imported{first}")
+    for line in summary(source, out, skipped, fps):
+        print(line)
+
+
+def open_source(src: Path, format: str | None, fps: int | None) -> EpisodeSource:
+    """The dataset at `src`. `fps` sets the rate where the data state none and resamples plain videos.
+
+    Raises `UserError` when the data state a rate of their own: played at another they would be other data.
+    """
+    source = open_dataset(src, format)
+    if fps is None or source.spec.fps == fps:
+        return source
+    if isinstance(source, VideosSource):
+        return VideosSource(src, fps)
+    if not source.about.get("fps_assumed"):
+        raise UserError(f"--fps {fps}: {src} states {source.spec.fps:g} frames per second; leave --fps out")
+    return source
+
+
+def describe(source: EpisodeSource, license: str | None, origin: str | None) -> dict[str, Any]:
+    """What the new dataset's card says about where it comes from."""
+    carried = {name: fact for name, fact in source.about.items() if fact and name not in NOT_CARRIED_OVER}
+    given = {name: fact for name, fact in (("license", license), ("origin", origin)) if fact}
+    return {**carried, "imported_from": source.about["format"], **given}
+
+
+def read_record(out: Path, source: EpisodeSource, written: int) -> Skipped:
+    """The episodes that an earlier run into `out` left out; starts the record when there is none.
+
+    Raises `UserError` when what `out` holds did not come from this source as it is now.
+    """
+    path = out / RECORD
+    if path.exists():
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["fingerprint"] != source.fingerprint():
+            raise UserError(
+                f"{out} holds an import of {record['source']}, or {source.path} has changed since; choose a new folder"
+            )
+        return [(index, problem) for index, problem in record["skipped"]]
+    if written:
+        raise UserError(
+            f"{out} already holds {written} episodes that were not imported from {source.path}; choose a new folder"
+        )
+    _write_record(out, source, [])
+    return []
+
+
+def _write_record(out: Path, source: EpisodeSource, skipped: Skipped) -> None:
+    durable.make_folder((out / RECORD).parent)
+    record = {"source": source.path.name, "fingerprint": source.fingerprint(), "skipped": skipped}
+    durable.write_json(out / RECORD, record)
+
+
+def _remove_record(out: Path) -> None:
+    """Leave no trace of an import that brought nothing, so that the folder is free for the next try."""
+    durable.remove(out / RECORD)
+    for folder in ((out / RECORD).parent, out):
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _copy(
+    source: EpisodeSource,
+    writer: LeRobotWriter,
+    skipped: Skipped,
+    count: int,
+    image_size: tuple[int, int] | None,
+    skip_broken: bool,
+) -> None:
+    """Write the episodes up to number `count` that are not yet there; those that are broken go to `skipped`."""
+    for index in _with_progress(source.path.name, writer.num_episodes + len(skipped), count):
+        try:
+            _copy_one(source, writer, index, image_size)
+        except BrokenEpisode as error:
+            if not skip_broken:
+                raise BrokenEpisode(_stopped(str(error), writer.num_episodes)) from error
+            skipped.append((index, str(error)))
+            _write_record(writer.path, source, skipped)
+        except KeyboardInterrupt:
+            done = f"{writer.num_episodes} episodes are in {writer.path}; the same command continues"
+            print(f"worldloom: {done}", file=sys.stderr)
+            raise
+
+
+def _copy_one(source: EpisodeSource, writer: LeRobotWriter, index: int, image_size: tuple[int, int] | None) -> None:
+    episode = source.read(index, image_size)
+    try:
+        writer.add(episode)
+    except BrokenEpisode as error:
+        raise BrokenEpisode(f"{source.path}, episode {index} of the source: {error}") from error
+
+
+def _stopped(problem: str, written: int) -> str:
+    hint = "" if "--skip-broken" in problem else " (--skip-broken leaves it out)"
+    return f"{problem}{hint}. {written} episodes before it are imported; the same command continues"
+
+
+def summary(source: EpisodeSource, out: Path, skipped: Skipped, fps: int | None) -> Iterator[str]:
+    """What the user is told at the end, line by line."""
+    info = json.loads((out / INFO).read_text(encoding="utf-8"))
+    kind = source.about["format"]
+    yield f"{out}: {info['total_episodes']} episodes, {info['total_frames']:,} rows, from {source.path} ({kind})"
+    if source.about.get("fps_assumed") and fps is None:
+        yield f"the data do not say how fast they were recorded; {info['fps']} frames per second are assumed (--fps)"
+    if source.about.get("left_out"):
+        yield f"left out, neither pictures nor vectors: {', '.join(source.about['left_out'])}"
+    for index, problem in skipped[:MOST_LISTED]:
+        yield f"left out episode {index}: {problem}"
+    if len(skipped) > MOST_LISTED:
+        yield f"and {len(skipped) - MOST_LISTED} more, listed in {out / RECORD}"
+    yield f"worldloom inspect {out}"
+
+
+def _with_progress(name: str, first: int, count: int) -> Iterator[int]:
+    """Episode numbers `first` to `count` - 1, with a bar when somebody is watching."""
+    console = Console(stderr=True)
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(f"importing {name}", total=count, completed=first)
+        for index in range(first, count):
+            yield index
+            progress.advance(task)
+
+
+def _has_terminal_rows(src: Path) -> bool:
+    """Every importer's last row is an observation without an action; LeRobot's is one with, unless we recorded it."""
+    if not (src / INFO).is_file():
+        return True
+    return bool(json.loads((src / INFO).read_text(encoding="utf-8")).get("worldloom", {}).get("terminal_rows"))
+
+
+def _check_options(
+    src: Path, out: Path, format: str, fps: int | None, image_size: tuple[int, int] | None, episodes: int | None
+) -> None:
+    if format not in ("auto", *FORMATS):
+        raise unknown("dataset format", format, ("auto", *FORMATS))
+    for option, value in (("--fps", fps), ("--episodes", episodes), *(("--image-size", n) for n in image_size or ())):
+        if value is not None and value < 1:
+            raise UserError(f"{option} {value} must be 1 or more")
+    if src.is_dir() and out.resolve().is_relative_to(src.resolve()):
+        raise UserError(f"{out} lies inside {src}, which is being read; choose a folder outside it")
