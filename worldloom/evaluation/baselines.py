@@ -51,9 +51,9 @@ class Baselines:
     """Persistence, mean and linear forecasts of every image and vector key at the horizons of `grid`.
 
     Linear: the *change* of the key's coordinates from row t to t + k is a ridge regression, one per key and k, on the
-    coordinates at t, their last change (t - 1 to t) and the recorded actions t .. t + k - 1. It is added to what is seen
-    at t, so what principal components cannot express persists rather than blurs. The ridge strength is chosen per k on a
-    fifth of the training episodes; the strongest one leaves persistence.
+    coordinates at t, their last change (t - 1 to t) and the recorded actions t .. t + k - 1. It is added to what is
+    seen at t, so what principal components cannot express persists rather than blurs. The ridge strength is chosen per
+    k on a fifth of the training episodes; the strongest one leaves persistence.
     """
 
     def __init__(self, sources: Sequence[Source], spec: DataSpec, grid: Sequence[int], seed: int = 0):
@@ -188,7 +188,7 @@ def _choose_strength(inputs: np.ndarray, target: np.ndarray, inside: np.ndarray)
 
 
 def _ridge(inputs: np.ndarray, target: np.ndarray, strengths: Sequence[float]) -> list[np.ndarray]:
-    """Ridge on standardised inputs, one solution per strength from one eigendecomposition; the last row is the offset."""
+    """Ridge on standardised inputs, one solution per strength from one decomposition; the last row is the offset."""
     centre, scale = inputs.mean(0), inputs.std(0)
     scale = np.where(scale > 1e-8, scale, 1.0)
     x, offset = (inputs - centre) / scale, target.mean(0)

@@ -12,6 +12,7 @@ import numpy as np
 
 RESAMPLES = 2000
 CHUNK = 250
+Statistic = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,15 @@ class Figure:
         return figure | ({"why": self.why} if self.why else {})
 
 
+def on(
+    score: Callable[..., np.ndarray], first: np.ndarray, second: np.ndarray, weight: np.ndarray | float = 1.0
+) -> Statistic:
+    """The statistic `score(first, second, weights)`, one of `scores`, with samples that count `weight` each."""
+    return lambda resampled: score(first, second, resampled * weight)
+
+
 def bootstrap(
-    statistic: Callable[[np.ndarray], np.ndarray],
+    statistic: Statistic,
     episodes: np.ndarray,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -42,9 +50,9 @@ def bootstrap(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Value, low and high of a statistic of N samples that come in episodes (cluster bootstrap).
 
-    `statistic` maps sample weights `[R, N]` to `[R]` or `[R, K]`; the value is the one at weights of 1. Episodes are drawn
-    with replacement and all samples of an episode move together. The quantiles are the expanded percentiles of Hesterberg
-    (2015, "What teachers should know about the bootstrap", section 4.2): those of a t interval, so that the coverage is
+    `statistic` maps sample weights `[R, N]` to `[R]` or `[R, K]`; the value is the one at weights of 1. Episodes are
+    drawn with replacement and all samples of an episode move together. The quantiles are the expanded percentiles of
+    Hesterberg (2015, "What teachers should know about the bootstrap"): as wide as a t interval, so that the coverage is
     right with ten episodes too. With one episode there is no interval: low and high are NaN.
 
     Args:
@@ -63,7 +71,7 @@ def bootstrap(
 
 
 def figure(
-    statistic: Callable[[np.ndarray], np.ndarray],
+    statistic: Statistic,
     episodes: np.ndarray,
     seed: int = 0,
     why: str = "the held-out rows do not determine it",
@@ -72,7 +80,7 @@ def figure(
     if not len(episodes):
         return Figure.missing(why)
     value, low, high = bootstrap(statistic, episodes, seed=seed)
-    return as_figure(value, low, high, why)
+    return as_figure(float(value), float(low), float(high), why)
 
 
 def as_figure(value: float, low: float, high: float, why: str = "the held-out rows do not determine it") -> Figure:

@@ -3,14 +3,14 @@
 N windows, K scored steps, D vector size, R resamples.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from worldloom.data.spec import DataSpec
 from worldloom.evaluation import scores
-from worldloom.evaluation.bootstrap import Figure, as_figure, bootstrap, figure
+from worldloom.evaluation.bootstrap import Figure, Statistic, as_figure, bootstrap, figure, on
 from worldloom.evaluation.rollout import Errors
 
 Table = dict[str, dict[str, Figure]]
@@ -72,7 +72,7 @@ def window_mse(errors: Errors, predictor: str, key: str) -> np.ndarray:
 def _skill(measured: Measured, errors: Errors, predictor: str, key: str, seed: int) -> None:
     mse, still = window_mse(errors, predictor, key), window_mse(errors, "persistence", key)
     error, reference = np.nan_to_num(mse), np.nan_to_num(still)
-    _put_curve(measured, errors, "skill", predictor, key, lambda w: scores.skill(error, reference, w), mse, seed)
+    _put_curve(measured, errors, "skill", predictor, key, on(scores.skill, error, reference), mse, seed)
     _put_curve(
         measured, errors, "rmse", predictor, key, lambda w: np.sqrt(_masked_mean(mse, w)), mse, seed, figures=False
     )
@@ -111,7 +111,7 @@ def _skill_per_variable(measured: Measured, errors: Errors, key: str, names: Seq
             "skill",
             "model",
             label,
-            lambda w, e=error, r=reference: scores.skill(e, r, w),
+            on(scores.skill, error, reference),
             mse[..., d],
             seed,
         )
@@ -164,10 +164,13 @@ def _loss_ratio(measured: Measured, errors: Errors, seed: int) -> None:
     if not errors.loss:
         measured.put("model", "loss_ratio", "total", Figure.missing("the data have no actions"))
     for term, (true, shuffled) in errors.loss.items():
-        ratio = figure(
-            lambda w, t=true, s=shuffled: (w @ s) / np.where(w @ t > 0, w @ t, np.nan), errors.loss_episode, seed
-        )
-        measured.put("model", "loss_ratio", term, ratio)
+        measured.put("model", "loss_ratio", term, figure(on(_ratio, shuffled, true), errors.loss_episode, seed))
+
+
+def _ratio(top: np.ndarray, bottom: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Ratio of weighted sums, NaN unless the lower one is positive."""
+    below = weights @ bottom
+    return np.where(below > 0, (weights @ top) / np.where(below > 0, below, 1), np.nan)
 
 
 def _put_curve(
@@ -176,7 +179,7 @@ def _put_curve(
     metric: str,
     predictor: str,
     key: str,
-    statistic: Callable[[np.ndarray], np.ndarray],
+    statistic: Statistic,
     values: np.ndarray,
     seed: int,
     steps: tuple[int, ...] | None = None,

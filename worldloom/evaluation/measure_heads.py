@@ -5,11 +5,12 @@ N windows, H open-loop steps, n samples of one figure.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from worldloom.evaluation import scores
-from worldloom.evaluation.bootstrap import Figure, figure
+from worldloom.evaluation.bootstrap import Figure, figure, on
 from worldloom.evaluation.measure import Measured
 from worldloom.evaluation.rollout import Errors
 from worldloom.evaluation.windows import HeldOut
@@ -59,7 +60,7 @@ def _put_r2(
 ) -> None:
     constant = len(target) > 0 and float(np.ptp(target)) == 0
     why = f"the reward is {float(target[0]):g} in all these rows" if constant else "no held-out row reaches this"
-    measured.put(predictor, "reward_r2", key, figure(lambda w: scores.r2(target, predicted, w), episode, seed, why))
+    measured.put(predictor, "reward_r2", key, figure(on(scores.r2, target, predicted), episode, seed, why))
 
 
 def measure_ends(
@@ -75,10 +76,8 @@ def measure_ends(
         p, y, v = samples.probability, samples.ended, samples.weight
         exists = bool(y.any() and not y.all())
         episodes = samples.episode if exists else np.empty(0, int)
-        auroc = figure(lambda w, p=p, y=y, v=v: scores.auroc(p, y, w * v), episodes, seed, FEW_ENDS)
-        error = figure(
-            lambda w, p=p, y=y, v=v: scores.ece(p, y, w * v), samples.episode, seed, "no row reaches this far"
-        )
+        auroc = figure(on(scores.auroc, p, y, v), episodes, seed, FEW_ENDS)
+        error = figure(on(scores.ece, p, y, v), samples.episode, seed, "no row reaches this far")
         measured.put("model", "terminated_auroc", key, auroc)
         measured.put("model", "terminated_ece", key, error)
 
@@ -121,10 +120,10 @@ def measure_returns(measured: Measured, model: WorldModel, errors: Errors, seed:
         imagined, real, exists = returns(errors, k)
         x, y, episode = imagined[exists], real[exists], errors.episode[exists]
         key, none = f"open_loop@{k}", f"no window is known for {k} steps"
-        measured.put("model", "return_bias", key, figure(lambda w, d=x - y: scores.mean(d, w), episode, seed, none))
+        measured.put("model", "return_bias", key, figure(partial(scores.mean, x - y), episode, seed, none))
         constant = len(y) > 0 and float(np.ptp(y)) == 0
         none = f"the return is {float(y[0]):g} in all windows" if constant else none
-        rank = figure(lambda w, x=x, y=y: scores.spearman(x, y, w), episode, seed, none)
+        rank = figure(on(scores.spearman, x, y), episode, seed, none)
         measured.put("model", "return_spearman", key, rank)
 
 
@@ -136,12 +135,12 @@ def returns(errors: Errors, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     """
     reward, real = errors.heads["reward"][:, :k], errors.heads["real_reward"][:, :k]
     alive = np.ones_like(reward)
-    ended = np.zeros(len(reward), bool)
+    known = errors.steps >= k
     if "terminated" in errors.heads:
         survive = 1 - errors.heads["terminated"][:, : k - 1]
         alive[:, 1:] = np.cumprod(survive, 1)
-        ended = errors.heads["real_terminated"][:, :k].any(1)
-    return (reward * alive).sum(1), real.sum(1), (errors.steps >= k) | ended
+        known = known | errors.heads["real_terminated"][:, :k].any(1)
+    return (reward * alive).sum(1), real.sum(1), known
 
 
 def _why_no_head(model: WorldModel, head: str, in_data: bool) -> str | None:

@@ -1,7 +1,7 @@
 """The card's formulas as pure functions of numbers, nothing of models or files.
 
-N samples, K horizons, R resamples. Each score takes optional `weights` `[..., N]` (how often a sample counts) and returns
-`[...]`: one set of weights gives one score, R sets give R scores at once, which is how intervals are made (`bootstrap`).
+N samples, K horizons, R resamples. Each score takes optional `weights` `[..., N]` (how often a sample counts) and
+returns `[...]`: one set of weights gives one score, R sets give R scores at once, which is how intervals are made.
 A score that does not exist for its input (no positive label, a constant target) is NaN, never an error.
 """
 
@@ -33,14 +33,15 @@ def skill(error: ArrayLike, reference: ArrayLike, weights: ArrayLike | None = No
 
 
 def useful_horizon(skills: ArrayLike, horizons: ArrayLike) -> np.ndarray:
-    """The largest horizon with skill above 0 there and at every shorter one; 0 if there is none. `[..., K]` to `[...]`."""
+    """The largest horizon with skill above 0 there and at every shorter one, else 0: `[..., K]` to `[...]`."""
     above = np.cumprod(np.asarray(skills, float) > 0, -1).astype(bool)
     return np.where(above, np.asarray(horizons, float), 0).max(-1)
 
 
 def growth(mse: ArrayLike, horizons: ArrayLike) -> np.ndarray:
     """How fast errors grow: least-squares slope of ln RMSE_k over k, per step. `[..., K]` to `[...]`."""
-    steps = np.asarray(horizons, float) - np.mean(horizons)
+    steps = np.asarray(horizons, float)
+    steps = steps - steps.mean()
     with np.errstate(divide="ignore", invalid="ignore"):
         log = 0.5 * np.log(np.asarray(mse, float))
         return (log * steps).sum(-1) / (steps**2).sum()

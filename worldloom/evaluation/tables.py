@@ -1,0 +1,127 @@
+"""The report's tables: every figure of the card with its interval, models and baselines one under the other."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from worldloom.evaluation.bootstrap import Figure
+from worldloom.evaluation.measure import BASELINES, Measured, Table
+from worldloom.evaluation.verdict import interval, number, split_key
+
+TITLES = {
+    "skill": ("Skill", "1 - MSE / MSE of nothing-changes. 1 is perfect, 0 is no better than persistence."),
+    "skill_minus_linear": ("Skill minus linear", "Model minus linear forecast on the same windows. Above 0 is better."),
+    "useful_horizon": ("Useful horizon", "Steps until the skill first falls to 0 or below."),
+    "error_growth": ("Error growth", "Slope of ln RMSE per step."),
+    "psnr": ("PSNR, dB", "Of the expected picture. Higher is better."),
+    "ssim": ("SSIM", "11 x 11 Gaussian, sigma 1.5. 1 is identical."),
+    "controllability": ("Controllability, dB", "Gain of the true actions over another episode's. 0: ignores actions."),
+    "loss_ratio": ("Loss ratio", "Training loss with shuffled over true actions. 1: ignores actions."),
+    "reward_r2": ("Reward R²", "1 is perfect, 0 is the mean."),
+    "terminated_auroc": ("End AUROC", "P[a real end scores above a row that is none]. 0.5 is chance."),
+    "terminated_ece": ("End calibration error", "15 bins. 0 is calibrated."),
+    "return_bias": ("Return bias", "Imagined minus real sum of rewards."),
+    "return_spearman": ("Return rank correlation", "Imagined against real returns. 1 is the same order."),
+}
+COST = {
+    "step_ms_p50": ("One step with all read-outs, median", "ms", 2),
+    "step_ms_p95": ("One step with all read-outs, 95th percentile", "ms", 2),
+    "imagined_steps_per_second": ("Imagined steps per second, batch 64", "", 0),
+    "parameters": ("Parameters", "", 0),
+    "peak_memory_mb": ("Peak memory of this evaluation", "MB", 0),
+    "training_steps": ("Training updates", "", 0),
+    "training_rows": ("Training rows", "", 0),
+    "training_seconds": ("Training time", "s", 0),
+}
+
+
+def figure_tables(measured: Measured) -> str:
+    """One folding table per metric, model first, baselines below, a column per horizon."""
+    return "".join(_metric(name, measured) for name in TITLES if name in measured.metrics)
+
+
+def _metric(name: str, measured: Measured) -> str:
+    title, meaning = TITLES[name]
+    rows: list[tuple[str, str, dict[int | None, Figure]]] = []
+    for predictor in ("model", *BASELINES):
+        table: Table = measured.metrics if predictor == "model" else measured.baselines.get(predictor, {})
+        for base, figures in _by_step(table.get(name, {})).items():
+            rows.append((base, predictor, figures))
+    order = {base: i for i, base in enumerate(dict.fromkeys(base for base, _, _ in rows))}
+    rows.sort(key=lambda row: order[row[0]])
+    steps = sorted({s for _, _, figures in rows for s in figures if s is not None})
+    plain = any(None in figures for _, _, figures in rows)
+    head = "".join(f"<th>{words}</th>" for words in (["value"] if plain else []) + [_steps(s) for s in steps])
+    columns: list[int | None] = ([None] if plain else []) + list(steps)
+    body = "".join(_row(base, predictor, figures, columns) for base, predictor, figures in rows)
+    return (
+        f"<details open><summary>{escape(title)}</summary><p class=note>{escape(meaning)}</p><div class=scroll>"
+        f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div></details>"
+    )
+
+
+def _row(base: str, predictor: str, figures: dict[int | None, Figure], columns: Sequence[int | None]) -> str:
+    label = escape(base) if predictor == "model" else f"{escape(base)} <em>{predictor}</em>"
+    cells = "".join(_cell(figures.get(column)) for column in columns)
+    return f'<tr class="{predictor}"><th scope=row>{label}</th>{cells}</tr>'
+
+
+def _cell(figure: Figure | None) -> str:
+    if figure is None:
+        return "<td></td>"
+    if figure.value is None:
+        return f"<td class=missing>not measured: {escape(figure.why or '')}</td>"
+    if figure.low is None or figure.high is None:
+        return f"<td><b>{number(figure.value)}</b></td>"
+    return f"<td><b>{number(figure.value)}</b><small>{number(figure.low)} … {number(figure.high)}</small></td>"
+
+
+def _by_step(figures: Mapping[str, Figure]) -> dict[str, dict[int | None, Figure]]:
+    grouped: dict[str, dict[int | None, Figure]] = {}
+    for key, value in figures.items():
+        base, step = split_key(key)
+        grouped.setdefault(base, {})[step] = value
+    return grouped
+
+
+def _steps(step: int) -> str:
+    return f"{step} step" if step == 1 else f"{step} steps"
+
+
+def cost_table(cost: Mapping[str, Figure], provenance: Mapping[str, Any]) -> str:
+    rows = []
+    for name, (words, unit, digits) in COST.items():
+        figure = cost.get(name)
+        if figure is not None:
+            text = f"{interval(figure, digits)} {unit}" if figure.value is not None else f"not known: {figure.why}"
+            rows.append((words, text))
+    rows.append(("Hardware", f"{provenance['hardware']}, {provenance['dtype']}"))
+    return definition_table(rows)
+
+
+def provenance_table(provenance: Mapping[str, Any]) -> str:
+    """Where every figure comes from, for whoever wants to make them again."""
+    checkpoint = provenance["checkpoint"]
+    rows = [
+        ("Command", provenance["command"]),
+        ("Checkpoint", f"step {checkpoint['step']}, sha256 {checkpoint['sha256']}"),
+    ]
+    for data in provenance["datasets"]:
+        split = f"{data['train_episodes']} training, {len(data['held_out_episodes'])} held-out episodes"
+        rows.append(("Data", f"{data['path']} (fingerprint {data['fingerprint']}; {split})"))
+        rows += [("Skipped", line) for line in data["skipped"]]
+    rows += [
+        ("Episodes judged", ", ".join(provenance["episodes_judged"])),
+        ("Windows", f"{provenance['windows']} starts, {provenance['context']} rows of context each"),
+        ("Expected value", f"mean over {provenance['samples']} dreams per window"),
+        ("Intervals", provenance["interval"]),
+        ("Seed", str(provenance["seed"])),
+        ("Versions", ", ".join(f"{k} {v}" for k, v in provenance["versions"].items())),
+        ("Made", f"{provenance['date']}, in {provenance['seconds']:g} s"),
+    ]
+    return definition_table(rows)
+
+
+def definition_table(rows: Sequence[tuple[str, str]]) -> str:
+    body = "".join(f"<tr><th scope=row>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)
+    return f"<table class=facts><tbody>{body}</tbody></table>"

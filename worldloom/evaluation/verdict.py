@@ -1,0 +1,148 @@
+"""The card in plain words: what this model can be trusted for, and what not."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from worldloom.evaluation.bootstrap import Figure
+from worldloom.evaluation.measure import Table
+
+GOOD_AUROC = 0.8
+MINUS, ABSENT = "\u2212", "\u2013"
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """`mark` is what the reader may do with it: trust it, mind it, not rely on it, or nothing was measured."""
+
+    mark: Literal["yes", "partly", "no", "open"]
+    words: str
+
+
+def verdict(metrics: Table, keys: Sequence[str], horizons: Sequence[int], fps: float) -> list[Sentence]:
+    """One sentence or two per question that a user of the model has, keys in the order given."""
+    sentences = []
+    for key in keys:
+        sentences.append(_how_far(metrics, key, horizons, fps))
+        sentences += _against_linear(metrics, key, horizons)
+        sentences.append(_obeys(metrics, key, horizons))
+    sentences.append(_sees_ends(metrics, horizons))
+    sentences.append(_knows_rewards(metrics, horizons))
+    return sentences
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number as people write it: a true minus, no exponent in the usual range."""
+    if value is None:
+        return ABSENT
+    size = abs(value)
+    if size and (size >= 1e6 or size < 10 ** -(digits + 1)):
+        text = f"{value:.{digits}e}"
+    elif size >= 1000:
+        text = f"{value:,.0f}".replace(",", " ")
+    else:
+        text = f"{value:.{digits}f}"
+    return text.replace("-", MINUS)
+
+
+def interval(figure: Figure, digits: int = 2) -> str:
+    """Value and interval: `0.31 [0.22, 0.40]`."""
+    if figure.low is None or figure.high is None:
+        return number(figure.value, digits)
+    return f"{number(figure.value, digits)} [{number(figure.low, digits)}, {number(figure.high, digits)}]"
+
+
+def split_key(key: str) -> tuple[str, int | None]:
+    """`image@5` is `("image", 5)`; a figure without a horizon has None."""
+    name, _, step = key.rpartition("@")
+    return (name, int(step)) if name and step.isdigit() else (key, None)
+
+
+def _how_far(metrics: Table, key: str, horizons: Sequence[int], fps: float) -> Sentence:
+    figure = metrics.get("useful_horizon", {}).get(key)
+    if figure is None or figure.value is None:
+        return Sentence("open", f"{key}: not measured: {figure.why if figure else 'the model does not decode it'}.")
+    steps = int(figure.value)
+    if steps == 0:
+        return Sentence("no", f"{key}: not useful even one step ahead; assuming that nothing changes is closer.")
+    known = [k for k, f in at_steps(metrics, "skill", key).items() if f.value is not None]
+    furthest = max([*known, steps])
+    more = "at least " if steps == furthest else ""
+    worst = f", with 95 % confidence {figure.low:.0f}" if figure.low is not None and figure.low < steps else ""
+    words = f"{key}: useful up to {more}{steps} steps ahead ({steps / fps:.2g} s{worst})"
+    nearest = min(horizons, key=lambda k: abs(k - min(steps, 5)))
+    skill = metrics["skill"].get(f"{key}@{nearest}")
+    detail = f"; at {nearest} its skill against nothing-changes is {interval(skill)}" if skill and skill.value else ""
+    sure = figure.low is not None and figure.low >= min(5, furthest)
+    return Sentence("yes" if sure else "partly", f"{words}{detail}.")
+
+
+def _against_linear(metrics: Table, key: str, horizons: Sequence[int]) -> Iterator[Sentence]:
+    gains = {k: f for k, f in at_steps(metrics, "skill_minus_linear", key).items() if f.value is not None}
+    if not gains:
+        return
+    better = [k for k, f in gains.items() if f.low is not None and f.low > 0]
+    worse = [k for k, f in gains.items() if f.high is not None and f.high < 0]
+    unsure = [k for k in gains if k not in better and k not in worse]
+    parts = []
+    for words, steps in (("better", better), ("no clear difference", unsure), ("worse", worse)):
+        if steps:
+            parts.append(f"{words} at {_list(steps)} ({', '.join(interval(gains[k]) for k in steps)})")
+    mark: Literal["yes", "partly", "no"] = "yes" if better and not worse else "no" if worse and not better else "partly"
+    yield Sentence(mark, f"{key} against a linear forecast, difference in skill: {'; '.join(parts)}.")
+
+
+def _obeys(metrics: Table, key: str, horizons: Sequence[int]) -> Sentence:
+    figures = metrics.get("controllability", {})
+    known = {k: f for k, f in at_steps(metrics, "controllability", key).items() if f.value is not None}
+    if not known:
+        why = next((f.why for name, f in figures.items() if split_key(name)[0] == key and f.why), "no figure")
+        return Sentence("open", f"{key}: whether it listens to actions was not measured: {why}.")
+    sure = [k for k, f in known.items() if f.low is not None and f.low > 0]
+    best = max(sure or known, key=lambda k: known[k].value or 0.0)
+    words = f"the true actions forecast {interval(known[best])} dB better than another episode's at {best} steps"
+    if sure:
+        return Sentence("yes", f"{key}: it listens to its actions: {words}.")
+    return Sentence("no", f"{key}: no evidence that it listens to its actions: {words}.")
+
+
+def _sees_ends(metrics: Table, horizons: Sequence[int]) -> Sentence:
+    figures = metrics.get("terminated_auroc", {})
+    tracked = figures.get("tracked")
+    if tracked is None or tracked.value is None:
+        return Sentence("open", f"ends of episodes: not measured: {tracked.why if tracked else 'no head'}.")
+    ahead = {k: f for k, f in at_steps(metrics, "terminated_auroc", "open_loop").items() if f.value is not None}
+    foreseen = [k for k, f in ahead.items() if (f.value or 0) >= GOOD_AUROC]
+    words = f"ends of episodes: recognised when seen with AUROC {interval(tracked)}"
+    if ahead:
+        words += "; foreseen " + ", ".join(f"{interval(f)} at {k}" for k, f in ahead.items()) + " steps ahead"
+    good = tracked.value >= GOOD_AUROC
+    return Sentence("yes" if good and foreseen else "partly" if good or foreseen else "no", f"{words} (chance is 0.5).")
+
+
+def _knows_rewards(metrics: Table, horizons: Sequence[int]) -> Sentence:
+    tracked = metrics.get("reward_r2", {}).get("tracked")
+    if tracked is None or tracked.value is None:
+        return Sentence("open", f"rewards: not measured: {tracked.why if tracked else 'no head'}.")
+    ahead = {k: f for k, f in at_steps(metrics, "reward_r2", "open_loop").items() if f.value is not None}
+    words = f"rewards: R² {interval(tracked)} when seen"
+    if ahead:
+        words += "; " + ", ".join(f"{interval(f)} at {k}" for k, f in ahead.items()) + " steps ahead"
+    usable = [f for f in ahead.values() if f.low is not None and f.low > 0]
+    mark: Literal["yes", "partly", "no"] = "yes" if tracked.value > 0.5 and usable else "partly"
+    return Sentence(mark if tracked.value > 0 else "no", words + ".")
+
+
+def at_steps(metrics: Table, metric: str, key: str) -> dict[int, Figure]:
+    """The figures of one key by horizon."""
+    found = {}
+    for name, figure in metrics.get(metric, {}).items():
+        base, step = split_key(name)
+        if base == key and step is not None:
+            found[step] = figure
+    return found
+
+
+def _list(steps: Sequence[int]) -> str:
+    words = [str(step) for step in steps]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]} steps"
