@@ -142,7 +142,10 @@ def rule_of(arrays: Arrays) -> Rule:
 
 
 def _files(path: Path) -> list[Path]:
-    return [path] if path.is_file() else sorted(path.glob("*.npz"))
+    files = [path] if path.is_file() else sorted(path.glob("*.npz"))
+    if not files:
+        raise UserError(f"{path} holds no .npz file")
+    return files
 
 
 def _check_lengths(arrays: Arrays) -> None:

@@ -60,7 +60,8 @@ class VPTSource(EpisodeSource):
         self.path = Path(path)
         self.stems = sorted({file.with_suffix("") for file in _recordings(self.path)})
         self.clips = [look_at(_file(stem, ".mp4")) for stem in self.stems]
-        good = [clip for clip in self.clips if not clip.problem]
+        paired = [_file(stem, ".jsonl").exists() for stem in self.stems]
+        good = [clip for clip, pair in zip(self.clips, paired, strict=True) if pair and not clip.problem]
         if not good:
             raise UserError(
                 f"{self.path} holds no NAME.mp4 beside a NAME.jsonl that can be opened; fetch the videos again"
