@@ -24,6 +24,7 @@ from worldloom.training.run import FORMAT, DatasetUse, Run, RunRecord, check_for
 
 __all__ = ["Checkpoint", "DatasetUse", "Run", "load"]
 
+NOT_PROGRESS = frozenset({"format", "step", "family", "config", "hash", "trainer_hash"})
 MODEL, TRAINER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 PICKLES = {b"PK": "a zip archive, as torch.save writes", b"\x80": "a pickle"}
 
@@ -48,19 +49,20 @@ class Checkpoint:
         path = folder(run, self.step)
         model, trainer = _to_bytes(self.model), _to_bytes(self.trainer)
         state = {
+            **self.progress,
             "format": FORMAT,
             "step": self.step,
             "family": self.family,
             "config": self.config,
             "hash": _hash(model),
             "trainer_hash": _hash(trainer),
-            **self.progress,
         }
         files = {MODEL: model, TRAINER: trainer, STATE: json.dumps(state, indent=1).encode()}
         try:
             folders.write_folder(path, files)
         except OSError as error:
-            raise UserError(f"{path} could not be written ({error.strerror or error}): {_still_there(run)}") from error
+            what = f"{path} could not be written ({error.strerror or error})"
+            raise UserError(f"{what}: free some space and continue with --resume. {last_good(run)}") from error
         return path
 
     @classmethod
@@ -78,7 +80,7 @@ class Checkpoint:
                 config=state["config"],
                 model=_read_tensors(path / MODEL, state["hash"]),
                 trainer=_read_tensors(path / TRAINER, state["trainer_hash"]) if trainer else {},
-                progress={k: v for k, v in state.items() if k not in ("format", "step", "family", "config")},
+                progress={k: v for k, v in state.items() if k not in NOT_PROGRESS},
                 hash=state["hash"],
             )
         except KeyError as error:
@@ -98,9 +100,9 @@ def load(run: Path | str, device: str = "cpu", step: int | None = None) -> tuple
     """
     path = Path(run)
     record = RunRecord.load(path)
+    model = rebuild(record.family, record.spec, record.config)
     checkpoint = Checkpoint.read(path, step, trainer=False)
     check_origin(record, checkpoint, path)
-    model = rebuild(record.family, record.spec, record.config)
     checkpoint.fill(model, folder(path, checkpoint.step) / MODEL)
     return model.to(device).eval(), Run(
         path=path,
@@ -133,6 +135,11 @@ def choose(run: Path, step: int | None = None) -> Path:
     if step is not None and step not in saved:
         raise UserError(f"{run} has no checkpoint of step {step}; it has {', '.join(map(str, saved))}")
     return folder(run, saved[-1] if step is None else step)
+
+
+def last_good(run: Path) -> str:
+    """Where somebody who just lost a training can pick it up."""
+    return f"The last checkpoint is {choose(run)}." if steps_saved(run) else "No checkpoint had been saved."
 
 
 def prune(run: Path, keep: int = 2) -> None:
@@ -219,9 +226,3 @@ def _other_steps(path: Path) -> str:
     if not others:
         return "there is no other checkpoint in this run, so train it again"
     return f"delete {broken}, and the run goes on from step {others[-1]}"
-
-
-def _still_there(run: Path) -> str:
-    saved = steps_saved(run)
-    kept = f"the checkpoint of step {saved[-1]} is whole" if saved else "no checkpoint was saved before"
-    return f"{kept}; free some space and continue with --resume"

@@ -12,11 +12,14 @@ from typing import Any, Self
 import torch
 
 from worldloom.data.segment import Segment
-from worldloom.training.checkpoint import prune, steps_saved
+from worldloom.errors import UserError
+from worldloom.training.checkpoint import last_good, prune, steps_saved
 from worldloom.training.objective import weigh
 from worldloom.training.preview import save_previews
 from worldloom.training.progress import Display, Log, Meter
-from worldloom.training.trainer import Trainer
+from worldloom.training.trainer import NotFinite, Trainer
+
+ADVICE = "Continue with --resume and a lower --lr, and look for odd values with `worldloom inspect`."
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,10 @@ def fit(trainer: Trainer, run: Path, held_out: HeldOut, log: Log, display: Displ
         while not team.any(trainer.progress >= 1 or interrupt.asked, trainer.device):
             meter.start()
             segment = next(trainer.loader).to(trainer.device)
-            objective, norm = trainer.update(segment)
+            try:
+                objective, norm = trainer.update(segment)
+            except NotFinite as error:
+                raise UserError(f"{error}. {last_good(run)} {ADVICE}") from error
             meter.add(objective, norm)
             trainer.seconds = earlier + time.perf_counter() - began
 

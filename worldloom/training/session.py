@@ -12,7 +12,7 @@ from worldloom.data import durable
 from worldloom.errors import UserError, unknown
 from worldloom.models import FAMILIES, build, rebuild
 from worldloom.training import folders
-from worldloom.training.checkpoint import Checkpoint, best_step, check_origin, choose, steps_saved
+from worldloom.training.checkpoint import Checkpoint, best_step, check_origin, choose, last_good, steps_saved
 from worldloom.training.distributed import Team, local_rank
 from worldloom.training.loop import HeldOut, fit, held_out_loss
 from worldloom.training.material import Material, read_datasets
@@ -33,6 +33,9 @@ def run_training(settings: TrainSettings) -> None:
     team = Team.join(device.type)
     try:
         train_in_team(settings, record, device, team)
+    except OSError as error:
+        what = f"{error.filename or settings.out}: {error.strerror or error}"
+        raise UserError(f"{what}: mend that and continue with --resume. {last_good(settings.out)}") from error
     finally:
         team.leave()
 
@@ -72,15 +75,14 @@ def train_in_team(settings: TrainSettings, earlier: RunRecord | None, device: to
         checkpoint = Checkpoint.read(run)
         check_origin(record, checkpoint, run)
         trainer.restore(checkpoint, choose(run))
-    for line in (*material.words(), introduction(trainer, run)):
+    changes = settings.changes(earlier.settings) if earlier else []
+    for line in (*material.words(), introduction(trainer, run), *changes):
         display.say(line)
 
     held_out = material.held_out(settings, device)
     log = Log(run, trainer.step, settings.tensorboard, team.leads)
     try:
         finished = fit(trainer, run, held_out, log, display)
-    except UserError as error:
-        raise UserError(f"{error}. {last_good(run)}") from error
     finally:
         log.close()
     if not finished:
@@ -101,7 +103,7 @@ def open_run(settings: TrainSettings) -> RunRecord | None:
         if not known:
             raise UserError(f"there is no run to resume in {run}: leave --resume away to start one")
         record = RunRecord.load(run)
-        settings.check_same(record.settings)
+        settings.changes(record.settings)
         return record
     if known:
         raise UserError(f"{run} already holds a run: continue it with --resume, or choose another --out")
@@ -175,12 +177,6 @@ def introduction(trainer: Trainer, run: Path) -> str:
         f"{run}: {settings.family} {settings.size}, {parameters:,} parameters, {start} in {trainer.precision} on "
         f"{trainer.device}, {team.size} process{'es' * (team.size > 1)} with {torch.get_num_threads()} threads"
     )
-
-
-def last_good(run: Path) -> str:
-    """Where a user who just lost a training can pick it up."""
-    saved = steps_saved(run)
-    return f"The last good checkpoint is {choose(run)}" if saved else "No checkpoint had been saved"
 
 
 def conclude(trainer: Trainer, run: Path, held_out: HeldOut, display: Display) -> None:

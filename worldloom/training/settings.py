@@ -9,10 +9,9 @@ from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from worldloom.errors import UserError
 
-# A resumed run may be longer and may report differently; everything else would make it another run.
-FREE_ON_RESUME = frozenset(
-    {"steps", "minutes", "checkpoint_every", "preview_every", "log_every", "tensorboard", "resume", "out"}
-)
+# A resumed run may go on for longer, learn at another pace and report differently; anything else makes it another run.
+REPORTING = frozenset({"checkpoint_every", "preview_every", "log_every", "tensorboard", "resume", "out"})
+FREE_ON_RESUME = REPORTING | {"steps", "minutes", "lr", "warmup", "final_lr", "clip", "weight_decay"}
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class TrainSettings:
     """Updates between film strips of a held-out episode, real over imagined; 0 for none."""
     log_every: int = 50
     """Updates between lines of the log."""
-    skip_broken: bool = False
+    skip_broken: FlagCreatePairsOff[bool] = False
     """Leave broken episodes out and list them, instead of stopping."""
     resume: FlagCreatePairsOff[bool] = False
     """Continue the run in --out from its last checkpoint."""
@@ -97,15 +96,20 @@ class TrainSettings:
         if self.out in (Path(), Path("/")):
             raise UserError(f"--out is {str(self.out)!r}: give the run a folder of its own, such as --out runs/first")
 
-    def check_same(self, earlier: "TrainSettings") -> None:
-        """Refuse to continue `earlier` under settings that would make it another run."""
-        for field in fields(self):
-            now, then = getattr(self, field.name), getattr(earlier, field.name)
-            if field.name not in FREE_ON_RESUME and now != then:
+    def changes(self, earlier: "TrainSettings") -> list[str]:
+        """How continuing `earlier` under these settings differs, in words. Raises `UserError` if it is another run."""
+        changes = []
+        for name, now in self.to_json().items():
+            then = earlier.to_json()[name]
+            if now == then or name in REPORTING:
+                continue
+            if name not in FREE_ON_RESUME:
                 raise UserError(
-                    f"{self.out} was started with {_words(field.name, then)} and cannot continue with "
-                    f"{_words(field.name, now)}: repeat the first value, or choose another --out"
+                    f"{self.out} was started with {_words(name, then)} and cannot continue with "
+                    f"{_words(name, now)}: repeat the first value, or choose another --out"
                 )
+            changes.append(f"{_words(name, now)} from here on, {_words(name, then)} before")
+        return changes
 
     def resume_line(self) -> str:
         """The command that continues this run."""
@@ -118,7 +122,7 @@ class TrainSettings:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; dataset paths absolute, so that the run is understood from any folder."""
-        data = [str(path.resolve()) for path in self.data]
+        data = [str(path.expanduser().resolve()) for path in self.data]
         return {**asdict(self), "data": data, "out": str(self.out), "weights": list(self.weights)} | {
             "overrides": list(self.overrides)
         }
@@ -146,12 +150,12 @@ def _flags(name: str, value: Any) -> list[str]:
         return [flag(name)]
     if name == "overrides":
         return [word for item in value for word in ("--set", item)]
-    return [flag(name), *(map(str, value) if isinstance(value, tuple) else [str(value)])]
+    return [flag(name), *(map(str, value) if isinstance(value, tuple | list) else [str(value)])]
 
 
 def _words(name: str, value: Any) -> str:
     if name in ("family", "data"):
         return f"{name} {value if name == 'family' else ' '.join(map(str, value))}"
-    if value in (None, False, ()):
+    if value is None or value is False or value == []:
         return f"no {flag(name)}"
     return " ".join(_flags(name, value))

@@ -95,8 +95,9 @@ def warning(test: ShuffleTest, steps: int) -> Panel:
     total = f"{test.total.value:.4f} [{test.total.low:.4f}, {test.total.high:.4f}]"
     spread = ", ".join(f"{value:.3g}" for value in test.action_std)
     causes = (
-        f"With the actions of other windows its loss is {total} times that with the true ones, and no",
-        f"term grows by {100 * (LEAST_RATIO - 1):.0f} % for certain: its imagination does not depend on them. Likely causes:",
+        f"With the actions of other windows its loss is {total} times that with the true ones,",
+        f"and no term grows by {100 * (LEAST_RATIO - 1):.0f} % for certain. What it imagines will not depend on them.",
+        "Likely causes:",
         "* the actions in the data hardly vary, or always follow from what is seen: see `worldloom inspect DATA`",
         f"* their declared range is wrong, so that scaled to [-1, 1] they nearly vanish (spread here: {spread})",
         "* actions and observations are shifted against each other by a row or more",

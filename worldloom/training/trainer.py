@@ -25,6 +25,10 @@ from worldloom.training.settings import TrainSettings
 OPTIMIZER, RANDOM = "optimizer/", "random/"
 
 
+class NotFinite(UserError):
+    """A loss or a gradient is infinite or not a number."""
+
+
 @dataclass
 class Trainer:
     """`module` is the model as it is called: wrapped when a team trains it. `seconds` is the loop's wall time."""
@@ -59,7 +63,7 @@ class Trainer:
     def update(self, segment: Segment) -> tuple[Objective, Tensor]:
         """One step of gradient descent on `segment` `[B, T]`: the objective and the gradient's norm before clipping.
 
-        Raises `UserError` when either is not finite; the weights are then still those before the step.
+        Raises `NotFinite` when either is not; the weights are then still those before the step.
         """
         rows = self.team.sum(segment.mask.sum()) / self.team.size
         with autocast(self.precision, self.device):
@@ -114,11 +118,11 @@ class Trainer:
             raise damaged(path / "state.json", error) from error
         self.step = checkpoint.step
 
-    def _not_finite(self, objective: Objective) -> UserError:
+    def _not_finite(self, objective: Objective) -> NotFinite:
         values = {name: value.item() for name, value in objective.terms.items()}
         wrong = [f"loss term {name!r} is {value}" for name, value in values.items() if not isfinite(value)]
         what = " and ".join(wrong) or "every loss term is finite, but the gradient is not"
-        return UserError(f"stopped at step {self.step + 1}: {what}")
+        return NotFinite(f"stopped at step {self.step + 1}: {what}")
 
     def _optimizer_tensors(self) -> dict[str, Tensor]:
         names: dict[Tensor, str] = {parameter: name for name, parameter in self.model.named_parameters()}
