@@ -1,0 +1,43 @@
+"""Two processes of torchrun learn what one learns from the same global batches."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training.conftest import MakeSettings
+from worldloom.training.checkpoint import Checkpoint
+from worldloom.training.session import run_training
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_two_processes_reach_the_loss_of_one(toy_settings: MakeSettings, tmp_path: Path) -> None:
+    # Windows of 16 rows from episodes of 3 to 24: the two halves of a batch hold different amounts of padding.
+    changes = {"steps": 20, "batch_size": 6, "length": 16, "preview_every": 10, "checkpoint_every": 10}
+    one, two = toy_settings(out=tmp_path / "one", **changes), toy_settings(out=tmp_path / "two", **changes)
+    run_training(one)
+    torchrun(2, *two.resume_line().split()[1:-1])
+    for ours, theirs in zip(losses(one.out), losses(two.out), strict=True):
+        assert theirs == pytest.approx(ours, rel=1e-4)
+    ours_, theirs_ = Checkpoint.read(one.out), Checkpoint.read(two.out)
+    for name, tensor in ours_.model.items():
+        torch.testing.assert_close(theirs_.model[name], tensor, rtol=1e-3, atol=1e-4)
+    assert theirs_.progress["loader"] == ours_.progress["loader"]
+    assert {f"random/cpu/{rank}" for rank in (0, 1)} <= theirs_.trainer.keys()
+
+
+def losses(run: Path) -> list[float]:
+    records = map(json.loads, (run / "log.jsonl").read_text().splitlines())
+    return [record["loss"] if "loss" in record else record["held_out_loss"] for record in records]
+
+
+def torchrun(processes: int, *words: str) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [*launcher, "-m", "tests.training.toy_command", *words]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
