@@ -1,0 +1,109 @@
+"""`worldloom inspect DATA`: the data card of a dataset, as text, JSON, a page or a picture."""
+
+import io
+import json as json_format
+import sys
+from pathlib import Path
+
+import tyro
+from PIL import Image
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from worldloom.data.card import Card, data_card
+from worldloom.data.card_html import card_page
+from worldloom.data.card_tables import Table, card_tables
+from worldloom.data.contact_sheet import contact_sheet
+from worldloom.data.durable import replacing
+from worldloom.data.source import open_dataset
+from worldloom.errors import UserError
+
+
+def inspect(
+    data: tyro.conf.Positional[Path],
+    *,
+    json: bool = False,
+    html: Path | None = None,
+    picture: Path | None = None,
+    skip_broken: bool = False,
+    format: str | None = None,
+) -> None:
+    """The data card: what a dataset holds and what is wrong with it. Every episode is read.
+
+    Broken episodes are listed and do not stop the card; the exit code is 2 only when nothing can be read.
+
+    Args:
+        data: a dataset of any known format.
+        json: print the card as JSON instead of text.
+        html: also write the card as one self-contained page to this file.
+        picture: also write a contact sheet, frames of several episodes, to this PNG file.
+        skip_broken: leave broken episodes out of the counts too, as training with --skip-broken does.
+        format: the dataset's format, when it is not recognised.
+    """
+    source = open_dataset(data, format)
+    _require_outside(data, [file for file in (html, picture) if file])
+    card = data_card(source, skip_broken)
+    print_json(card) if json else print_text(card)
+    if html or picture:
+        broken = {problem["episode"] for problem in card.broken}
+        sheet = contact_sheet(source, [i for i in range(len(source.episodes)) if i not in broken])
+        if html:
+            _write(html, card_page(card, sheet).encode())
+        if picture:
+            _write_picture(picture, sheet, data)
+
+
+def print_json(card: Card) -> None:
+    """The card on stdout."""
+    print(json_format.dumps(card.to_json(), indent=1, default=str))
+
+
+def print_text(card: Card) -> None:
+    """The card as tables; plain and unfolded when stdout is not a terminal."""
+    console = Console() if sys.stdout.isatty() else Console(width=240, highlight=False)
+    for table in card_tables(card):
+        console.print(Text(table.title, "bold"))
+        console.print(_drawn(table, console.is_terminal))
+        if table.remark:
+            console.print(Text(f"  {table.remark}", "dim"))
+        console.print()
+
+
+def _drawn(table: Table, on_terminal: bool) -> RichTable:
+    box = SIMPLE_HEAD if table.header and on_terminal else None
+    drawn = RichTable(box=box, show_header=bool(table.header), pad_edge=True, padding=(0, 2, 0, 1))
+    for i in range(len(table.rows[0])):
+        drawn.add_column(table.header[i] if table.header else "", style="dim" if i == 0 and not table.header else "")
+    for row in table.rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    return drawn
+
+
+def _require_outside(data: Path, files: list[Path]) -> None:
+    """A dataset's own files are never written over."""
+    for file in files:
+        if file.is_dir():
+            raise UserError(f"{file} is a folder. Give the name of a file.")
+        if not file.absolute().parent.is_dir():
+            raise UserError(f"{file}: its folder does not exist. Make it first.")
+        if file.resolve() == data.resolve():
+            raise UserError(f"{file} is the dataset itself. Give another name.")
+
+
+def _write_picture(file: Path, sheet: Image.Image | None, data: Path) -> None:
+    if sheet is None:
+        raise UserError(f"{data} has no camera, so there is no contact sheet to write to {file}.")
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    _write(file, buffer.getvalue())
+
+
+def _write(file: Path, content: bytes) -> None:
+    try:
+        with replacing(file) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be written ({error.strerror}).") from error
+    print(f"wrote {file}", file=sys.stderr)
