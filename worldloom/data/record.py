@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any, Self
 
 import tyro
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from worldloom import __version__
@@ -40,7 +41,8 @@ def record(
 
     Every finished episode is on the disk at once and survives Ctrl-C and kill -9: type the same command again to go on.
     An episode has one row more than steps: the last row shows the terminal observation. Episode i depends on the seed
-    and on i alone, so `--episodes` gives the same dataset for any `--num-envs`.
+    and on i alone, so `--episodes` gives the same episodes for any `--num-envs`, in the order in which they finish; with
+    `--num-envs 1` that order is fixed too.
 
     Args:
         env: doom, carracing, pusht, dmc:cheetah-run, atari:pong, minigrid:DoorKey-5x5-v0, gym:CartPole-v1, or your own
@@ -59,8 +61,8 @@ def record(
         license: the licence of the recorded data, for its data card.
     """
     goal = Goal(episodes, steps)
-    for name, value in (("num-envs", num_envs), ("hold", hold), ("max-episode-steps", max_episode_steps or 1)):
-        if value < 1:
+    for name, value in (("num-envs", num_envs), ("hold", hold), ("max-episode-steps", max_episode_steps)):
+        if value is not None and value < 1:
             raise UserError(f"--{name} is {value}, but it must be 1 or more")
     if image_size < 0 or seed < 0:
         raise UserError(f"--image-size ({image_size}) and --seed ({seed}) must be 0 or more")
@@ -134,12 +136,15 @@ def collect(job: Job, out: Path, goal: Goal, num_envs: int, license: str = "unkn
     """Record until the goal is reached or Ctrl-C is pressed. Raises `UserError` and keeps every finished episode."""
     origin = f"recorded from {job.env} by worldloom {__version__} with policy {job.policy}, seed {job.seed}"
     about = {"license": license, "origin": origin, "env": job.env, "synthetic": False}
-    with (
-        WorkerPool(job, num_envs) as pool,
-        interruptible() as interrupted,
-        LeRobotWriter(out, pool.spec, robot_type=job.env, about=about) as writer,
-    ):
-        return _run(pool, writer, goal, interrupted)
+    with WorkerPool(job, num_envs) as pool, interruptible() as interrupted:
+        try:
+            with LeRobotWriter(out, pool.spec, robot_type=job.env, about=about) as writer:
+                return _run(pool, writer, goal, interrupted)
+        except OSError as error:
+            kept = "Episodes that were finished are kept. " if out.is_dir() else ""
+            raise UserError(
+                f"{out}: cannot be written: {error}. {kept}Choose another folder or mend this one."
+            ) from error
 
 
 def _run(pool: WorkerPool, writer: LeRobotWriter, goal: Goal, interrupted: threading.Event) -> Summary:
@@ -182,7 +187,8 @@ def progress_bar(goal: Goal) -> Iterator[Callable[[int, int], None]]:
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     unit = "episodes" if goal.episodes is not None else "steps"
     began = time.monotonic()
-    with Progress(*columns, transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         line: TaskID = progress.add_task(unit, total=goal.amount)
 
         def show(episodes: int, steps: int) -> None:

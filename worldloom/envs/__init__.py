@@ -37,7 +37,7 @@ def make_env(name: str, *, image_size: int = 64, seed: int = 0, **options: Any) 
     exist, and `MissingExtra` when the environment's package is not installed.
     """
     head, _, argument = name.partition(":")
-    if head in ENVIRONMENTS:
+    if head in ENVIRONMENTS.entries:
         factory = ENVIRONMENTS[head]
     elif argument:
         factory, argument = load_object(name, "environment", ENVIRONMENTS), ""
