@@ -21,6 +21,7 @@ from worldloom.model import WorldModel
 
 WATCHING, DREAMING = (120, 128, 138), (226, 92, 59)
 NUM_DREAMS = 3
+STRIP_STEPS = (1, 3, 5, 10, 15, 30, 50)
 BAR = 4
 
 
@@ -112,20 +113,21 @@ def clip(dream: Dream, fps: float) -> str:
     return data_uri(out.getvalue(), "image/webp")
 
 
-def strip(dream: Dream, key: str, columns: int = 12) -> tuple[str, tuple[int, int]]:
-    """A film strip of one camera as a data URI, and its size: the last seen row, then dreamed ones evenly spaced."""
-    first = dream.context - 1
-    total = len(dream.real[key]) - first
-    every = max(1, -(-total // columns))
+def strip(dream: Dream, key: str) -> tuple[str, tuple[int, int]]:
+    """A film strip of one camera as a data URI, and its size: the last seen row, then steps ever further apart."""
+    total = len(dream.real[key]) - dream.context
+    steps = sorted({0, *(min(k, total) for k in STRIP_STEPS)})
+    shown = [dream.context - 1 + k for k in steps]
+    real, imagined = dream.real[key][shown], dream.imagined[key][shown]
     rows = [
-        ("real", dream.real[key][first:]),
-        ("imagined with the recorded actions", dream.imagined[key][first:]),
-        ("imagined minus real (grey: equal)", difference(dream.real[key][first:], dream.imagined[key][first:])),
-        ("imagined with another episode's actions", dream.shuffled[key][first:]),
+        ("real", real),
+        ("imagined with the recorded actions", imagined),
+        ("imagined minus real (grey: equal)", difference(real, imagined)),
+        ("imagined with another episode's actions", dream.shuffled[key][shown]),
     ]
     if np.array_equal(dream.imagined[key], dream.shuffled[key]):
         rows.pop()
-    picture = film_strip(rows, every, [f"+{t}" if t else "seen" for t in range(total)])
+    picture = film_strip(rows, 1, [f"+{k}" if k else "last seen" for k in steps])
     out = BytesIO()
     picture.save(out, "WEBP", quality=82, method=4)
     return data_uri(out.getvalue(), "image/webp"), picture.size

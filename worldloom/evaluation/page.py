@@ -36,7 +36,8 @@ figure.plot svg{display:block;width:100%;max-width:520px;height:auto;margin:0 au
 .clip img{display:block;width:100%;height:auto;border-radius:6px;image-rendering:pixelated}
 .columns{display:grid;grid-template-columns:repeat(3,1fr);gap:4px;font-size:.8rem;color:var(--soft);margin-bottom:4px}
 .scroll{overflow-x:auto;-webkit-overflow-scrolling:touch}
-.strip{margin-top:14px}.strip img{display:block;height:auto;border-radius:6px}
+.strip{margin-top:14px}
+.strip img{display:block;height:auto;border-radius:6px;max-width:100%;min-width:720px}
 svg text{font:11px system-ui,sans-serif;fill:var(--soft)}svg .axis{font-size:11.5px;fill:var(--ink)}
 line.rule{stroke:var(--rule);stroke-width:1}line.zero{stroke:var(--soft);stroke-width:1.2}
 line.mark{stroke:var(--soft);stroke-width:1;stroke-dasharray:2 3}

@@ -141,9 +141,9 @@ def _strips(dreams: Sequence[Dream]) -> list[str]:
             uri, (width, height) = strip(dream, key)
             words = f"Episode {dream.name}, {key}, from row {dream.start + dream.context - 1}"
             alternative = f"Film strip. {words}: real, imagined, their difference, and imagined with other actions"
+            image = f'<img src="{uri}" width={width} height={height} alt="{escape(alternative, quote=True)}">'
             parts.append(
-                f"<figure class=strip><h3>{escape(words)}</h3><div class=scroll tabindex=0><img loading=lazy "
-                f'src="{uri}" width={width // 2} height={height // 2} alt="{escape(alternative, quote=True)}"></div></figure>'
+                f"<figure class=strip><h3>{escape(words)}</h3><div class=scroll tabindex=0>{image}</div></figure>"
             )
     return parts
 
