@@ -204,12 +204,15 @@ def _read_tensors(path: Path, expected_hash: str) -> dict[str, Tensor]:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): {_other_steps(path)}") from error
-    for magic, what in PICKLES.items():
-        if data.startswith(magic):
-            raise UserError(f"{path} is {what}, which can run code, and was not opened: {_other_steps(path)}")
     try:
         tensors = tensors_from_bytes(data)
     except SafetensorError as error:
+        # Asked only now: the first byte of a good file is the length of its header, which can be any, a pickle's too.
+        for magic, what in PICKLES.items():
+            if data.startswith(magic):
+                raise UserError(
+                    f"{path} is {what}, which can run code, and was not opened: {_other_steps(path)}"
+                ) from error
         raise UserError(f"{path} is cut or damaged ({error}; {len(data)} bytes): {_other_steps(path)}") from error
     if _hash(data) != expected_hash:
         raise UserError(f"{path} is not the file its {STATE} was written with (sha256 differs): {_other_steps(path)}")
