@@ -55,7 +55,7 @@ def check_finite(array: np.ndarray, where: str) -> None:
     if array.dtype.kind != "f" or np.isfinite(array).all():
         return
     place = np.argwhere(~np.isfinite(array))[0]
-    entry = f"entry {place[1]} " if len(place) > 1 else ""
+    entry = f"entry {place[1]} " if array.ndim > 1 and array.shape[1] > 1 else ""
     raise BrokenEpisode(
         f"{where}, row {place[0]}: {entry}is {array[tuple(place)]}. Repair the row or leave the episode out."
     )

@@ -4,6 +4,7 @@ T frames, C H W channels, height, width. Measured: at 64 x 64, 4:2:0 chroma cost
 frames are encoded as 4:4:4 (or better, stored as PNG by the writer).
 """
 
+import io
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -12,8 +13,11 @@ from typing import Any, Literal
 import av
 import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import Interpolation, VideoReformatter
 
+# Without full chroma interpolation swscale writes RGB at half the horizontal colour resolution: measured on smooth
+# pictures, scaled to 64 x 64, an error of 2.0 grey levels with a bias instead of 0.5 without.
+SCALING = Interpolation.AREA | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 Codec = Literal["h264", "av1"]
 SMALL = 128  # pixels; below this the chroma of 4:2:0 is too coarse
 
@@ -34,7 +38,7 @@ def pixel_format(height: int, width: int, codec: Codec) -> str:
 
 
 def encode(path: Path, frames: np.ndarray, fps: int, codec: Codec = "h264") -> None:
-    """Write uint8 `[T, C, H, W]` RGB frames as one mp4. Frame t is shown at exactly t / fps seconds.
+    """Write uint8 `[T, C, H, W]` frames (C is 1 or 3) as one mp4. Frame t is shown at exactly t / fps seconds.
 
     No B-frames, so that packets are in display order and episodes can be joined by shifting times. AV1 has LeRobot's
     settings (libsvtav1, g=2, crf=30); H.264 is crf 18 with a key frame every ten, near-lossless and quick to seek.
@@ -43,15 +47,18 @@ def encode(path: Path, frames: np.ndarray, fps: int, codec: Codec = "h264") -> N
     options = {"g": "10", "crf": "18", "preset": "veryfast", "bf": "0"} if codec == "h264" else {"g": "2", "crf": "30"}
     if codec == "av1":
         options |= {"preset": "10"}
-    with path.open("wb") as file, av.open(file, "w", format="mp4") as container:
+    file = io.BytesIO()  # in memory, so that a full disk is an OSError of ours and not one lost inside FFmpeg
+    with av.open(file, "w", format="mp4") as container:
         stream: Any = container.add_stream("libx264" if codec == "h264" else "libsvtav1", rate=fps, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, pixel_format(height, width, codec)
         stream.time_base = Fraction(1, fps)
         for t, pixels in enumerate(frames):
-            frame = VideoFrame.from_ndarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)), format="rgb24")
+            picture = np.broadcast_to(pixels, (3, height, width)).transpose(1, 2, 0)
+            frame = VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
             frame.pts, frame.time_base = t, Fraction(1, fps)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+    path.write_bytes(file.getbuffer())
 
 
 def signature(path: Path) -> tuple[Any, ...]:
@@ -64,7 +71,7 @@ def signature(path: Path) -> tuple[Any, ...]:
 def join(paths: Sequence[Path], lengths: Sequence[int], target: Path, fps: int) -> None:
     """Copy the packets of several mp4s into one; file i starts at `sum(lengths[:i]) / fps` seconds. No re-encoding."""
     first = 0
-    with target.open("wb") as file, av.open(file, "w", format="mp4") as output:
+    with av.open(str(target), "w", format="mp4") as output:
         stream: Any = None
         for path, length in zip(paths, lengths, strict=True):
             with av.open(str(path)) as source:
@@ -121,20 +128,20 @@ def _nearest(container: Any, times: np.ndarray, tolerance: float) -> Iterator[Vi
             return
         before = frame
     for late in range(row, len(times)):
-        yield _checked(before, times[late], tolerance, late)
+        yield _checked(before, times[late], tolerance, late, last=True)
 
 
-def _checked(frame: VideoFrame | None, time: float, tolerance: float, row: int) -> VideoFrame:
+def _checked(frame: VideoFrame | None, time: float, tolerance: float, row: int, last: bool = False) -> VideoFrame:
     if frame is None or frame.time is None:
         raise BrokenVideo("holds no frame", row)
-    if frame.time < time - tolerance:
+    if last and frame.time < time - tolerance:
         raise BrokenVideo(f"ends at {frame.time:.4f} s, before the frame of {time:.4f} s", row)
-    if frame.time > time + tolerance:
+    if abs(frame.time - time) > tolerance:
         raise BrokenVideo(f"has no frame at {time:.4f} s, the nearest is at {frame.time:.4f} s", row)
     return frame
 
 
 def _picture(scaler: VideoReformatter, frame: VideoFrame, size: tuple[int, int] | None, layout: str) -> np.ndarray:
     height, width = size or (frame.height, frame.width)
-    pixels = scaler.reformat(frame, width, height, layout, interpolation="AREA").to_ndarray()
+    pixels = scaler.reformat(frame, width, height, layout, interpolation=SCALING).to_ndarray()
     return pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels[None]
