@@ -41,8 +41,8 @@ def record(
 
     Every finished episode is on the disk at once and survives Ctrl-C and kill -9: type the same command again to go on.
     An episode has one row more than steps: the last row shows the terminal observation. Episode i depends on the seed
-    and on i alone, so `--episodes` gives the same episodes for any `--num-envs`, in the order in which they finish; with
-    `--num-envs 1` that order is fixed too.
+    and on i alone, so `--episodes` gives the same episodes for any `--num-envs`, in the order in which they finish;
+    with `--num-envs 1` that order is fixed too.
 
     Args:
         env: doom, carracing, pusht, dmc:cheetah-run, atari:pong, minigrid:DoorKey-5x5-v0, gym:CartPole-v1, or your own
