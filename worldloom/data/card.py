@@ -73,7 +73,10 @@ class ActionFigures:
 
 @dataclass
 class Card:
-    """Everything `worldloom inspect` prints. `lengths` are rows per episode; `broken` names what could not be read."""
+    """Everything `worldloom inspect` prints.
+
+    lengths: rows per episode. signals: further per-row facts such as "success". broken: what could not be read.
+    """
 
     path: str
     about: dict[str, Any]
@@ -88,6 +91,7 @@ class Card:
     keys: dict[str, KeyFigures]
     action: ActionFigures
     reward: dict[str, Any] | None
+    signals: dict[str, dict[str, float]]
     ends: dict[str, int]
     tasks: list[dict[str, Any]]
     duplicates: list[dict[str, Any]]
@@ -122,6 +126,7 @@ def data_card(source: EpisodeSource, skip_broken: bool = False) -> Card:
         keys={key: reading.key_figures(key) for key in source.spec.obs},
         action=action_figures(source.spec.action, reading.actions),
         reward=_reward_figures(reading) if source.spec.has_reward else None,
+        signals={name: _signal_figures(rows) for name, rows in reading.signals.items()},
         ends=reading.ends,
         tasks=_task_figures(tasks, lengths),
         duplicates=[asdict(group) for group in duplicates(reading.signatures)],
@@ -145,9 +150,11 @@ class _Reading:
         self.images = {k: _ImageSums(self.spec.obs[k].shape[0]) for k in self.spec.image_keys}
         self.actions: list[np.ndarray] = []
         self.rewards: list[np.ndarray] = []
+        self.signals: dict[str, list[np.ndarray]] = {}
 
     def add(self, index: int, episode: Episode) -> None:
         check_episode(self.spec, episode)
+        episode.obs = {key: np.ascontiguousarray(values) for key, values in episode.obs.items()}
         self.lengths.append(len(episode))
         self.tasks.append(episode.task)
         self.signatures[index] = signature(episode, self.spec)
@@ -157,6 +164,8 @@ class _Reading:
             kept.append(episode.obs[key])
         self.actions.append(episode.action[:-1])
         self.rewards.append(episode.reward[1:])
+        for name, values in episode.extra.items():
+            self.signals.setdefault(name, []).append(np.asarray(values, np.float64).reshape(len(episode), -1))
         self.ends["terminated"] += bool(episode.terminated.any())
         self.ends["truncated"] += bool(episode.truncated.any() and not episode.terminated.any())
         self.ends["neither"] += not (episode.terminated.any() or episode.truncated.any())
@@ -185,31 +194,31 @@ class _ImageSums:
     """Per-channel statistics of a camera, gathered episode by episode."""
 
     def __init__(self, channels: int):
-        self.count = 0
-        self.sum = np.zeros(channels)
-        self.square = np.zeros(channels)
+        self.counts = np.zeros((channels, 256), np.int64)
         self.low = np.full(channels, 255)
         self.high = np.zeros(channels, int)
         self.held = self.steps = 0
 
     def add(self, frames: np.ndarray) -> None:
-        """frames: uint8 `[T, C, H, W]`."""
-        pixels = frames[:, :, ::STRIDE, ::STRIDE]
-        self.count += pixels.size // pixels.shape[1]
-        self.sum += pixels.sum((0, 2, 3), dtype=np.float64)
-        self.square += (pixels.astype(np.float32) ** 2).sum((0, 2, 3), dtype=np.float64)
-        self.low = np.minimum(self.low, frames.min((0, 2, 3)))
-        self.high = np.maximum(self.high, frames.max((0, 2, 3)))
-        self.held += int((frames[1:] == frames[:-1]).all((1, 2, 3)).sum())
+        """frames: uint8 `[T, C, H, W]`, contiguous: reductions over the last axis are then 20 times faster."""
+        flat = frames.reshape(*frames.shape[:2], -1)
+        self.low = np.minimum(self.low, flat.min(-1).min(0))
+        self.high = np.maximum(self.high, flat.max(-1).max(0))
+        for channel, counts in enumerate(self.counts):
+            counts += np.bincount(frames[:, channel, ::STRIDE, ::STRIDE].ravel(), minlength=256)
+        self.held += int((flat[1:] == flat[:-1]).reshape(len(flat) - 1, flat[0].size).all(1).sum())
         self.steps += len(frames) - 1
 
     def figures(self) -> dict[str, Any]:
-        mean = self.sum / self.count
+        levels = np.arange(256)
+        count = self.counts.sum(1)
+        mean = self.counts @ levels / count
+        variance = self.counts @ levels**2 / count - mean**2
         return {
             "low": self.low.tolist(),
             "high": self.high.tolist(),
             "mean": mean.tolist(),
-            "std": np.sqrt(np.maximum(self.square / self.count - mean**2, 0)).tolist(),
+            "std": np.sqrt(np.maximum(variance, 0)).tolist(),
             "constant": np.flatnonzero(self.low == self.high).tolist(),
             "held": self.held / max(self.steps, 1),
         }
@@ -315,6 +324,12 @@ def _reward_figures(reading: _Reading) -> dict[str, Any]:
         "nonzero": float((values != 0).mean()),
         "return": {"min": float(returns.min()), "mean": float(returns.mean()), "max": float(returns.max())},
     }
+
+
+def _signal_figures(episodes: list[np.ndarray]) -> dict[str, float]:
+    values = np.concatenate([rows.ravel() for rows in episodes])
+    active = sum(bool(rows.any()) for rows in episodes)
+    return {"min": float(values.min()), "max": float(values.max()), "mean": float(values.mean()), "episodes": active}
 
 
 def _task_figures(tasks: list[str], lengths: list[int]) -> list[dict[str, Any]]:

@@ -41,7 +41,7 @@ tbody th{font-weight:600}td{overflow-wrap:anywhere}.figures td{white-space:nowra
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,230px),1fr));gap:10px;margin:1em 0}
 svg{display:block;width:100%;height:70px}svg rect{fill:var(--bar)}
 figcaption{display:flex;justify-content:space-between;color:var(--soft);font-size:.78rem;margin-top:.3em}
-img{display:block;width:100%;max-width:1100px;height:auto;border-radius:10px}
+img{display:block;width:100%;min-width:640px;max-width:1100px;height:auto}
 @media (max-width:560px){.facts th{width:7.5em}th,td{padding:.35em .55em}}
 """
 WIDE = ("observations", "action")  # tables of figures scroll sideways instead of breaking numbers
@@ -57,7 +57,8 @@ def card_page(card: Card, sheet: Image.Image | None) -> str:
     if notes:
         body.append(f'<ul class="notes">{"".join(f"<li>{escape(row[1])}</li>" for row in notes.rows)}</ul>')
     if sheet:
-        body.append(f'<h2>Contact sheet</h2><img alt="frames of several episodes" src="{_embedded(sheet)}">')
+        picture = f'<img alt="frames of several episodes" src="{_embedded(sheet)}">'
+        body.append(f'<h2>Contact sheet</h2><div class="scroll">{picture}</div>')
     for title, table in tables.items():
         plots = _length_plot(card) if title == "data" else _action_plots(card) if title.startswith("action") else ""
         body.append(f"<h2>{escape(title)}</h2>{_table(table)}{plots}")

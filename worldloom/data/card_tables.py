@@ -61,6 +61,9 @@ def _facts(card: Card) -> list[tuple[str, ...]]:
         facts.append(
             ("return", f"{number(total['min'])} to {number(total['max'])}, mean {number(total['mean'])} per episode")
         )
+    for name, signal in card.signals.items():
+        spread = f"{number(signal['min'])} to {number(signal['max'])}, mean {number(signal['mean'])}"
+        facts.append((f"signal {name}", f"{spread}, in {signal['episodes']} episodes not 0 at some row"))
     return facts
 
 
@@ -163,5 +166,5 @@ def size(count: int) -> str:
 def duration(hours: float) -> str:
     """Hours, or minutes or seconds when they are few."""
     if hours >= 1:
-        return f"{hours:.1f} hours"
-    return f"{hours * 60:.1f} minutes" if hours >= 1 / 60 else f"{hours * 3600:.1f} seconds"
+        return f"{hours:.1f} h"
+    return f"{hours * 60:.1f} min" if hours >= 1 / 60 else f"{hours * 3600:.1f} s"
