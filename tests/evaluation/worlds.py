@@ -166,11 +166,13 @@ def run_of(dataset: MemoryDataset, train: list[int], held_out: list[int], path: 
     return Run(path, 100, "linear", dataset.spec, [use], (SIZE, SIZE), {}, "c" * 64, 12.0)
 
 
-def judge_linear(model: WorldModel, dataset: MemoryDataset, num_train: int = 8, **plan: Any) -> Any:
+def judge_linear(
+    model: WorldModel, dataset: MemoryDataset, num_train: int = 8, num_windows: int = 96, **plan: Any
+) -> Any:
     """The card of a model on the episodes after the first `num_train`."""
     train, held_out = list(range(num_train)), list(range(num_train, len(dataset)))
     settings = {"context": 4, "horizons": (1, 5, 15), "samples": 4, "batch_size": 16, "seed": 0, "device": "cpu"}
     made = Plan(**{**settings, "grid": (), **plan})
     held: list[HeldOut] = held_out_episodes([Source(dataset, train, held_out)])
     run = run_of(dataset, train, held_out, Path("nowhere"))
-    return judge(model, run, [Source(dataset, train, held_out)], held, made, num_windows=96)
+    return judge(model, run, [Source(dataset, train, held_out)], held, made, num_windows)
