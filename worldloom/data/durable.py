@@ -51,6 +51,11 @@ def remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
+def remove_folder(path: Path) -> None:
+    """Delete an empty folder."""
+    path.rmdir()
+
+
 def make_folder(path: Path) -> None:
     """Create a folder and its parents, each entry synced into the one above."""
     if path.is_dir():

@@ -60,8 +60,10 @@ def recover(root: Path) -> None:
         fold(root)
 
 
-def fold(root: Path) -> None:
+def fold(root: Path, keep_lock: bool = False) -> None:
     """Move every finished episode into the dataset, then delete the journal. The caller holds the lock.
+
+    A writer that goes on to record keeps its lock file: deleting it would let a second writer in.
 
     Raises `UserError` when the disk is full (the journal keeps the episodes) or an entry cannot be read.
     """
@@ -75,7 +77,7 @@ def fold(root: Path) -> None:
         pending = [e for e in entries if e.number >= progress.info["worldloom"]["folded"]]
         for group in groups(pending, progress.info):
             _fold_group(progress, group)
-    journal.clear()
+    journal.clear(keep_lock)
 
 
 def load_progress(root: Path, journal: Journal) -> Progress | None:

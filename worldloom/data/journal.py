@@ -72,13 +72,15 @@ class Journal:
     def video_path(self, number: int, feature: str) -> Path:
         return self.folder / f"{number:06d}.{feature}.mp4"
 
-    def clear(self) -> None:
+    def clear(self, keep_lock: bool) -> None:
         """Delete the journal, the head last: without it there is nothing left to recover."""
         if not self.folder.is_dir():
             return
         for path in sorted(self.folder.iterdir(), key=lambda p: p.name == HEAD):
-            durable.remove(path)
-        self.folder.rmdir()
+            if not (keep_lock and path.name == LOCK):
+                durable.remove(path)
+        if not keep_lock:
+            durable.remove_folder(self.folder)
 
 
 def lock(root: Path) -> int | None:

@@ -79,8 +79,7 @@ class LeRobotWriter:
 
     def _open(self) -> None:
         """Finish what an interrupted recording left, then continue the dataset if there is one."""
-        fold(self.path)
-        durable.make_folder(self.path / FOLDER)
+        fold(self.path, keep_lock=True)
         self._journal, self._info = Journal(self.path), None
         self.num_episodes = self._number = 0
         if (self.path / INFO).exists():
