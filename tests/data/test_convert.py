@@ -133,7 +133,7 @@ def test_a_broken_episode_stops_the_import_and_skip_broken_continues_it(
 ) -> None:
     src, out = make_videos(tmp_path / "src"), tmp_path / "out"
     cut(src / "5.mp4")
-    with pytest.raises(UserError, match=r"5.mp4 cannot be opened.*--skip-broken.*1 episodes before it are imported"):
+    with pytest.raises(UserError, match=r"5.mp4 cannot be opened.*--skip-broken.*1 episodes before it are imported; with --skip-broken"):
         convert(src, out)
     assert len(open_dataset(out).episodes) == 1
     convert(src, out, skip_broken=True)
@@ -202,7 +202,7 @@ def test_an_import_is_not_continued_from_other_data(tmp_path: Path) -> None:
     src, out = make_videos(tmp_path / "src"), tmp_path / "out"
     convert(src, out, episodes=1)
     save_video(src / "7.mp4", moving_square(7))
-    with pytest.raises(UserError, match=r"holds an import of src, or .*src has changed since; choose a new folder"):
+    with pytest.raises(UserError, match=r"holds an import of src that was begun with other data or options"):
         convert(src, out)
     (out / "meta" / "import.json").unlink()
     with pytest.raises(UserError, match="already holds 1 episodes that were not imported from"):
@@ -353,3 +353,22 @@ def test_the_command_line_reads_its_flags(tmp_path: Path) -> None:
     wrong = subprocess.run([*command[:-1], str(tmp_path)], capture_output=True, text=True)
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
     assert "already holds something else" in wrong.stderr
+
+
+def test_the_tutorials_source_of_twenty_lines_works(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "your-own-robot-data.md").read_text()
+    (tmp_path / "arm_logs.py").write_text(page.split("<!-- file: arm_logs.py -->\n```python\n")[1].split("```")[0])
+    (tmp_path / "logs").mkdir()
+    rng = np.random.default_rng(0)
+    for drive, (pictures, joints) in enumerate(((5, 5), (4, 5), (6, 6))):
+        camera = rng.integers(0, 256, (pictures, 96, 128, 3), np.uint8)
+        arrays = {"joints": rng.normal(size=(joints, 6)), "command": rng.uniform(-1, 1, (joints, 6))}
+        np.savez(tmp_path / "logs" / f"drive-{drive}.npz", camera=camera, collided=drive == 2, **arrays)  # type: ignore[arg-type]
+    done = subprocess.run([sys.executable, "arm_logs.py", "logs", "arm"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "4 pictures for 5 joint angles" in done.stdout
+    made = open_dataset(tmp_path / "arm")
+    assert [(info.length, info.task) for info in made.episodes] == [(5, "sort the blocks"), (6, "sort the blocks")]
+    assert [bool(made.read(i).terminated[-1]) for i in (0, 1)] == [False, True]
+    np.testing.assert_array_equal(made.read(1).obs["front"], camera.transpose(0, 3, 1, 2))
+    assert made.about["imported_from"] == "arm logs"

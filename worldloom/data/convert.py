@@ -60,14 +60,40 @@ def convert(
     src, out = src.expanduser(), out.expanduser()
     _check_options(src, out, format, fps, image_size, episodes)
     source = open_source(src, None if format == "auto" else format, fps)
-    spec = source.spec if image_size is None else source.spec.with_image_size(*image_size)
+    if fps is not None:
+        source.spec = replace(source.spec, fps=float(fps))
+        source.about.pop("fps_assumed", None)
+    given = {name: fact for name, fact in (("license", license), ("origin", origin)) if fact}
+    options: dict[str, Any] = {"image_size": image_size, "episodes": episodes, "lossless": lossless, "about": given}
+    skipped = import_source(source, out, skip_broken=skip_broken, **options)
+    for line in summary(source, out, skipped):
+        print(line)
+
+
+def import_source(
+    source: EpisodeSource,
+    out: Path | str,
+    *,
+    skip_broken: bool = False,
+    image_size: tuple[int, int] | None = None,
+    episodes: int | None = None,
+    lossless: bool = False,
+    about: dict[str, Any] | None = None,
+) -> Skipped:
+    """Write the episodes of any `EpisodeSource`, such as one of your own, as a LeRobotDataset v3.0 in the folder `out`.
+
+    Continues what an earlier call began. Returns the episodes left out, each with the reason; `about` adds facts to the
+    data card. Raises `BrokenEpisode` at the first broken episode unless `skip_broken`, and `UserError` when nothing
+    could be imported, or when `out` holds something else.
+    """
+    out = Path(out)
     count = min(len(source.episodes), episodes or len(source.episodes))
     with LeRobotWriter(
         out,
-        spec if fps is None else replace(spec, fps=float(fps)),
+        source.spec if image_size is None else source.spec.with_image_size(*image_size),
         robot_type=source.about.get("robot_type", "unknown"),
-        about=describe(source, license, origin),
-        terminal_rows=_has_terminal_rows(src),
+        about=describe(source) | (about or {}),
+        terminal_rows=_has_terminal_rows(source.path),
         lossless=lossless or None,
     ) as writer:
         skipped = read_record(out, source, writer.num_episodes)
@@ -76,9 +102,8 @@ def convert(
     if not kept:
         _remove_record(out)
         first = f": {skipped[0][1]}" if skipped else ""
-        raise UserError(f"no episode of {src} could be imported{first}")
-    for line in summary(source, out, skipped, fps):
-        print(line)
+        raise UserError(f"no episode of {source.path} could be imported{first}")
+    return skipped
 
 
 def open_source(src: Path, format: str | None, fps: int | None) -> EpisodeSource:
@@ -96,11 +121,14 @@ def open_source(src: Path, format: str | None, fps: int | None) -> EpisodeSource
     return source
 
 
-def describe(source: EpisodeSource, license: str | None, origin: str | None) -> dict[str, Any]:
+def describe(source: EpisodeSource) -> dict[str, Any]:
     """What the new dataset's card says about where it comes from."""
     carried = {name: fact for name, fact in source.about.items() if fact and name not in NOT_CARRIED_OVER}
-    given = {name: fact for name, fact in (("license", license), ("origin", origin)) if fact}
-    return {**carried, "imported_from": source.about["format"], **given}
+    return {**carried, "imported_from": _kind(source)}
+
+
+def _kind(source: EpisodeSource) -> str:
+    return source.about.get("format", type(source).__name__)
 
 
 def read_record(out: Path, source: EpisodeSource, written: int) -> Skipped:
@@ -113,7 +141,8 @@ def read_record(out: Path, source: EpisodeSource, written: int) -> Skipped:
         record = json.loads(path.read_text(encoding="utf-8"))
         if record["fingerprint"] != source.fingerprint():
             raise UserError(
-                f"{out} holds an import of {record['source']}, or {source.path} has changed since; choose a new folder"
+                f"{out} holds an import of {record['source']} that was begun with other data or options than "
+                f"{source.path} has now; choose a new folder"
             )
         return [(index, problem) for index, problem in record["skipped"]]
     if written:
@@ -171,15 +200,15 @@ def _copy_one(source: EpisodeSource, writer: LeRobotWriter, index: int, image_si
 
 def _stopped(problem: str, written: int) -> str:
     hint = "" if "--skip-broken" in problem else " (--skip-broken leaves it out)"
-    return f"{problem}{hint}. {written} episodes before it are imported; the same command continues"
+    return f"{problem}{hint}. {written} episodes before it are imported; with --skip-broken the same command goes on"
 
 
-def summary(source: EpisodeSource, out: Path, skipped: Skipped, fps: int | None) -> Iterator[str]:
+def summary(source: EpisodeSource, out: Path, skipped: Skipped) -> Iterator[str]:
     """What the user is told at the end, line by line."""
     info = json.loads((out / INFO).read_text(encoding="utf-8"))
-    kind = source.about["format"]
-    yield f"{out}: {info['total_episodes']} episodes, {info['total_frames']:,} rows, from {source.path} ({kind})"
-    if source.about.get("fps_assumed") and fps is None:
+    counts = f"{info['total_episodes']} episodes, {info['total_frames']:,} rows"
+    yield f"{out}: {counts}, from {source.path} ({_kind(source)})"
+    if source.about.get("fps_assumed"):
         yield f"the data do not say how fast they were recorded; {info['fps']} frames per second are assumed (--fps)"
     if source.about.get("left_out"):
         yield f"left out, neither pictures nor vectors: {', '.join(source.about['left_out'])}"

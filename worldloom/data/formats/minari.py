@@ -156,15 +156,16 @@ def _space(metadata: dict[str, Any], name: str, file: Path) -> Space:
 
 
 def _about(metadata: dict[str, Any], left_out: list[str]) -> dict[str, Any]:
+    author = metadata.get("author")
     facts = {
         "format": "Minari HDF5",
         "dataset": metadata.get("dataset_id"),
         "origin": metadata.get("code_permalink"),
-        "author": metadata.get("author"),
+        "author": ", ".join(author) if isinstance(author, list) else author,
         "left_out": left_out,
         "fps_assumed": True,
     }
-    return {name: str(fact) if name == "author" else fact for name, fact in facts.items() if fact}
+    return {name: fact for name, fact in facts.items() if fact}
 
 
 def _terminates(group: Any) -> bool:
