@@ -37,11 +37,12 @@ def test_only_the_asked_frames_come_back(tmp_path: Path) -> None:
     np.testing.assert_allclose(levels_of(found), levels[23:31], atol=2)
 
 
-def test_joined_files_keep_every_frame_at_its_shifted_time(tmp_path: Path) -> None:
+@pytest.mark.parametrize("codec", ["h264", "av1"])
+def test_joined_files_keep_every_frame_at_its_shifted_time(tmp_path: Path, codec: video.Codec) -> None:
     parts = [[10, 60, 110], [200], [150, 100, 50, 20, 240]]
     paths = [tmp_path / f"{i}.mp4" for i in range(3)]
     for path, levels in zip(paths, parts, strict=True):
-        video.encode(path, grey(levels), 7)
+        video.encode(path, grey(levels, (128, 128)), 7, codec)
     video.join(paths, [3, 1, 5], tmp_path / "all.mp4", 7)
     found = video.decode(tmp_path / "all.mp4", np.arange(9) / 7, 7)
     np.testing.assert_allclose(levels_of(found), [level for part in parts for level in part], atol=2)

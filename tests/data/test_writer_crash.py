@@ -110,7 +110,7 @@ def test_a_crash_during_recovery_is_recovered_from(tmp_path: Path) -> None:
     interrupted(tmp_path / "begun", LEAN, episodes)
     shutil.copytree(tmp_path / "begun", tmp_path / "once")
     steps = count_operations(lambda: recover(tmp_path / "once"))
-    for step in range(steps):
+    for step in range(0, steps, 2):
         path = tmp_path / f"step {step}"
         shutil.copytree(tmp_path / "begun", path)
         for again in (step, (7 * step) % steps):

@@ -55,11 +55,11 @@ class Layout:
 
     @property
     def columns(self) -> list[str]:
-        """The parquet columns an episode needs, in no particular order."""
-        wanted = [*self.obs.values(), *self.extra.values(), "timestamp", "frame_index", "episode_index", "task_index"]
-        wanted += [self.reward] if self.reward else []
-        wanted += [name for name in ("action", *ENDS) if name in self.features]
-        return [name for name in dict.fromkeys(wanted) if self.features.get(name, {}).get("dtype") != "video"]
+        """The parquet columns an episode needs."""
+        wanted = ["episode_index", *self.obs.values(), *self.extra.values(), *([self.reward] if self.reward else [])]
+        wanted += [name for name in ("timestamp", "action") if name in self.features]
+        wanted += ["next.done", "next.truncated"] if self.terminal_rows else []
+        return [name for name in wanted if self.features.get(name, {}).get("dtype") != "video"]
 
 
 def stored_name(key: str, kind: str) -> str:

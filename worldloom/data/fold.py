@@ -33,15 +33,15 @@ class Progress:
     next_file: int = 0
     stats: dict[str, Stats] = field(default_factory=dict)
 
-    @property
-    def video_features(self) -> list[str]:
-        return [name for name, feature in self.info["features"].items() if feature["dtype"] == "video"]
-
     def add_stats(self, stats: dict[str, Any]) -> None:
         """Merge one episode's statistics into those of the dataset."""
         for name, new in stats.items():
             arrays = {k: np.asarray(v) for k, v in new.items()}
             self.stats[name] = merge([self.stats[name], arrays]) if name in self.stats else arrays
+
+
+def video_features(info: dict[str, Any]) -> list[str]:
+    return [name for name, feature in info["features"].items() if feature["dtype"] == "video"]
 
 
 def recover(root: Path) -> None:
@@ -68,24 +68,28 @@ def fold(root: Path, keep_lock: bool = False) -> None:
     Raises `UserError` when the disk is full (the journal keeps the episodes) or an entry cannot be read.
     """
     journal = Journal(root)
-    progress = load_progress(root, journal)
-    if progress is not None:
-        entries = journal.entries(progress.video_features)
-        for entry in entries:
-            if entry.number < progress.info["worldloom"]["folded"]:
-                entry.delete()  # committed just before a crash
-        pending = [e for e in entries if e.number >= progress.info["worldloom"]["folded"]]
-        for group in groups(pending, progress.info):
+    info = _current_info(root, journal)
+    if info is not None and "worldloom" in info:
+        # Entries below "folded" were committed just before a crash; clearing the journal deletes them.
+        pending = [e for e in journal.entries(video_features(info)) if e.number >= info["worldloom"]["folded"]]
+        progress = load_progress(root, info) if pending else None
+        for group in groups(pending, info):
+            assert progress is not None
             _fold_group(progress, group)
     journal.clear(keep_lock)
 
 
-def load_progress(root: Path, journal: Journal) -> Progress | None:
-    """The committed state, or the empty one that recording began from; None if nothing was ever recorded."""
+def _current_info(root: Path, journal: Journal) -> dict[str, Any] | None:
+    """The committed info.json, or the empty one that recording began from; None if nothing was ever recorded."""
     committed = root / INFO
-    info = json.loads(committed.read_text(encoding="utf-8")) if committed.exists() else journal.head
-    if info is None:
-        return None
+    try:
+        return json.loads(committed.read_text(encoding="utf-8")) if committed.exists() else journal.head
+    except ValueError as error:
+        raise UserError(f"{committed}: is not JSON ({error}). Restore the file.") from error
+
+
+def load_progress(root: Path, info: dict[str, Any]) -> Progress:
+    """The tasks, statistics and next file number of what is committed."""
     tasks_path = root / "meta/tasks.parquet"
     tasks = pq.read_table(tasks_path).sort_by("task_index")["task"].to_pylist() if tasks_path.exists() else []
     progress = Progress(root, info, tasks)
@@ -136,7 +140,7 @@ def _fold_group(progress: Progress, group: list[Entry]) -> None:
     try:
         rows = _write_data(progress, group, paths)
         lengths = [row["length"] for row in rows]
-        for feature in progress.video_features:
+        for feature in video_features(progress.info):
             _write_video(progress, group, paths, feature, rows, lengths)
         schema = episodes_schema(rows[0])
         _write_parquet(paths.episodes, pa.Table.from_pylist(rows, schema))
@@ -144,7 +148,7 @@ def _fold_group(progress: Progress, group: list[Entry]) -> None:
         _commit(progress, group, rows)
     except OSError as error:
         if not _is_committed(progress, group):
-            for path in paths.all(progress.video_features):
+            for path in paths.all(video_features(progress.info)):
                 durable.remove(path)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(_disk_full(progress, group)) from error

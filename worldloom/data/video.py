@@ -5,6 +5,7 @@ frames are encoded as 4:4:4 (or better, stored as PNG by the writer).
 """
 
 import io
+import os
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -46,7 +47,8 @@ def encode(path: Path, frames: np.ndarray, fps: int, codec: Codec = "h264") -> N
     height, width = frames.shape[2:]
     options = {"g": "10", "crf": "18", "preset": "veryfast", "bf": "0"} if codec == "h264" else {"g": "2", "crf": "30"}
     if codec == "av1":
-        options |= {"preset": "10"}
+        options |= {"preset": "8"}
+        os.environ.setdefault("SVT_LOG", "1")  # errors only: it prints a page per file otherwise
     file = io.BytesIO()  # in memory, so that a full disk is an OSError of ours and not one lost inside FFmpeg
     with av.open(file, "w", format="mp4") as container:
         stream: Any = container.add_stream("libx264" if codec == "h264" else "libsvtav1", rate=fps, options=options)
@@ -77,7 +79,7 @@ def join(paths: Sequence[Path], lengths: Sequence[int], target: Path, fps: int) 
             with av.open(str(path)) as source:
                 video = source.streams.video[0]
                 if stream is None:
-                    stream = output.add_stream_from_template(video)
+                    stream = output.add_stream_from_template(video, opaque=True)
                     stream.time_base = video.time_base
                 for packet in source.demux(video):
                     if packet.pts is not None:

@@ -19,7 +19,8 @@ from worldloom.data import durable, video
 from worldloom.data.episode import Episode
 from worldloom.data.features import BOOKKEEPING, features_of, own_facts, storable, stored_extra, stored_name
 from worldloom.data.fold import INFO, fold
-from worldloom.data.journal import FACTS, FOLDER, HEAD, Journal, lock
+from worldloom.data.formats.lerobot_info import read_info
+from worldloom.data.journal import FACTS, FOLDER, HEAD, LOCK, Journal, lock
 from worldloom.data.lerobot_tables import IMAGE, arrow_type
 from worldloom.data.png import encode_png
 from worldloom.data.spec import DataSpec
@@ -44,7 +45,8 @@ class LeRobotWriter:
     `lossless`: PNG rows instead of video; None decides per camera, PNG when its shorter side is below 128 pixels.
     `about`: license, origin, for imagined data "synthetic" and whatever else the data card should print.
 
-    A folder that already holds a dataset this class wrote with the same spec is continued. Raises `UserError` when the
+    A folder that already holds a dataset this class wrote with the same spec is continued (its `about`, `robot_type`
+    and limits stay as they are). Raises `UserError` when the
     folder holds anything else, or when another process is writing into it.
     """
 
@@ -67,6 +69,7 @@ class LeRobotWriter:
         self._robot_type, self._limits = robot_type, limits or Limits()
         self._videos = [k for k in self.spec.image_keys if not _as_png(self.spec.obs[k].shape, lossless)]
         _require_ours(self.path)
+        self._is_new = not self.path.exists()
         descriptor = lock(self.path)
         if descriptor is None:
             raise UserError(f"{self.path}: another process is recording into this folder. Choose another one.")
@@ -74,7 +77,7 @@ class LeRobotWriter:
         try:
             self._open()
         except BaseException:
-            self._release()
+            self._abandon()
             raise
 
     def _open(self) -> None:
@@ -83,7 +86,7 @@ class LeRobotWriter:
         self._journal, self._info = Journal(self.path), None
         self.num_episodes = self._number = 0
         if (self.path / INFO).exists():
-            self._info = json.loads((self.path / INFO).read_text(encoding="utf-8"))
+            self._info = read_info(self.path)
             self._require_same_spec()
             self.num_episodes = self._info["total_episodes"]
             self._number = self._info["worldloom"]["folded"]
@@ -122,8 +125,22 @@ class LeRobotWriter:
             return
         try:
             fold(self.path)
+            self._remove_if_new()
         finally:
             self._release()
+
+    def _abandon(self) -> None:
+        """Take away what opening put there, unless the journal holds episodes."""
+        try:
+            if [p.name for p in (self.path / FOLDER).iterdir()] == [LOCK]:
+                Journal(self.path).clear(keep_lock=False)
+                self._remove_if_new()
+        finally:
+            self._release()
+
+    def _remove_if_new(self) -> None:
+        if self._is_new and not any(self.path.iterdir()):
+            durable.remove_folder(self.path)
 
     def _release(self) -> None:
         if self._lock is not None:
@@ -171,8 +188,6 @@ class LeRobotWriter:
     def _require_same_spec(self) -> None:
         """Raise unless what is about to be written has the columns that the dataset has."""
         assert self._info is not None
-        if "worldloom" not in self._info:
-            raise UserError(f"{self.path}: holds a dataset that worldloom did not record. Choose an empty folder.")
         known = set(self._info["features"])
         new = self._new_info({})
         for name, feature in new["features"].items():
@@ -244,7 +259,11 @@ def _require_ours(path: Path) -> None:
     """Raise unless the folder is new, empty, or holds a dataset or an interrupted recording."""
     if path.exists() and not path.is_dir():
         raise UserError(f"{path}: is a file. Give the path of a folder.")
-    if not path.is_dir() or (path / INFO).exists() or (path / FOLDER).is_dir():
+    if not path.is_dir() or (path / FOLDER).is_dir():
+        return
+    if (path / INFO).exists():
+        if "worldloom" not in read_info(path):
+            raise UserError(f"{path}: holds a dataset that worldloom did not record. Choose an empty folder.")
         return
     found = sorted(p.name for p in path.iterdir())
     if found:

@@ -11,10 +11,12 @@ from worldloom.data import video
 from worldloom.data.episode import BrokenEpisode, Episode, EpisodeInfo, EpisodeSource
 from worldloom.data.features import is_choice, layout_of
 from worldloom.data.fold import recover
-from worldloom.data.formats.lerobot_info import facts_about, fingerprint, read_info, version_of
+from worldloom.data.formats.lerobot_info import facts_about, fill, fingerprint, read_info, version_of
 from worldloom.data.formats.lerobot_rows import SKIP, check_names, episode_of, numbers
 from worldloom.data.journal import FOLDER, HEAD
 from worldloom.errors import UserError
+
+WHERE_ROWS_ARE = ("episode_index", "length", "data/chunk_index", "data/file_index", "dataset_from_index")
 
 
 class LeRobotSource(EpisodeSource):
@@ -26,11 +28,15 @@ class LeRobotSource(EpisodeSource):
         if not (self.path / "meta/info.json").exists():
             raise UserError(f"{self.path}: no episode has been finished here yet. Record at least one.")
         self._info = read_info(self.path)
+        if not self._info["codebase_version"].startswith("v3"):
+            found = self._info["codebase_version"]
+            raise UserError(f"{self.path}: is LeRobotDataset {found}. Convert it to v3.0 with LeRobot's own tools.")
         self._layout = layout_of(self._info, largest_choice(self.path, self._info["features"].get("action")))
         self._rows = self._read_episodes()
         self.spec = self._layout.spec
-        self.episodes = [EpisodeInfo(row["length"], (row["tasks"] or [""])[0]) for row in self._rows]
+        self.episodes = [EpisodeInfo(row["length"], (row.get("tasks") or [""])[0]) for row in self._rows]
         self.about: dict[str, Any] = facts_about(self.path, self._info, "lerobot", self._layout.ignored)
+        self._first = _first_indices(self._rows)
         self._files: dict[Path, pq.FileMetaData] = {}
         self._last: tuple[Any, pa.Table] | None = None
 
@@ -39,14 +45,15 @@ class LeRobotSource(EpisodeSource):
         version = version_of(path)
         if version is None:
             return (path / FOLDER / HEAD).is_file()
-        return not version.startswith(("v1", "v2"))
+        return not version.startswith("v2")
 
     def fingerprint(self) -> str:
         return fingerprint(self.path)
 
     def read(self, index: int, image_size: tuple[int, int] | None = None) -> Episode:
         row = self._rows[index]
-        name = self._info["data_path"].format(chunk_index=row["data/chunk_index"], file_index=row["data/file_index"])
+        place = {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]}
+        name = fill(self.path, self._info, "data_path", place)
         where = f"{self.path / name}, episode {index}"
         table = self._table(self.path / name, row, where)
 
@@ -61,6 +68,9 @@ class LeRobotSource(EpisodeSource):
         for path in sorted((self.path / "meta/episodes").glob("*/*.parquet")):
             try:
                 columns = [name for name in pq.read_schema(path).names if not name.startswith("stats/")]
+                missing = [name for name in WHERE_ROWS_ARE if name not in columns]
+                if missing:
+                    raise UserError(f"{path}: the column {missing[0]!r} is missing. Restore the file.")
                 rows += pq.read_table(path, columns=columns).to_pylist()
             except (pa.ArrowException, OSError) as error:
                 raise UserError(
@@ -79,7 +89,7 @@ class LeRobotSource(EpisodeSource):
         """The data rows of one episode: only the row groups it lies in are read, and kept for the next episode."""
         if not path.exists():
             raise BrokenEpisode(f"{where}: the file is missing. {SKIP}")
-        first = row["dataset_from_index"] - self._first_index(row)
+        first = row["dataset_from_index"] - self._first[row["data/chunk_index"], row["data/file_index"]]
         try:
             if path not in self._files:
                 self._files[path] = pq.read_metadata(path)
@@ -95,20 +105,13 @@ class LeRobotSource(EpisodeSource):
         return table
 
     def _groups(self, path: Path, metadata: pq.FileMetaData, groups: list[int]) -> pa.Table:
-        key = (path, tuple(groups))
-        if self._last is None or self._last[0] != key:
-            file = pq.ParquetFile(path, metadata=metadata)
-            self._last = (key, file.read_row_groups(groups, columns=self._layout.columns))
-        return self._last[1]
-
-    def _first_index(self, row: dict[str, Any]) -> int:
-        """The global index of the first row of the data file an episode is in."""
-        if not hasattr(self, "_first"):
-            self._first: dict[tuple[int, int], int] = {}
-            for other in self._rows:
-                file = (other["data/chunk_index"], other["data/file_index"])
-                self._first[file] = min(self._first.get(file, 1 << 62), other["dataset_from_index"])
-        return self._first[row["data/chunk_index"], row["data/file_index"]]
+        """Row groups, the last ones kept: other tools put many episodes into one. Safe to call from several threads."""
+        key, last = (path, tuple(groups)), self._last
+        if last is not None and last[0] == key:
+            return last[1]
+        table = pq.ParquetFile(path, metadata=metadata).read_row_groups(groups, columns=self._layout.columns)
+        self._last = (key, table)
+        return table
 
     def _check_rows(self, table: pa.Table, row: dict[str, Any], where: str) -> None:
         """Raise unless these are exactly the rows of the episode."""
@@ -128,12 +131,21 @@ class LeRobotSource(EpisodeSource):
             raise BrokenEpisode(
                 f"{where}: meta/episodes or info.json's video_path does not say where the video is. {SKIP}"
             )
-        chunk, file = row[f"{prefix}/chunk_index"], row[f"{prefix}/file_index"]
-        path = self.path / self._info["video_path"].format(video_key=feature, chunk_index=chunk, file_index=file)
+        place = {"chunk_index": row[f"{prefix}/chunk_index"], "file_index": row[f"{prefix}/file_index"]}
+        path = self.path / fill(self.path, self._info, "video_path", {**place, "video_key": feature})
         times = times + row[f"{prefix}/from_timestamp"]
         return read_video(
             path, times, self._info["fps"], image_size, self._layout.shape_of(feature), row["episode_index"]
         )
+
+
+def _first_indices(rows: list[dict[str, Any]]) -> dict[tuple[int, int], int]:
+    """The global index of the first row of each data file, by chunk and file number."""
+    first: dict[tuple[int, int], int] = {}
+    for row in rows:
+        file = (row["data/chunk_index"], row["data/file_index"])
+        first[file] = min(first.get(file, row["dataset_from_index"]), row["dataset_from_index"])
+    return first
 
 
 def read_video(

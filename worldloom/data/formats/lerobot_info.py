@@ -67,6 +67,15 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: is not JSON ({error}). Restore the file.") from error
 
 
+def fill(path: Path, info: dict[str, Any], template: str, place: dict[str, Any]) -> str:
+    """info.json's "data_path" or "video_path" for one episode. Raises `UserError` for a placeholder nobody fills."""
+    try:
+        return info[template].format(**place)
+    except (KeyError, IndexError, ValueError) as error:
+        known = ", ".join(f"{{{name}}}" for name in place)
+        raise UserError(f"{path / 'meta/info.json'}: {template} is {info[template]!r}. It may use {known}.") from error
+
+
 def facts_about(path: Path, info: dict[str, Any], format: str, ignored: Iterable[str]) -> dict[str, Any]:
     """What the data card prints: what the writer declared, the licence in README.md's header, info.json's own facts."""
     readme = path / "README.md"

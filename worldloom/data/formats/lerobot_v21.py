@@ -9,7 +9,7 @@ import numpy as np
 from worldloom.data.episode import BrokenEpisode, Episode, EpisodeInfo, EpisodeSource
 from worldloom.data.features import layout_of
 from worldloom.data.formats.lerobot import largest_choice, read_video
-from worldloom.data.formats.lerobot_info import facts_about, fingerprint, read_info, version_of
+from worldloom.data.formats.lerobot_info import facts_about, fill, fingerprint, read_info, version_of
 from worldloom.data.formats.lerobot_rows import SKIP, episode_of, read_columns
 from worldloom.errors import UserError
 
@@ -42,7 +42,7 @@ class LeRobotV21Source(EpisodeSource):
     def read(self, index: int, image_size: tuple[int, int] | None = None) -> Episode:
         number = self._numbers[index]
         place = {"episode_index": number, "episode_chunk": number // self._info["chunks_size"]}
-        path = self.path / self._info["data_path"].format(**place)
+        path = self.path / fill(self.path, self._info, "data_path", place)
         where = f"{path}, episode {index}"
         table = read_columns(path, self._layout.columns, where)
         if len(table) != self.episodes[index].length:
@@ -53,7 +53,7 @@ class LeRobotV21Source(EpisodeSource):
         def frames(feature: str, times: np.ndarray) -> np.ndarray:
             if not self._info.get("video_path"):
                 raise BrokenEpisode(f"{where}: info.json's video_path does not say where {feature} is. {SKIP}")
-            video = self.path / self._info["video_path"].format(video_key=feature, **place)
+            video = self.path / fill(self.path, self._info, "video_path", {**place, "video_key": feature})
             shape = self._layout.shape_of(feature)
             return read_video(video, times, self._info["fps"], image_size, shape, index)
 
