@@ -13,8 +13,20 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy
 
-from worldloom.data.formats.hdf5 import is_hdf5, open_hdf5
+from worldloom.data.formats.hdf5 import DAMAGE, is_hdf5, open_hdf5
 from worldloom.errors import UserError
+
+# What zipfile, zlib and numpy's header reader raise from damaged bytes.
+ZIP_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    OSError,
+    EOFError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+    SyntaxError,
+)
 
 
 class Arrays(ABC):
@@ -36,7 +48,10 @@ class HDF5Arrays(Arrays):
         self.path = path
         self.shapes, self.types = {}, {}
         with open_hdf5(path) as file:
-            file.visititems(self._note)
+            try:
+                file.visititems(self._note)
+            except DAMAGE as error:
+                raise UserError(f"{path} cannot be read as HDF5 ({error}); it is damaged: fetch it again") from error
 
     def _note(self, name: str, item: Any) -> None:
         if hasattr(item, "shape"):
@@ -44,7 +59,10 @@ class HDF5Arrays(Arrays):
 
     def rows(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         with open_hdf5(self.path) as file:
-            return np.asarray(file[name][start:stop])
+            try:
+                return np.asarray(file[name][start:stop])
+            except DAMAGE as error:
+                raise OSError(str(error)) from error
 
 
 class NpzArrays(Arrays):
@@ -59,7 +77,9 @@ class NpzArrays(Arrays):
             for member in self.zip.namelist():
                 if member.endswith(".npy"):
                     self._open(member.removesuffix(".npy"))
-        except (zipfile.BadZipFile, zlib.error, OSError, ValueError) as error:
+        except UserError:
+            raise
+        except ZIP_DAMAGE as error:
             raise UserError(f"{path} cannot be read as npz ({error}); it is cut or damaged: fetch it again") from error
 
     def rows(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
@@ -70,7 +90,7 @@ class NpzArrays(Arrays):
         try:
             stream.seek(begin + start * row_bytes)
             data = stream.read((stop - start) * row_bytes)
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        except ZIP_DAMAGE as error:
             raise OSError(str(error)) from error
         if len(data) < (stop - start) * row_bytes:
             raise OSError(f"it ends at row {start + len(data) // max(row_bytes, 1)} of {shape[0]}")

@@ -27,7 +27,7 @@ from worldloom.data.formats.columns import (
     resize,
     rewards,
 )
-from worldloom.data.formats.hdf5 import array, open_hdf5, text
+from worldloom.data.formats.hdf5 import array, attributes, child, names, open_hdf5, optional, text
 from worldloom.data.formats.spaces import Leaf, Space, action_spec, leaf_spec, leaves, to_vector
 from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
@@ -43,8 +43,7 @@ class MinariSource(EpisodeSource):
         self.path = Path(path)
         self.file = _main_file(self.path)
         metadata = _metadata(self.file)
-        observed = leaves(_space(metadata, "observation_space", self.file), "observations")
-        self.acted = leaves(_space(metadata, "action_space", self.file), "actions")
+        observed, self.acted = (_leaves(metadata, name, self.file) for name in ("observation", "action"))
         self.texts = [leaf for leaf in observed if leaf.space["type"] == "Text"]
         self.kept = [(leaf, spec) for leaf in observed if (spec := leaf_spec(leaf.space))]
         if not self.kept:
@@ -52,9 +51,10 @@ class MinariSource(EpisodeSource):
                 f"{self.file}: none of {[leaf.key for leaf in observed]} is an image or a vector to learn from"
             )
         with open_hdf5(self.file) as file:
-            self.groups = sorted((name for name in file if name.startswith("episode_")), key=_number)
-            self.episodes = [self._info(file[name]) for name in self.groups]
-            has_end = any(_terminates(file[name]) for name in self.groups)
+            found = names(file, str(self.file))
+            self.groups = sorted((name for name in found if name.startswith("episode_")), key=_number)
+            looks = [self._look(file, name) for name in self.groups]
+        self.episodes = [info for info, _ in looks]
         if not self.groups:
             raise UserError(f"{self.file} holds no episode")
         self.spec = DataSpec(
@@ -62,7 +62,7 @@ class MinariSource(EpisodeSource):
             action_spec(self.acted, str(self.file)),
             fps=ASSUMED_FPS,
             has_reward=True,
-            has_end=has_end,
+            has_end=any(terminates for _, terminates in looks),
         )
         left_out = [leaf.key for leaf in observed if leaf not in self.texts and not leaf_spec(leaf.space)]
         self.about = _about(metadata, left_out)
@@ -74,7 +74,7 @@ class MinariSource(EpisodeSource):
     def read(self, index: int, image_size: tuple[int, int] | None = None) -> Episode:
         where = f"{self.file}: {self.groups[index]}"
         with open_hdf5(self.file) as file:
-            group = file[self.groups[index]]
+            group = child(file, self.groups[index], str(self.file))
             paid = array(group, "rewards", where)
             rows = len(paid) + 1
             if rows == 1:
@@ -93,9 +93,15 @@ class MinariSource(EpisodeSource):
     def fingerprint(self) -> str:
         return file_digest(self.file.parent.glob("*"), self.spec.to_json())
 
-    def _info(self, group: Any) -> EpisodeInfo:
-        steps = len(group["rewards"]) if "rewards" in group else int(group.attrs.get("total_steps", 0))
-        return EpisodeInfo(steps + 1, "; ".join(text(group[leaf.path][0]) for leaf in self.texts if leaf.path in group))
+    def _look(self, file: Any, name: str) -> tuple[EpisodeInfo, bool]:
+        """Length, task, and whether it ends in a terminal row; nothing of an episode that `read` will find broken."""
+        try:
+            group = child(file, name, str(self.file))
+            flags = array(group, "terminations", name)
+            info = EpisodeInfo(len(flags) + 1, _task(group, self.texts, name))
+        except BrokenEpisode:
+            return EpisodeInfo(0), False
+        return info, bool(flags[-1:].any())
 
     def _observations(
         self, group: Any, rows: int, where: str, image_size: tuple[int, int] | None
@@ -142,7 +148,18 @@ def _metadata(file: Path) -> dict[str, Any]:
             raise UserError(f"{beside}: data_format is {metadata['data_format']!r}; only 'hdf5' can be imported")
         return metadata
     with open_hdf5(file) as opened:
-        return {k: text(v) if isinstance(v, (bytes, str)) else v for k, v in opened.attrs.items()}
+        return attributes(opened, str(file))
+
+
+def _leaves(metadata: dict[str, Any], name: str, file: Path) -> list[Leaf]:
+    """The parts of the "observation" or "action" space."""
+    space = _space(metadata, f"{name}_space", file)
+    try:
+        return leaves(space, f"{name}s")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{file}: its {name}_space is not one that Minari writes ({error!r}); fetch it again"
+        ) from error
 
 
 def _space(metadata: dict[str, Any], name: str, file: Path) -> Space:
@@ -168,11 +185,6 @@ def _about(metadata: dict[str, Any], left_out: list[str]) -> dict[str, Any]:
     return {name: fact for name, fact in facts.items() if fact}
 
 
-def _terminates(group: Any) -> bool:
-    flags = group.get("terminations")
-    return flags is not None and len(flags) > 0 and bool(np.any(flags[-1]))
-
-
 def _rows(group: Any, leaf: Leaf, rows: int, where: str) -> np.ndarray:
     values = array(group, leaf.path, where)
     if len(values) != rows:
@@ -195,21 +207,19 @@ def _task(group: Any, texts: list[Leaf], where: str) -> str:
     lines = []
     for leaf in texts:
         values = array(group, leaf.path, where)
-        changed = np.flatnonzero(values != values[0])
+        changed = np.flatnonzero(values != values[:1])
         if len(changed):
             raise BrokenEpisode(f"{where}/{leaf.path}, row {changed[0]}: the text changes, so it is not a task; {SKIP}")
-        lines.append(text(values[0]))
+        lines += [text(line) for line in values[:1]]
     return "; ".join(lines)
 
 
 def _extra(group: Any, rows: int, where: str) -> dict[str, np.ndarray]:
     """Success and cost from `infos`: n + 1 values are one per row already, n values arrived after each action."""
-    infos = group.get("infos")
-    if infos is None or not hasattr(infos, "items"):
-        return {}
     extra = {}
     for name in KEPT_INFOS:
-        if name in infos and infos[name].ndim == 1 and len(infos[name]) in (rows - 1, rows):
-            values = finite(array(infos, name, where), f"{where}/infos/{name}")
+        values = optional(group, f"infos/{name}", where)
+        if values is not None and values.ndim == 1 and len(values) in (rows - 1, rows):
+            values = finite(values, f"{where}/infos/{name}")
             extra[name] = np.concatenate([np.zeros(rows - len(values), np.float32), values])
     return extra

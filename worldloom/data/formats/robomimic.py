@@ -10,6 +10,7 @@ W, C to channels first. `states` (the simulator's) is left out. The task is the 
 `problem_info.language_instruction`, else "".
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,17 @@ from worldloom.data.formats.columns import (
     resize,
     rewards,
 )
-from worldloom.data.formats.hdf5 import SUFFIXES, array, is_hdf5, open_hdf5, text
+from worldloom.data.formats.hdf5 import (
+    SUFFIXES,
+    array,
+    attributes,
+    child,
+    is_hdf5,
+    names,
+    open_hdf5,
+    optional,
+    shape_of,
+)
 from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
 from worldloom.errors import UserError
 
@@ -42,28 +53,25 @@ class RobomimicSource(EpisodeSource):
         self.demos: list[tuple[Path, str]] = []
         self.episodes = []
         self.solved = False
+        self.facts: dict[str, Any] = {}
         for file in self.files:
             with open_hdf5(file) as opened:
                 self._list(file, opened)
         if not self.demos:
             raise UserError(f"{self.path} has no demo_0, demo_1, ... under 'data'")
-        file, demo = self.demos[0]
-        with open_hdf5(file) as opened:
-            group = opened["data"][demo]
-            obs, left_out = _key_specs(group, f"{file}: {demo}")
-            env_args = _attribute(opened["data"], "env_args", file)
-            size = int(np.prod(array(group, "actions", f"{file}: {demo}").shape[1:]))
-            has_reward, self.after = "rewards" in group, "next_obs" in group
+        first = _first_readable(self.demos)
+        self.after = first.after
+        env_args = self.facts.get("env_args", {})
         fps = env_args.get("env_kwargs", {}).get("control_freq")
         self.spec = DataSpec(
-            obs,
-            ActionSpec("continuous", size),
+            first.obs,
+            ActionSpec("continuous", first.action_size),
             fps=float(fps or ASSUMED_FPS),
-            has_reward=has_reward,
+            has_reward=first.has_reward,
             has_end=self.after and self.solved,
         )
         self.about: dict[str, Any] = {"format": "robomimic HDF5", "environment": env_args.get("env_name", "unknown")}
-        self.about |= {"left_out": left_out} if left_out else {}
+        self.about |= {"left_out": first.left_out} if first.left_out else {}
         self.about |= {} if fps else {"fps_assumed": True}
 
     @staticmethod
@@ -76,14 +84,15 @@ class RobomimicSource(EpisodeSource):
         file, demo = self.demos[index]
         where = f"{file}: {demo}"
         with open_hdf5(file) as opened:
-            group = opened["data"][demo]
+            group = child(opened, f"data/{demo}", str(file))
             taken = array(group, "actions", where)
             steps = len(taken)
-            if steps == 0 or steps != group.attrs.get("num_samples", steps):
-                raise BrokenEpisode(f"{where} has {steps} actions, num_samples is {group.attrs['num_samples']}; {SKIP}")
+            declared = attributes(group, where).get("num_samples", steps)
+            if steps == 0 or steps != declared:
+                raise BrokenEpisode(f"{where} has {steps} actions, num_samples is {declared}; {SKIP}")
             rows = steps + int(self.after)
             obs = {key: self._observation(group, key, steps, where) for key in self.spec.obs}
-            ended = self.after and _done(group)
+            ended = self.after and _done(group, where)
             paid = _entries(group, "rewards", steps, where) if self.spec.has_reward else np.zeros(steps)
         return Episode(
             obs={key: resize(column, image_size) for key, column in obs.items()},
@@ -98,17 +107,23 @@ class RobomimicSource(EpisodeSource):
         return file_digest(self.files, self.spec.to_json())
 
     def _list(self, file: Path, opened: Any) -> None:
-        if "data" not in opened:
-            raise UserError(f"{file} has no group 'data', so it is no robomimic file (it has {', '.join(opened)})")
-        data = opened["data"]
-        task = _attribute(data, "problem_info", file).get("language_instruction", "")
-        for demo in sorted((name for name in data if name.startswith("demo")), key=_number):
-            group = data[demo]
-            length = int(group.attrs.get("num_samples", len(group["actions"]) if "actions" in group else 0))
-            lang = _attribute(group, "ep_meta", file).get("lang", task)
+        data = child(opened, "data", str(file))
+        facts = _parsed(attributes(data, f"{file}: data"), f"{file}: data")
+        self.facts = self.facts or facts
+        for demo in sorted((name for name in names(data, str(file)) if name.startswith("demo")), key=_number):
             self.demos.append((file, demo))
-            self.solved |= _done(group)
-            self.episodes.append(EpisodeInfo(length + ("next_obs" in group), lang))
+            self.episodes.append(self._look(data, demo, facts.get("problem_info", {}).get("language_instruction", "")))
+
+    def _look(self, data: Any, demo: str, task: str) -> EpisodeInfo:
+        """Length and task of a demo; nothing of one that `read` will find broken."""
+        try:
+            group = child(data, demo, demo)
+            length = shape_of(child(group, "actions", demo), demo)[0][0]
+            task = _parsed(attributes(group, demo), demo).get("ep_meta", {}).get("lang", task)
+            self.solved |= _done(group, demo)
+            return EpisodeInfo(length + ("next_obs" in names(group, demo)), task)
+        except BrokenEpisode:
+            return EpisodeInfo(0)
 
     def _observation(self, group: Any, key: str, steps: int, where: str) -> np.ndarray:
         parts = [(f"obs/{key}", slice(None)), (f"next_obs/{key}", slice(-1, None))][: 1 + self.after]
@@ -128,21 +143,48 @@ def _files(path: Path) -> list[Path]:
 def _is_robomimic(file: Path) -> bool:
     try:
         with open_hdf5(file) as opened:
-            return "data" in opened and any(name.startswith("demo") for name in opened["data"])
+            held = names(opened, str(file))
+            return "data" in held and any(n.startswith("demo") for n in names(child(opened, "data", ""), str(file)))
     except UserError as error:
         if isinstance(error, ImportError):
             raise
         return True
 
 
-def _key_specs(group: Any, where: str) -> tuple[dict[str, KeySpec], list[str]]:
-    if "obs" not in group:
+@dataclass(frozen=True)
+class Look:
+    """What one demo says about all of them."""
+
+    obs: dict[str, KeySpec]
+    left_out: list[str]
+    action_size: int
+    has_reward: bool
+    after: bool
+
+
+def _first_readable(demos: list[tuple[Path, str]]) -> Look:
+    problem = None
+    for file, demo in demos:
+        try:
+            with open_hdf5(file) as opened:
+                return _look_at(child(opened, f"data/{demo}", str(file)), f"{file}: {demo}")
+        except BrokenEpisode as error:
+            problem = problem or error
+    raise UserError(f"no demo of {demos[0][0]} can be read: {problem}")
+
+
+def _look_at(group: Any, where: str) -> Look:
+    held = names(group, where)
+    if "obs" not in held:
         raise UserError(f"{where} has no 'obs': extract observations first (robomimic's dataset_states_to_obs.py does)")
-    found = {key: key_spec(values.shape[1:], values.dtype) for key, values in group["obs"].items()}
+    obs = child(group, "obs", where)
+    shapes = {key: shape_of(child(obs, key, where), f"{where}/obs/{key}") for key in names(obs, where)}
+    found = {key: key_spec(shape[1:], dtype) for key, (shape, dtype) in shapes.items()}
     kept = {key: spec for key, spec in found.items() if spec}
     if not kept:
         raise UserError(f"{where}/obs: none of {sorted(found)} is an image or a vector to learn from")
-    return kept, sorted(set(found) - set(kept))
+    size = int(np.prod(shape_of(child(group, "actions", where), where)[0][1:]))
+    return Look(kept, sorted(set(found) - set(kept)), size, "rewards" in held, "next_obs" in held)
 
 
 def _entries(group: Any, name: str, steps: int, where: str) -> np.ndarray:
@@ -152,13 +194,16 @@ def _entries(group: Any, name: str, steps: int, where: str) -> np.ndarray:
     return values
 
 
-def _done(group: Any) -> bool:
-    return "dones" in group and len(group["dones"]) > 0 and bool(group["dones"][-1])
+def _done(group: Any, where: str) -> bool:
+    flags = optional(group, "dones", where)
+    return flags is not None and bool(flags[-1:].any())
 
 
-def _attribute(group: Any, name: str, file: Path) -> dict[str, Any]:
-    """A JSON attribute as a dict, empty when it is absent."""
-    return read_json(text(group.attrs[name]), f"{file}: {group.name}, attribute {name}") if name in group.attrs else {}
+def _parsed(found: dict[str, Any], where: str) -> dict[str, Any]:
+    """The attributes that hold a JSON object, parsed."""
+    known = [name for name in ("env_args", "problem_info", "ep_meta") if name in found]
+    parsed = {name: read_json(str(found[name]), f"{where}, attribute {name}") for name in known}
+    return {name: value for name, value in parsed.items() if isinstance(value, dict)}
 
 
 def _number(demo: str) -> int:

@@ -23,6 +23,7 @@ from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
 from worldloom.errors import UserError
 
 SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".m4v", ".avi", ".gif")
+DAMAGE = (av.error.FFmpegError, OSError, IndexError, ValueError)  # what PyAV raises from damaged bytes
 MOST_MEMORY = 4 * 2**30  # bytes of decoded frames of one episode
 EARLY = 0.1  # of a row: times in files are rounded, so a frame may come this much late and still be in its row
 
@@ -101,7 +102,7 @@ def look_at(path: Path) -> Clip:
             rate = stream.average_rate or stream.guessed_rate
             frames = stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
             return Clip(path, frames, float(rate or ASSUMED_FPS)) if frames else Clip(path, problem="holds no frame")
-    except (av.error.FFmpegError, OSError, IndexError) as error:
+    except DAMAGE as error:
         return Clip(path, problem=f"cannot be opened ({_short(error)})")
 
 
@@ -111,7 +112,7 @@ def first_frame(clips: list[Clip]) -> np.ndarray:
         try:
             with av.open(str(clip.path)) as container:
                 return pixels(next(iter(container.decode(video=0))), None)
-        except (av.error.FFmpegError, OSError, StopIteration):
+        except (*DAMAGE, StopIteration):
             continue
     raise UserError(f"{clips[0].path.parent} holds no video that can be decoded; {clips[0].path.name} is the first")
 
@@ -140,7 +141,7 @@ def read_frames(
             for frame, time in _timed(container, clip):
                 seen += 1
                 _place(found, pixels(frame, image_size), None if fps is None else time * fps)
-    except (av.error.FFmpegError, OSError) as error:
+    except DAMAGE as error:
         raise BrokenEpisode(f"{clip.path}, frame {seen}, cannot be decoded ({_short(error)}); {SKIP}") from error
     if seen < clip.frames:
         raise BrokenEpisode(f"{clip.path} stops after {seen} of {clip.frames} frames; {SKIP}")
