@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 from tests.data.foreign import STEPS, cut, make_minari, serialised_box
 from worldloom.data.episode import BrokenEpisode
 from worldloom.data.formats.minari import MinariSource
-from worldloom.errors import UserError
+from worldloom.data.source import open_dataset
+from worldloom.errors import MissingExtra, UserError
 
 h5py = pytest.importorskip("h5py")
 
@@ -190,3 +192,12 @@ def test_the_fingerprint_follows_the_data(folder: Path) -> None:
     assert MinariSource(folder).fingerprint() == before
     edit(folder, "rewards", np.zeros(3))
     assert MinariSource(folder).fingerprint() != before
+
+
+def test_without_h5py_the_line_to_type_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'worldloom\[hdf5\]' -c constraints.txt"):
+        MinariSource(folder)
+    (folder / "x.hdf5").write_bytes((folder / "data" / "main_data.hdf5").read_bytes())
+    with pytest.raises(MissingExtra):
+        open_dataset(folder / "x.hdf5")
