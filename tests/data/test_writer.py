@@ -53,6 +53,7 @@ REFUSED: list[tuple[Callable[[Episode], Episode], str]] = [
     (lambda e: change(e, action=e.action.argmax(1)), "action: dtype int64"),
     (lambda e: change(e, action=put(e.action, (1, slice(None)), 1)), "row 1: the action .* is not a one-hot choice"),
     (lambda e: change(e, terminated=put(e.terminated, 2, True)), "row 2: terminated before the last row"),
+    (lambda e: change(e, task=3), "the task is 3, not words"),
     (lambda e: change(e, extra={"cost": np.ones(4, np.float32)}), r"extra 'cost': shape \(4,\)"),
     (lambda e: change(e, extra={"cost": np.array(["a"] * 5)}), "extra 'cost': dtype <U1"),
 ]
@@ -178,6 +179,12 @@ def test_a_folder_with_something_else_is_refused_and_left_alone(tmp_path: Path) 
         LeRobotWriter(tmp_path / "holiday.jpg", LEAN)
 
 
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UserError, match="file/data: cannot be written"):
+        LeRobotWriter(tmp_path / "file/data", LEAN)
+
+
 def test_a_foreign_dataset_is_refused_and_left_alone(tmp_path: Path) -> None:
     record(tmp_path / "data", LEAN)
     info = json.loads((tmp_path / "data/meta/info.json").read_text())
@@ -235,6 +242,15 @@ def test_cameras_are_encoded_with_the_asked_codec(tmp_path: Path, codec: str) ->
     info = json.loads((tmp_path / "data/meta/info.json").read_text())
     assert info["features"]["observation.images.front"]["info"]["video.codec"] == codec
     assert_same(open_dataset(tmp_path / "data").read(1), written[1], lossy=("front",))
+
+
+def test_a_codec_that_cannot_store_the_camera_is_refused(tmp_path: Path) -> None:
+    odd = replace(LEAN, obs={"image": KeySpec("image", (3, 129, 200))})
+    with pytest.raises(UserError, match="'image' is 129 x 200; AV1 takes even sides"):
+        LeRobotWriter(tmp_path / "data", odd, codec="av1")
+    with pytest.raises(UserError, match=r"unknown video codec 'h265'\. Did you mean 'h264'"):
+        LeRobotWriter(tmp_path / "data", odd, codec="h265")  # type: ignore[arg-type]
+    assert not (tmp_path / "data").exists()
 
 
 def test_small_cameras_are_stored_without_loss_unless_asked_otherwise(tmp_path: Path) -> None:

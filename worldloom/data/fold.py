@@ -5,6 +5,7 @@ One fold group is one number everywhere: data/, videos/ and meta/episodes get fi
 
 import errno
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,8 +57,10 @@ def recover(root: Path) -> None:
         ) from error
     if descriptor is None:
         return
-    with open(descriptor, "w"):
+    try:
         fold(root)
+    finally:
+        os.close(descriptor)
 
 
 def fold(root: Path, keep_lock: bool = False) -> None:

@@ -12,6 +12,8 @@ def check_episode(episode: Episode, spec: DataSpec, terminal_rows: bool, where: 
     length = len(episode)
     if length == 0:
         raise BrokenEpisode(f"{where}: has 0 rows. Leave it out.")
+    if not isinstance(episode.task, str):
+        raise BrokenEpisode(f"{where}: the task is {episode.task!r}, not words. Give a string, empty for none.")
     wanted = {k: s for k, s in spec.obs.items() if s.kind != "category"}
     for key in episode.obs:
         if key not in spec.obs:

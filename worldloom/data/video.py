@@ -20,6 +20,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 # pictures, scaled to 64 x 64, an error of 2.0 grey levels with a bias instead of 0.5 without.
 SCALING = Interpolation.AREA | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 Codec = Literal["h264", "av1"]
+CODECS = ("h264", "av1")
 SMALL = 128  # pixels; below this the chroma of 4:2:0 is too coarse
 
 

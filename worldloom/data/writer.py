@@ -26,7 +26,7 @@ from worldloom.data.png import encode_png
 from worldloom.data.spec import DataSpec
 from worldloom.data.stats import image_stats, vector_stats
 from worldloom.data.validate import check_episode
-from worldloom.errors import UserError
+from worldloom.errors import UserError, unknown
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,13 @@ class LeRobotWriter:
         self._facts = own_facts(self.spec, terminal_rows, about or {})
         self._robot_type, self._limits = robot_type, limits or Limits()
         self._videos = [k for k in self.spec.image_keys if not _as_png(self.spec.obs[k].shape, lossless)]
+        self._require_encodable()
         _require_ours(self.path)
         self._is_new = not self.path.exists()
-        descriptor = lock(self.path)
+        try:
+            descriptor = lock(self.path)
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written ({error}). Choose another folder.") from error
         if descriptor is None:
             raise UserError(f"{self.path}: another process is recording into this folder. Choose another one.")
         self._lock: int | None = descriptor
@@ -184,6 +188,16 @@ class LeRobotWriter:
             "video.channels": channels,
             "has_audio": False,
         }
+
+    def _require_encodable(self) -> None:
+        if self.codec not in video.CODECS:
+            raise unknown("video codec", self.codec, video.CODECS)
+        for key in self._videos:
+            _, height, width = self.spec.obs[key].shape
+            if self.codec == "av1" and (height % 2 or width % 2 or min(height, width) < 64):
+                raise UserError(
+                    f"camera {key!r} is {height} x {width}; AV1 takes even sides from 64 on. Use codec h264."
+                )
 
     def _require_same_spec(self) -> None:
         """Raise unless what is about to be written has the columns that the dataset has."""
