@@ -23,6 +23,9 @@ class Registry(Mapping[str, Any]):
         module, attribute = self.entries[name].split(":")
         return getattr(import_module(module), attribute)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.entries
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
 
