@@ -67,7 +67,7 @@ def test_a_variable_that_points_nowhere_is_named_with_its_value(
     peers: ModuleType, monkeypatch: pytest.MonkeyPatch, setting: str
 ) -> None:
     monkeypatch.setenv("WORLDLOOM_PEER_R2DREAMER", setting)
-    with pytest.raises(UserError, match="WORLDLOOM_PEER_R2DREAMER=.*does not point at a peer") as error:
+    with pytest.raises(UserError, match=r"WORLDLOOM_PEER_R2DREAMER=.*does not point at a peer") as error:
         peers.measure("r2dreamer", "vector")
     assert repr(setting) in str(error.value)
 
