@@ -5,30 +5,38 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from tests.training.certain_command import mean
 from tests.training.conftest import MakeSettings
+from worldloom.nets.latent import Categorical
 from worldloom.training.checkpoint import Checkpoint
 from worldloom.training.session import run_training
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_two_processes_reach_the_loss_of_one(toy_settings: MakeSettings, tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", ["toy", "rssm"])
+def test_two_processes_reach_the_loss_of_one(
+    toy_settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    monkeypatch.setattr(Categorical, "sample", mean)
     # Windows of 16 rows from episodes of 3 to 24: the two halves of a batch hold different amounts of padding.
-    changes = {"steps": 20, "batch_size": 6, "length": 16, "preview_every": 10, "checkpoint_every": 10}
+    common = {"family": family, "batch_size": 6, "length": 16, "preview_every": 4, "checkpoint_every": 4}
+    changes: dict[str, Any] = {**common, "steps": 8, "lr": 1e-3}
     one, two = toy_settings(out=tmp_path / "one", **changes), toy_settings(out=tmp_path / "two", **changes)
     run_training(one)
     torchrun(2, *two.resume_line().split()[1:-1])
     for ours, theirs in zip(losses(one.out), losses(two.out), strict=True):
         assert theirs == pytest.approx(ours, rel=1e-4)
-    ours_, theirs_ = Checkpoint.read(one.out), Checkpoint.read(two.out)
-    for name, tensor in ours_.model.items():
-        torch.testing.assert_close(theirs_.model[name], tensor, rtol=1e-3, atol=1e-4)
-    assert theirs_.progress["loader"] == ours_.progress["loader"]
-    assert {f"random/cpu/{rank}" for rank in (0, 1)} <= theirs_.trainer.keys()
+    single, team = Checkpoint.read(one.out), Checkpoint.read(two.out)
+    for name, tensor in single.model.items():
+        torch.testing.assert_close(team.model[name], tensor, rtol=1e-3, atol=3e-4)
+    assert team.progress["loader"] == single.progress["loader"]
+    assert {f"random/cpu/{rank}" for rank in (0, 1)} <= team.trainer.keys()
 
 
 def losses(run: Path) -> list[float]:
@@ -38,6 +46,7 @@ def losses(run: Path) -> list[float]:
 
 def torchrun(processes: int, *words: str) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [*launcher, "-m", "tests.training.toy_command", *words]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    command = [*launcher, "-m", "tests.training.certain_command", *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -19,6 +19,7 @@ from worldloom.training.settings import TrainSettings
         ({"steps": None}, "--steps N or --minutes M"),
         ({"steps": None, "minutes": -1.0}, "--minutes is -1"),
         ({"minutes": float("nan")}, "--minutes is nan"),
+        ({"steps": None, "minutes": 0.0}, "--minutes is 0"),
         ({"batch_size": 0}, "--batch-size is 0"),
         ({"length": 1}, "--length is 1"),
         ({"lr": float("inf")}, "--lr is inf"),

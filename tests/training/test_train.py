@@ -90,6 +90,7 @@ def test_a_hyperparameter_can_be_set(toy_settings: MakeSettings) -> None:
         ({"overrides": ("hidden=big",)}, "hidden is of type int"),
         ({"overrides": ("hidden=8.5",)}, "hidden is of type int"),
         ({"overrides": ("noise=true",)}, "noise is of type float"),
+        ({"family": "rssm", "image_size": 20}, "multiples of 16"),
         ({"device": "tpu"}, "--device 'tpu'"),
         ({"batch_size": 10_000}, "--batch-size is 10000, but the training episodes hold only"),
         ({"data": (Path("nowhere"),)}, "nowhere"),

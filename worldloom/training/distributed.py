@@ -57,9 +57,13 @@ class Team:
             dist.all_reduce(values)
         return values
 
-    def any(self, mine: bool, device: torch.device) -> bool:
-        """Whether anybody says yes, so that all leave the loop at the same step."""
-        return mine if self.size == 1 else bool(self.sum(torch.tensor(float(mine), device=device)) > 0)
+    def agree(self, seconds: float, stop: bool, device: torch.device) -> tuple[float, bool]:
+        """Rank 0's clock and whether anybody wants to stop: with these, all take the same turns in the loop."""
+        if self.size == 1:
+            return seconds, stop
+        mine = torch.tensor([seconds * self.leads, float(stop)], dtype=torch.float64, device=device)
+        clock, stops = self.sum(mine).tolist()
+        return clock, stops > 0
 
     def gather(self, value: Tensor) -> list[Tensor]:
         """Everybody's `value`, in the order of ranks."""
@@ -73,4 +77,5 @@ class Team:
         """The module to call instead of `model`: its gradients are the team's mean."""
         if self.size == 1:
             return model
-        return DistributedDataParallel(model, gradient_as_bucket_view=True)
+        # A static graph may have parameters the loss does not use, such as an action's where the data have none.
+        return DistributedDataParallel(model, gradient_as_bucket_view=True, static_graph=True)

@@ -13,7 +13,7 @@ import torch
 
 from worldloom.data.segment import Segment
 from worldloom.errors import UserError
-from worldloom.training.checkpoint import last_good, prune, steps_saved
+from worldloom.training.checkpoint import last_good, prune
 from worldloom.training.objective import weigh
 from worldloom.training.preview import save_previews
 from worldloom.training.progress import Display, Log, Meter
@@ -40,7 +40,8 @@ def fit(trainer: Trainer, run: Path, held_out: HeldOut, log: Log, display: Displ
     meter = Meter(settings.batch_size * settings.length)
     trainer.model.train()
     with Interrupt() as interrupt, display:
-        while not team.any(trainer.progress >= 1 or interrupt.asked, trainer.device):
+        stop, saved = False, trainer.step
+        while trainer.progress < 1 and not stop:
             meter.start()
             segment = next(trainer.loader).to(trainer.device)
             try:
@@ -48,7 +49,8 @@ def fit(trainer: Trainer, run: Path, held_out: HeldOut, log: Log, display: Displ
             except NotFinite as error:
                 raise UserError(f"{error}. {last_good(run)} {ADVICE}") from error
             meter.add(objective, norm)
-            trainer.seconds = earlier + time.perf_counter() - began
+            seconds = earlier + time.perf_counter() - began
+            trainer.seconds, stop = team.agree(seconds, interrupt.asked, trainer.device)
 
             if trainer.step % settings.log_every == 0 or trainer.progress >= 1:
                 record = {"step": trainer.step, **meter.read(team), "lr": trainer.lr, "seconds": trainer.seconds}
@@ -58,20 +60,22 @@ def fit(trainer: Trainer, run: Path, held_out: HeldOut, log: Log, display: Displ
                 with trainer.aside() as model:
                     save_previews(model, held_out.film, run / "previews", trainer.step)
             if trainer.step % settings.checkpoint_every == 0:
-                save(trainer, run, held_out, log)
-        if trainer.step not in steps_saved(run):
+                saved = save(trainer, run, held_out, log)
+        # Not asked of the disk, where one process could see what another has yet to write.
+        if trainer.step != saved:
             save(trainer, run, held_out, log)
     return trainer.progress >= 1
 
 
-def save(trainer: Trainer, run: Path, held_out: HeldOut, log: Log) -> None:
-    """A checkpoint with its held-out loss. The whole team gives its random state, rank 0 writes."""
+def save(trainer: Trainer, run: Path, held_out: HeldOut, log: Log) -> int:
+    """A checkpoint with its held-out loss: its step. The whole team gives its random state, rank 0 writes."""
     loss = held_out_loss(trainer, held_out.batches) if trainer.team.leads else None
     snapshot = trainer.snapshot(held_out_loss=loss)
     if trainer.team.leads:
         snapshot.save(run)
         prune(run)
         log.write({"step": trainer.step, "held_out_loss": loss, "seconds": trainer.seconds})
+    return trainer.step
 
 
 def held_out_loss(trainer: Trainer, batches: Sequence[Segment]) -> float:

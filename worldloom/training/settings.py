@@ -89,6 +89,8 @@ class TrainSettings:
             value = getattr(self, name)
             if value is not None and not 0 <= value < float("inf"):
                 raise UserError(f"{flag(name)} is {value}, but must be a number that is not negative")
+        if self.minutes == 0:
+            raise UserError("--minutes is 0, but must be more than 0")
         if not 0 < self.held_out < 1:
             raise UserError(f"--held-out is {self.held_out}, but must lie between 0 and 1, such as 0.1")
         if any(not weight >= 0 for weight in self.weights) or (self.weights and not sum(self.weights) > 0):

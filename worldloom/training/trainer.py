@@ -52,7 +52,7 @@ class Trainer:
         settings = self.settings
         by_steps = self.step / settings.steps if settings.steps else 0.0
         by_time = self.seconds / (60 * settings.minutes) if settings.minutes else 0.0
-        return min(max(by_steps, by_time, 0.0 if settings.minutes != 0 else 1.0), 1.0)
+        return min(max(by_steps, by_time), 1.0)
 
     @property
     def lr(self) -> float:

@@ -1,0 +1,86 @@
+"""One update: precision, and looking aside without leaving a trace."""
+
+import pytest
+import torch
+
+from tests.training.conftest import MakeSettings
+from worldloom.models import build
+from worldloom.training.checkpoint import Checkpoint
+from worldloom.training.distributed import Team
+from worldloom.training.material import Material, read_datasets
+from worldloom.training.precision import choose_precision
+from worldloom.training.trainer import Trainer
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def trainer(toy_settings: MakeSettings) -> Trainer:
+    settings = toy_settings()
+    material = Material.fitted(read_datasets(settings, Team()), settings)
+    return Trainer(build("toy", material.spec, "debug", noise=0.1), material.loader(settings, Team()), settings, CPU)
+
+
+def test_bf16_keeps_weights_losses_and_optimiser_in_fp32(trainer: Trainer) -> None:
+    trainer.precision = "bf16"
+    objective, norm = trainer.update(next(trainer.loader))
+    kept = [*trainer.model.parameters(), objective.total, norm]
+    kept += [value for values in trainer.optimizer.state.values() for value in values.values()]
+    assert {tensor.dtype for tensor in kept} == {torch.float32}
+
+
+def test_bf16_learns_as_fp32_does(trainer: Trainer) -> None:
+    segment = next(trainer.loader)
+    start = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        trainer.model.load_state_dict(start)
+        trainer.optimizer.state.clear()
+        trainer.step, trainer.precision = 0, precision
+        torch.manual_seed(0)
+        for _ in range(40):
+            objective, _ = trainer.update(segment)
+        losses[precision] = objective.total.item()
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05)
+
+
+@pytest.mark.parametrize(("fast", "chosen"), [(True, "bf16"), (False, "fp32")])
+def test_auto_is_bf16_only_where_it_is_fast(monkeypatch: pytest.MonkeyPatch, fast: bool, chosen: str) -> None:
+    monkeypatch.setattr("worldloom.training.precision.has_fast_bf16", lambda device: fast)
+    assert choose_precision("auto", CPU) == chosen
+    assert [choose_precision(asked, CPU) for asked in ("fp32", "bf16")] == ["fp32", "bf16"]
+
+
+def test_looking_aside_leaves_random_state_mode_and_gradients_as_they_were(trainer: Trainer) -> None:
+    before = torch.get_rng_state()
+    with trainer.aside() as model:
+        first = model(next(trainer.loader))["state"]
+        assert not model.training
+        assert not first.requires_grad
+    assert torch.equal(torch.get_rng_state(), before)
+    assert trainer.model.training
+    assert torch.is_grad_enabled()
+
+
+def test_looking_aside_twice_draws_the_same_samples(trainer: Trainer) -> None:
+    segment = next(trainer.loader)
+    losses = []
+    for _ in range(2):
+        with trainer.aside() as model:
+            losses.append(model(segment)["state"])
+        torch.rand(3)
+    assert torch.equal(*losses)
+
+
+def test_restoring_repeats_the_same_updates(trainer: Trainer, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    trainer.update(next(trainer.loader))
+    trainer.snapshot().save(run)
+    for _ in range(3):
+        trainer.update(next(trainer.loader))
+    late = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    trainer.restore(Checkpoint.read(run), run)
+    assert trainer.step == 1
+    for _ in range(3):
+        trainer.update(next(trainer.loader))
+    assert all(torch.equal(late[name], tensor) for name, tensor in trainer.model.state_dict().items())
