@@ -1,5 +1,7 @@
 """One update: precision, and looking aside without leaving a trace."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
