@@ -53,6 +53,7 @@ REFUSED: list[tuple[Callable[[Episode], Episode], str]] = [
     (lambda e: change(e, action=e.action.argmax(1)), "action: dtype int64"),
     (lambda e: change(e, action=put(e.action, (1, slice(None)), 1)), "row 1: the action .* is not a one-hot choice"),
     (lambda e: change(e, terminated=put(e.terminated, 2, True)), "row 2: terminated before the last row"),
+    (lambda e: change(e, truncated=e.terminated), "row 4: both terminated and truncated. .* is an end"),
     (lambda e: change(e, task=3), "the task is 3, not words"),
     (lambda e: change(e, extra={"cost": np.ones(4, np.float32)}), r"extra 'cost': shape \(4,\)"),
     (lambda e: change(e, extra={"cost": np.array(["a"] * 5)}), "extra 'cost': dtype <U1"),

@@ -1,5 +1,6 @@
 """An episode's rows: row t is what was known at t, then what was done."""
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -13,7 +14,7 @@ from worldloom.errors import UserError
 SEED = 0
 
 
-def play(env: Counter, policy: object = always_two, max_steps: int | None = None, seed: int = SEED) -> Episode:
+def play(env: gymnasium.Env, policy: object = always_two, max_steps: int | None = None, seed: int = SEED) -> Episode:
     sequence = np.random.SeedSequence(seed)
     return play_episode(adapt(env, "counter", 20), policy, sequence, max_steps=max_steps)  # type: ignore[arg-type]
 
@@ -36,6 +37,15 @@ def test_a_time_limit_truncates_but_an_end_at_the_limit_terminates() -> None:
     assert (len(cut), cut.truncated[-1], cut.terminated.any()) == (3, True, False)
     ended = play(Counter(goal=6), max_steps=3)
     assert (len(ended), ended.truncated.any(), ended.terminated[-1]) == (4, False, True)
+
+
+def test_an_environment_that_ends_at_its_own_limit_has_terminated() -> None:
+    """TimeLimit then reports both; only the end tells what the world does."""
+    limited = gymnasium.wrappers.TimeLimit(Counter(goal=6), max_episode_steps=3)
+    limited.reset(seed=0)
+    assert [limited.step(2)[2:4] for _ in range(3)][-1] == (True, True)
+    episode = play(limited)
+    assert (len(episode), episode.truncated.any(), episode.terminated[-1]) == (4, False, True)
 
 
 def test_success_and_cost_stand_with_the_row_they_arrived_with() -> None:

@@ -21,7 +21,8 @@ class BrokenEpisode(UserError):
 
 @dataclass
 class Episode:
-    """T rows of one episode. `terminated` and `truncated` can only be true in the last row.
+    """T rows of one episode. `terminated` and `truncated` can only be true in the last row, and not both: an end on
+    the last allowed step is an end.
 
     obs: images uint8 `[T, C, H, W]`, vectors float32 `[T, D]`; a category key is not stored here (see `task`).
     action: float32 `[T, A]` in the data's own units (discrete: one-hot), the last row is padding, zeros if unknown.

@@ -31,6 +31,9 @@ def check_episode(episode: Episode, spec: DataSpec, terminal_rows: bool, where: 
         check_array(flags, np.bool_, (length,), f"{where}, {name}")
         if flags[:-1].any():
             raise BrokenEpisode(f"{where}, row {flags.argmax()}: {name} before the last row. Split the episode there.")
+    if episode.terminated[-1] and episode.truncated[-1]:
+        fix = "An end on the last allowed step is an end: set truncated to False."
+        raise BrokenEpisode(f"{where}, row {length - 1}: both terminated and truncated. {fix}")
     if episode.terminated.any() and not spec.has_end:
         raise BrokenEpisode(f"{where}: is terminated, but the spec's has_end is False. Declare has_end=True.")
     for name, values in episode.extra.items():

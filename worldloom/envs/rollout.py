@@ -38,8 +38,9 @@ def play_episode(
 ) -> Episode:
     """Play from reset to the end: T + 1 rows for T steps, the last one the terminal observation with a zero action.
 
-    The episode depends on `seed` alone. Reaching `max_steps` truncates. Raises `UserError` for an observation that does
-    not fit its space, a value that is not finite, or an action outside the action space; `on_step` may raise to stop.
+    The episode depends on `seed` alone. Reaching `max_steps` truncates, unless the episode ends there anyway. Raises
+    `UserError` for an observation that does not fit its space, a value that is not finite, or an action outside the
+    action space; `on_step` may raise to stop.
     """
     env_seed, policy_seed = seed.spawn(2)
     rng = np.random.default_rng(policy_seed)
@@ -55,7 +56,9 @@ def play_episode(
         rows.actions.append(action)
         rows.rewards.append(reward)
         rows.infos.append(step_info)
-        truncated = truncated or (max_steps is not None and len(rows.actions) >= max_steps and not ended)
+        at_limit = max_steps is not None and len(rows.actions) >= max_steps
+        # Gymnasium's TimeLimit reports both when the end falls on the last allowed step: it is an end.
+        truncated = not ended and (truncated or at_limit)
         on_step()
     return to_episode(env, rows, ended, truncated, str(info.get("task", "")))
 
