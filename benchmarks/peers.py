@@ -92,7 +92,12 @@ def _row(name: str, value: float | None, source: str, unit: str = "CPU-ms") -> R
 
 
 def main() -> None:
-    print_rows([row for work in WORK for peer in PEERS for row in measure(peer, work)])
+    rows = []
+    for work in WORK:
+        for peer in PEERS:
+            print(f"timing {peer}, {work}: seconds to minutes", file=sys.stderr)
+            rows += measure(peer, work)
+    print_rows(rows)
 
 
 if __name__ == "__main__":
