@@ -42,6 +42,7 @@ def test_every_episode_is_whole(source: EpisodeSource) -> None:
         assert len(episode) == info.length
         assert {episode.obs[k].shape for k in source.spec.image_keys} == {(info.length, 3, 24, 40)}
         assert episode.truncated.tolist() == [False] * (info.length - 1) + [True]
+        assert episode.extra["success"].tolist() == [False] * (info.length - 1) + [True]
         assert all(np.abs(np.diff(episode.obs[k].astype(int), axis=0)).mean() < 20 for k in source.spec.image_keys)
 
 

@@ -15,6 +15,8 @@ from PIL import Image
 
 from tests.data.recorded import LEAN, SPEC, assert_same, make_episode, record
 from worldloom.data import video
+from worldloom.data.card import data_card
+from worldloom.data.convert import import_source
 from worldloom.data.episode import BrokenEpisode, Episode
 from worldloom.data.source import open_dataset
 from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
@@ -108,12 +110,18 @@ def test_grey_pictures_without_actions_rewards_or_ends_are_data(tmp_path: Path) 
 
 
 def test_extra_signals_come_back(tmp_path: Path) -> None:
-    episode = make_episode(LEAN, 6)
-    episode.extra = {"success": episode.terminated.copy(), "cost": np.arange(6, dtype=np.float32)}
-    with LeRobotWriter(tmp_path / "data", LEAN) as writer:
-        writer.add(episode)
-    assert "next.success" in json.loads((tmp_path / "data/meta/info.json").read_text())["features"]
-    assert_same(open_dataset(tmp_path / "data").read(0), episode)
+    """Row by row, the first and the last one too, with and without a terminal row."""
+    for terminal_rows in (True, False):
+        path = tmp_path / f"terminal rows {terminal_rows}"
+        episode = make_episode(LEAN, 6, truncated=not terminal_rows)
+        success = np.array([True, False, True, False, False, True])
+        episode.extra = {"success": success, "cost": np.arange(6, dtype=np.float32)}
+        with LeRobotWriter(path, LEAN, terminal_rows=terminal_rows) as writer:
+            writer.add(episode)
+        assert "next.success" in json.loads((path / "meta/info.json").read_text())["features"]
+        found = open_dataset(path).read(0)
+        assert found.extra["success"].tolist() == success.tolist()
+        assert found.extra["cost"].tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_fractional_frame_rate_is_kept_beside_the_whole_one(tmp_path: Path) -> None:
@@ -174,7 +182,32 @@ def test_a_foreign_dataset_is_shifted_and_ends_truncated(tmp_path: Path) -> None
     assert first.truncated.tolist() == [False, False, False, True]
     assert not first.terminated.any()
     assert second.obs["state"].tolist() == state[4:].tolist()
-    assert first.extra["success"].tolist() == [False, False, False, False]
+    assert first.extra["success"].tolist() == [False, False, False, True]
+    assert "the reward of the last action of each episode is not represented." in data_card(source).notes
+
+
+def test_a_foreign_signal_is_imported_row_by_row(tmp_path: Path) -> None:
+    """A flag in the last row has no next row to move to; whole numbers may be of any width."""
+    features = {"observation.state": ("float32", [1]), "next.success": ("bool", [1]), "next.level": ("int8", [1])}
+    state, success = np.zeros((5, 1), np.float32), np.array([True, False, True, False, True])
+    level = np.arange(5, dtype=np.int8)
+    columns = {"observation.state": state, "next.success": success, "next.level": level}
+    src = write_foreign(tmp_path / "data", features, columns, [3, 2])
+    import_source(open_dataset(src), tmp_path / "ours")
+    for path in (src, tmp_path / "ours"):
+        source = open_dataset(path)
+        assert [source.read(e).extra["success"].tolist() for e in (0, 1)] == [[True, False, True], [False, True]]
+        assert [source.read(e).extra["level"].tolist() for e in (0, 1)] == [[0, 1, 2], [3, 4]]
+        assert source.about["not_represented"] == []
+
+
+def test_of_two_signals_with_one_name_the_other_is_listed(tmp_path: Path) -> None:
+    features = {"success": ("float32", [1]), "next.success": ("bool", [1]), "observation.state": ("float32", [1])}
+    columns = {"success": np.full(2, 0.5, np.float32), "next.success": np.array([False, True])}
+    columns["observation.state"] = np.zeros((2, 1), np.float32)
+    source = open_dataset(write_foreign(tmp_path / "data", features, columns, [2]))
+    assert source.read(0).extra["success"].tolist() == [False, True]
+    assert source.about["ignored_features"] == ["success"]
 
 
 @pytest.mark.parametrize("name", ["reward", "rewards", "next.rewards"])

@@ -23,6 +23,8 @@ def dataset(tmp_path: Path) -> Path:
     features = {
         "observation.state": {"dtype": "float32", "shape": [2], "names": {"motors": ["a", "b"]}},
         "action": {"dtype": "float32", "shape": [2], "names": {"motors": ["a", "b"]}},
+        "next.reward": {"dtype": "float32", "shape": [1], "names": None},
+        "next.success": {"dtype": "bool", "shape": [1], "names": None},
         CAMERA: {"dtype": "video", "shape": [32, 48, 3], "names": ["height", "width", "channel"]},
     }
     features |= {
@@ -64,6 +66,8 @@ def write_episode(root: Path, episode: int, length: int) -> None:
     columns = {
         "observation.state": pa.array([[episode, t] for t in range(length)], vector),
         "action": pa.array([[-t, t] for t in range(length)], vector),
+        "next.reward": pa.array((rows + 1).astype(np.float32)),
+        "next.success": pa.array(rows == length - 1),
         "timestamp": pa.array((rows / 10).astype(np.float32)),
         "frame_index": pa.array(rows),
         "episode_index": pa.array(np.full(length, episode)),
@@ -100,6 +104,13 @@ def test_an_episode_ends_where_its_data_ends(dataset: Path) -> None:
     assert episode.truncated.tolist() == [False] * 4 + [True]
     assert not episode.terminated.any()
     assert not open_dataset(dataset).spec.has_end
+
+
+def test_rewards_arrive_with_the_next_row_and_success_stays_on_its_own(dataset: Path) -> None:
+    source = open_dataset(dataset)
+    assert source.read(1).reward.tolist() == [0, 1, 2]
+    assert source.read(1).extra["success"].tolist() == [False, False, True]
+    assert source.about["not_represented"] == ["the reward of the last action of each episode"]
 
 
 def test_a_missing_file_breaks_its_episode_only(dataset: Path) -> None:

@@ -84,6 +84,7 @@ def _about_notes(card: "Card") -> list[str]:
         notes.append("no licence is stated.")
     if card.about.get("fps_assumed"):
         notes.append(f"the format does not say how many frames per second there are; {card.fps:g} is assumed.")
+    notes += [f"{what} is not represented." for what in card.about.get("not_represented", ())]
     if card.about.get("synthetic"):
         notes.append("synthetic: imagined by a model, not recorded.")
     return notes

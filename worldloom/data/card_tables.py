@@ -9,7 +9,8 @@ from worldloom.data.card import ActionFigures, Card, KeyFigures
 MOST_DIMENSIONS = 16  # a longer vector is summed up in one line; `--json` has every dimension
 MOST_LINES = 30
 FIRST_FACTS = ("format", "license", "origin", "robot", "env", "synthetic", "checkpoint")
-UNTOLD = ("robot_type", "fps", "splits", "codebase_version")  # said elsewhere on the card, or of no use to a reader
+# Said elsewhere on the card, or of no use to a reader.
+UNTOLD = ("robot_type", "fps", "splits", "codebase_version", "not_represented")
 
 
 @dataclass(frozen=True)

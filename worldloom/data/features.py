@@ -1,7 +1,7 @@
 """The dictionary between LeRobot's features (meta/info.json) and our `DataSpec`, in both directions.
 
-"observation.state" is the key "state", "observation.image" is "image", "observation.images.left" is "left". What
-arrives with the next row is called next.*: next.reward, next.done, next.truncated, next.success.
+"observation.state" is the key "state", "observation.image" is "image", "observation.images.left" is "left". The reward
+that arrives with the next row is next.reward; next.done, next.truncated and next.success lie on their own row.
 """
 
 from collections import Counter
@@ -35,7 +35,7 @@ SCALARS = (
 
 @dataclass(frozen=True)
 class Layout:
-    """Which stored feature feeds which part of an episode. `extra` maps a name to its feature."""
+    """Which stored feature feeds which part of an episode. `extra` maps a name to its feature (next.x before x)."""
 
     spec: DataSpec
     obs: dict[str, str]
@@ -123,7 +123,8 @@ def layout_of(info: dict[str, Any], largest_choice: int) -> Layout:
     reward = next((name for name in REWARDS if _is_scalar(features.get(name))), None)
     used = {*BOOKKEEPING, *REWARDS, *ENDS, *known, *ignored, "action"}
     rest = [name for name in features if name not in used]
-    extra = {name.removeprefix("next."): name for name in rest if _is_scalar(features[name])}
+    scalars = sorted((name for name in rest if _is_scalar(features[name])), key=lambda name: name.startswith("next."))
+    extra = {name.removeprefix("next."): name for name in scalars}
     spec = DataSpec(
         obs={key: known[name] for key, name in names.items()},
         action=_action_spec(features.get("action"), ours.get("action"), largest_choice),

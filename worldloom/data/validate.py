@@ -6,6 +6,8 @@ from worldloom.data.episode import BrokenEpisode, Episode
 from worldloom.data.spec import ActionSpec, DataSpec
 from worldloom.errors import unknown
 
+EXTRA_DTYPES = ("bool", "int64", "float32", "float64")
+
 
 def check_episode(episode: Episode, spec: DataSpec, terminal_rows: bool, where: str) -> None:
     """Raise `BrokenEpisode` (or `UserError` for an unknown key) unless the episode is what `spec` says."""
@@ -50,7 +52,7 @@ def check_array(array: np.ndarray, dtype: type, shape: tuple[int, ...], where: s
 
 
 def check_extra(values: np.ndarray, length: int, where: str) -> None:
-    if values.dtype.name not in ("bool", "int64", "float32", "float64"):
+    if values.dtype.name not in EXTRA_DTYPES:
         raise BrokenEpisode(f"{where}: dtype {values.dtype}; use bool, int64 or float32.")
     check_array(values, values.dtype.type, (length,), where)
 

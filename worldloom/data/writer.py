@@ -285,7 +285,8 @@ def _require_ours(path: Path) -> None:
 
 
 def _columns(episode: Episode, spec: DataSpec, terminal_rows: bool, fps: int) -> dict[str, np.ndarray]:
-    """The numeric columns of an episode, `[T]` or `[T, D]`. What arrived with row t + 1 is stored in row t as next.*"""
+    """The numeric columns of an episode, `[T]` or `[T, D]`. The reward that arrived with row t + 1 is stored in row t,
+    as `next.reward`; every flag and signal on its own row."""
     rows = np.arange(len(episode))
     columns = {stored_name(k, "vector"): episode.obs[k] for k in spec.vector_keys}
     if spec.action.size:
@@ -296,9 +297,7 @@ def _columns(episode: Episode, spec: DataSpec, terminal_rows: bool, fps: int) ->
         columns["next.reward"] = np.append(episode.reward[1:], np.float32(0))
     ended = episode.terminated | episode.truncated
     columns |= {"next.done": ended, "next.truncated": episode.truncated}
-    for name, values in episode.extra.items():
-        values = np.asarray(values)
-        columns[stored_extra(name)] = np.append(values[1:], values[-1]) if name == "success" else values
+    columns |= {stored_extra(name): np.asarray(values) for name, values in episode.extra.items()}
     return columns | {"timestamp": (rows / fps).astype(np.float32), BOOKKEEPING[1]: rows}
 
 

@@ -35,7 +35,7 @@ class LeRobotSource(EpisodeSource):
         self._rows = self._read_episodes()
         self.spec = self._layout.spec
         self.episodes = [EpisodeInfo(row["length"], (row.get("tasks") or [""])[0]) for row in self._rows]
-        self.about: dict[str, Any] = facts_about(self.path, self._info, "lerobot", self._layout.ignored)
+        self.about: dict[str, Any] = facts_about(self.path, self._info, "lerobot", self._layout)
         self._first = _first_indices(self._rows)
         self._files: dict[Path, pq.FileMetaData] = {}
         self._last: tuple[Any, pa.Table] | None = None

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from worldloom.data.features import Layout
 from worldloom.errors import UserError
 
+LAST_REWARD = "the reward of the last action of each episode"  # it belongs to an observation that was not stored
 REQUIRED: dict[str, Any] = {
     "codebase_version": str,
     "fps": (int, float),
@@ -76,7 +77,7 @@ def fill(path: Path, info: dict[str, Any], template: str, place: dict[str, Any])
         raise UserError(f"{path / 'meta/info.json'}: {template} is {info[template]!r}. It may use {known}.") from error
 
 
-def facts_about(path: Path, info: dict[str, Any], format: str, ignored: Iterable[str]) -> dict[str, Any]:
+def facts_about(path: Path, info: dict[str, Any], format: str, layout: Layout) -> dict[str, Any]:
     """What the data card prints: what the writer declared, the licence in README.md's header, info.json's own facts."""
     readme = path / "README.md"
     header = readme.read_text(encoding="utf-8", errors="replace").split("---")[1:2] if readme.is_file() else []
@@ -91,7 +92,8 @@ def facts_about(path: Path, info: dict[str, Any], format: str, ignored: Iterable
         "splits": info.get("splits", {}),
         "license": fields.get("license", "").strip() or None,
         "origin": None,
-        "ignored_features": sorted(ignored),
+        "ignored_features": sorted(layout.ignored),
+        "not_represented": [LAST_REWARD] if layout.reward and not layout.terminal_rows else [],
         **declared,
     }
 

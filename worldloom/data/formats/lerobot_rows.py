@@ -16,9 +16,10 @@ from PIL import Image
 
 from worldloom.data.episode import BrokenEpisode, Episode
 from worldloom.data.features import SCALARS, Layout, is_choice
-from worldloom.data.validate import check_action, check_finite
+from worldloom.data.validate import EXTRA_DTYPES, check_action, check_finite
 
 SKIP = "Restore it, or leave the episode out with --skip-broken."
+SHORT_FOR = {"i": np.int64, "u": np.int64, "f": np.float32}  # what a signal of another width is read as
 Frames = Callable[[str, np.ndarray], np.ndarray]  # (feature, timestamps [T]) to uint8 [T, C, H, W]
 
 
@@ -68,9 +69,7 @@ def episode_of(
     return Episode(
         obs=obs,
         action=_action(table, layout, where),
-        reward=_arrived(_vector(table, layout, layout.reward, where)[:, 0])
-        if layout.reward
-        else np.zeros(length, np.float32),
+        reward=_reward(table, layout, where),
         terminated=ended,
         truncated=cut,
         task=task,
@@ -78,18 +77,20 @@ def episode_of(
     )
 
 
-def _arrived(values: np.ndarray) -> np.ndarray:
-    """A next.* column, moved to the rows it arrived with; nothing arrived with the first."""
-    shifted = np.zeros_like(values)
-    shifted[1:] = values[:-1]
-    return shifted
+def _reward(table: pa.Table, layout: Layout, where: str) -> np.ndarray:
+    """Rewards moved to the rows they arrived with: nothing arrived with the first, and the last has no row."""
+    reward = np.zeros(len(table), np.float32)
+    if layout.reward:
+        reward[1:] = _vector(table, layout, layout.reward, where)[:-1, 0]
+    return reward
 
 
 def _extra(table: pa.Table, layout: Layout, name: str, where: str) -> np.ndarray:
+    """A further signal on its own row, next.success and its like too: moved, a flag on the last row would be lost."""
     feature = layout.extra[name]
     values = numbers(table[feature], layout.features[feature], f"{where}, {feature}")[:, 0]
     check_finite(values, f"{where}, {feature}")
-    return _arrived(values) if feature.startswith("next.") else values
+    return values if values.dtype.name in EXTRA_DTYPES else values.astype(SHORT_FOR[values.dtype.kind])
 
 
 def _ends(table: pa.Table, layout: Layout, where: str) -> tuple[np.ndarray, np.ndarray]:

@@ -30,7 +30,7 @@ class LeRobotV21Source(EpisodeSource):
         self._numbers = [row["episode_index"] for row in rows]
         self.spec = self._layout.spec
         self.episodes = [EpisodeInfo(row["length"], (row.get("tasks") or [""])[0]) for row in rows]
-        self.about: dict[str, Any] = facts_about(self.path, self._info, "lerobot_v21", self._layout.ignored)
+        self.about: dict[str, Any] = facts_about(self.path, self._info, "lerobot_v21", self._layout)
 
     @staticmethod
     def detect(path: Path) -> bool:
