@@ -262,3 +262,43 @@ def test_small_cameras_are_stored_without_loss_unless_asked_otherwise(tmp_path: 
         features = json.loads((tmp_path / name / "meta/info.json").read_text())["features"]
         kinds[name] = (features["observation.image"]["dtype"], features["observation.images.front"]["dtype"])
     assert kinds == {"pictures": ("image", "video"), "videos": ("video", "video")}
+
+
+def test_episodes_lie_in_the_order_of_their_places(tmp_path: Path) -> None:
+    """They may come in any order and leave places empty, in one session and in the next."""
+    path, episodes = tmp_path / "data", [make_episode(LEAN, 3 + i, i) for i in range(6)]
+    for places in ((2, 0, 5), (1, 0)):
+        with LeRobotWriter(path, LEAN) as writer:
+            held = writer.num_episodes
+            for count, place in enumerate(places, 1):
+                writer.add(episodes[place], place=place)
+                assert writer.num_episodes == held + count
+    source = open_dataset(path)
+    assert [info.length for info in source.episodes] == [3, 5, 8, 3, 4]
+    for index, place in enumerate((0, 2, 5, 0, 1)):
+        assert_same(source.read(index), episodes[place])
+    table = pq.read_table(next(path.glob("data/*/file-001.parquet")))
+    assert sorted(set(table["episode_index"].to_pylist())) == [3, 4]
+
+
+def test_an_interrupted_recording_may_leave_places_empty(tmp_path: Path) -> None:
+    path, episodes = tmp_path / "data", [make_episode(LEAN, 3 + i, i) for i in range(4)]
+    writer = LeRobotWriter(path, LEAN, limits=Limits(0, 0))
+    writer.add(episodes[2], place=1_000_000)
+    writer.add(episodes[1], place=3)
+    writer._release()
+    with LeRobotWriter(path, LEAN) as writer:
+        writer.add(episodes[3])
+    source = open_dataset(path)
+    for index, episode in enumerate((episodes[1], episodes[2], episodes[3])):
+        assert_same(source.read(index), episode)
+
+
+def test_a_place_is_given_once(tmp_path: Path) -> None:
+    with LeRobotWriter(tmp_path / "data", LEAN) as writer:
+        writer.add(make_episode(LEAN, 3), place=1)
+        for place in (1, -1):
+            with pytest.raises(UserError, match=f"place {place} is taken or negative"):
+                writer.add(make_episode(LEAN, 4), place=place)
+        writer.add(make_episode(LEAN, 5))
+    assert [info.length for info in open_dataset(tmp_path / "data").episodes] == [3, 5]

@@ -62,9 +62,9 @@ class Journal:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
     def entries(self, video_features: list[str]) -> list[Entry]:
-        """The finished episodes in the order they were recorded."""
-        paths = sorted(self.folder.glob("[0-9]*.parquet"))
-        return [Entry(int(p.stem), p, {f: self.video_path(int(p.stem), f) for f in video_features}) for p in paths]
+        """The finished episodes in the order of their numbers, some of which may be missing."""
+        paths = {int(path.stem): path for path in self.folder.glob("[0-9]*.parquet")}
+        return [Entry(n, paths[n], {f: self.video_path(n, f) for f in video_features}) for n in sorted(paths)]
 
     def path(self, number: int) -> Path:
         return self.folder / f"{number:06d}.parquet"

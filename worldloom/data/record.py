@@ -41,8 +41,7 @@ def record(
 
     Every finished episode is on the disk at once and survives Ctrl-C and kill -9: type the same command again to go on.
     An episode has one row more than steps: the last row shows the terminal observation. Episode i depends on the seed
-    and on i alone, so `--episodes` gives the same episodes for any `--num-envs`, in the order in which they finish;
-    with `--num-envs 1` that order is fixed too.
+    and on i alone and they lie in the order of i, so that `--episodes` gives the same dataset for any `--num-envs`.
 
     Args:
         env: doom, carracing, pusht, dmc:cheetah-run, atari:pong, minigrid:DoorKey-5x5-v0, gym:CartPole-v1, or your own
@@ -159,8 +158,8 @@ def _run(pool: WorkerPool, writer: LeRobotWriter, goal: Goal, interrupted: threa
             show(had.episodes + summary.episodes, had.steps + pool.steps_played)
             return not interrupted.is_set()
 
-        for _, episode in pool.episodes(wanted, on_wait, session=had.episodes):
-            writer.add(episode)
+        for index, episode in pool.episodes(wanted, on_wait, session=had.episodes):
+            writer.add(episode, place=index)
             summary.add(episode)
     summary.held, summary.interrupted = had.episodes + summary.episodes, interrupted.is_set()
     return summary

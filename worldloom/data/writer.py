@@ -88,12 +88,13 @@ class LeRobotWriter:
         """Finish what an interrupted recording left, then continue the dataset if there is one."""
         fold(self.path, keep_lock=True)
         self._journal, self._info = Journal(self.path), None
-        self.num_episodes = self._number = 0
+        self.num_episodes = self._first = 0
         if (self.path / INFO).exists():
             self._info = read_info(self.path)
             self._require_same_spec()
             self.num_episodes = self._info["total_episodes"]
-            self._number = self._info["worldloom"]["folded"]
+            self._first = self._info["worldloom"]["folded"]
+        self._next_place = 0
 
     def __enter__(self) -> Self:
         return self
@@ -103,24 +104,29 @@ class LeRobotWriter:
     ) -> None:
         self.close()
 
-    def add(self, episode: Episode) -> None:
+    def add(self, episode: Episode, place: int | None = None) -> None:
         """Store one finished episode. When this returns it survives `kill -9` and a disk that fills up later.
 
-        Raises `UserError` for an episode that breaks the spec (the key, row and value are named) or a full disk; in
-        both cases nothing of it is left behind and the episodes before it are safe.
+        place: where it belongs among the episodes of this writer, from 0 on; default: after all of them. Episodes may
+        come in any order and places may stay empty: the dataset is in the order of places and counts without gaps.
+        Raises `UserError` for an episode that breaks the spec (the key, row and value are named), a place that is taken
+        or a full disk; nothing of the episode is left behind then and the others are safe.
         """
-        check_episode(episode, self.spec, self.terminal_rows, f"episode {self.num_episodes}")
+        place = self._next_place if place is None else place
+        check_episode(episode, self.spec, self.terminal_rows, f"episode {place}")
+        if place < 0 or self._journal.path(self._first + place).exists():
+            raise UserError(f"{self.path}: place {place} is taken or negative. Give every episode a place of its own.")
         extra = {name: np.asarray(values) for name, values in episode.extra.items()}
         if self._info is None:
             self._begin(extra)
         self._require_same_extra(extra)
         try:
-            self._store(episode)
+            self._store(episode, self._first + place)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise UserError(self._disk_full(episode)) from error
-        self._number += 1
+        self._next_place = max(self._next_place, place + 1)
         self.num_episodes += 1
 
     def close(self) -> None:
@@ -230,7 +236,7 @@ class LeRobotWriter:
                 "Every episode must have the same ones."
             )
 
-    def _store(self, episode: Episode) -> None:
+    def _store(self, episode: Episode, number: int) -> None:
         """The videos first, the rows last: an episode counts once its parquet is in place."""
         assert self._info is not None
         columns = _columns(episode, self.spec, self.terminal_rows, self.fps)
@@ -242,14 +248,14 @@ class LeRobotWriter:
                 name, frames = stored_name(key, "image"), episode.obs[key]
                 stats[name] = image_stats(frames)
                 if key in self._videos:
-                    written.append(self._journal.video_path(self._number, name))
+                    written.append(self._journal.video_path(number, name))
                     with durable.replacing(written[-1]) as temporary:
                         video.encode(temporary, frames, self.fps, self.codec)
                 else:
                     arrays[name] = _image_array(frames)
             facts = {"task": episode.task, "stats": _lists(stats)}
             table = pa.table(arrays).replace_schema_metadata({FACTS: json.dumps(facts)})
-            with durable.replacing(self._journal.path(self._number)) as temporary:
+            with durable.replacing(self._journal.path(number)) as temporary:
                 pq.write_table(table, temporary, compression="snappy", use_dictionary=False)
         except BaseException:
             for path in written:
