@@ -1,0 +1,7 @@
+"""Judging a world model: windows of held-out episodes, metrics and baselines with intervals, the card and its report."""
+
+import os
+
+# Read by OpenMP when torch is first imported. Threads that wait for each other by spinning starve each other on a busy
+# machine: two threads on two shared cores took eight times as long. Waiting asleep costs nothing measurable.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -4,7 +4,7 @@ All three are fitted on training episodes only. N training rows, P pixels, Q pri
 size, B batch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,7 +108,7 @@ class Baselines:
         rows = TrainingRows(values, actions, episode)
         for key in self.keys:
             for k in self.grid:
-                self.weights[key, k] = torch.from_numpy(_regress(rows, key, k)).float()
+                self.weights[key, k] = _regress(rows, key, k).float()
 
     def _coordinates(self, key: str, flat: list[Tensor], seed: int) -> Coordinates:
         if key in self.spec.image_keys:
@@ -154,18 +154,18 @@ def _principal(flat: list[Tensor], seed: int) -> Coordinates:
     return Coordinates(mean, axes, axes.T)
 
 
-def _regress(rows: TrainingRows, key: str, k: int) -> np.ndarray:
+def _regress(rows: TrainingRows, key: str, k: int) -> Tensor:
     """Ridge weights `[inputs, Q]` of the change over k steps; zeros (persistence) where no episode is that long."""
     place, episode = rows.values[key], rows.episode
     starts = np.arange(1, len(place) - k)
     starts = starts[(episode[starts - 1] == episode[starts]) & (episode[starts] == episode[starts + k])]
     width = 2 * place.shape[1] + k * rows.actions.shape[1] + 1
     if len(starts) < 10:
-        return np.zeros((width, place.shape[1]))
+        return torch.zeros(width, place.shape[1])
     actions = rows.actions[starts[:, None] + np.arange(k)].reshape(len(starts), -1)
-    inputs = np.concatenate([place[starts], place[starts] - place[starts - 1], actions], 1)
-    target = place[starts + k] - place[starts]
-    inside = _validation(episode[starts])
+    inputs = torch.from_numpy(np.concatenate([place[starts], place[starts] - place[starts - 1], actions], 1)).double()
+    target = torch.from_numpy(place[starts + k] - place[starts]).double()
+    inside = torch.from_numpy(_validation(episode[starts]))
     strength = _choose_strength(inputs, target, inside)
     return _ridge(inputs, target, [strength])[0]
 
@@ -178,34 +178,24 @@ def _validation(episode: np.ndarray) -> np.ndarray:
     return np.arange(len(episode)) >= 0.8 * len(episode)
 
 
-def _choose_strength(inputs: np.ndarray, target: np.ndarray, inside: np.ndarray) -> float:
+def _choose_strength(inputs: Tensor, target: Tensor, inside: Tensor) -> float:
     if inside.all() or not inside.any():
         return STRENGTHS[-1]
     fits = _ridge(inputs[~inside], target[~inside], STRENGTHS)
-    checked = np.concatenate([inputs[inside], np.ones((inside.sum(), 1))], 1)
-    errors = [float(((checked @ weights - target[inside]) ** 2).mean()) for weights in fits]
+    checked = torch.nn.functional.pad(inputs[inside], (0, 1), value=1.0)
+    errors = [float((checked @ weights - target[inside]).square().mean()) for weights in fits]
     return STRENGTHS[int(np.argmin(errors))]
 
 
-def _ridge(inputs: np.ndarray, target: np.ndarray, strengths: Sequence[float]) -> list[np.ndarray]:
+def _ridge(inputs: Tensor, target: Tensor, strengths: Sequence[float]) -> list[Tensor]:
     """Ridge on standardised inputs, one solution per strength from one decomposition; the last row is the offset."""
-    centre, scale = inputs.mean(0), inputs.std(0)
-    scale = np.where(scale > 1e-8, scale, 1.0)
+    centre, scale = inputs.mean(0), inputs.std(0, correction=0)
+    scale = torch.where(scale > 1e-8, scale, 1.0)
     x, offset = (inputs - centre) / scale, target.mean(0)
-    values, vectors = np.linalg.eigh(x.T @ x / len(x))
+    values, vectors = torch.linalg.eigh(x.T @ x / len(x))
     projected = vectors.T @ (x.T @ (target - offset) / len(x))
     found = []
     for strength in strengths:
-        weights = vectors @ (projected / (np.maximum(values, 0) + strength)[:, None]) / scale[:, None]
-        found.append(np.concatenate([weights, (offset - centre @ weights)[None]]))
+        weights = vectors @ (projected / (values.clamp(min=0) + strength)[:, None]) / scale[:, None]
+        found.append(torch.cat([weights, (offset - centre @ weights)[None]]))
     return found
-
-
-def summary(baselines: Baselines) -> Mapping[str, str]:
-    """One line per baseline for the report."""
-    missing = "" if baselines.available else " (not available: the run's training episodes are not in this data)"
-    return {
-        "persistence": "the last seen observation stays as it is",
-        "mean": f"the mean of the training rows{missing}",
-        "linear": f"ridge forecast of the change from the last two observations and the actions{missing}",
-    }

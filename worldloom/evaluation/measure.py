@@ -154,10 +154,20 @@ def _controllability(measured: Measured, errors: Errors, key: str, seed: int) ->
     if ("shuffled", key) not in errors.mse:
         measured.put("model", "controllability", key, Figure.missing("the data have no actions"))
         return
-    true, shuffled = window_mse(errors, "model", key), window_mse(errors, "shuffled", key)
-    gap = scores.psnr(true) - scores.psnr(shuffled)
-    gap[~np.isfinite(true)] = np.nan
-    _put_curve(measured, errors, "controllability", "model", key, lambda w: _masked_mean(gap, w), gap, seed)
+    columns = [errors.grid.index(k) for k in errors.horizons]
+    true, shuffled = window_mse(errors, "model", key)[:, columns], window_mse(errors, "shuffled", key)
+    gap = np.where(np.isfinite(true), scores.psnr(true) - scores.psnr(shuffled), np.nan)
+    _put_curve(
+        measured,
+        errors,
+        "controllability",
+        "model",
+        key,
+        lambda w: _masked_mean(gap, w),
+        gap,
+        seed,
+        steps=errors.horizons,
+    )
 
 
 def _loss_ratio(measured: Measured, errors: Errors, seed: int) -> None:

@@ -190,7 +190,7 @@ def _curves(measured: Measured, keys: Sequence[str], model: WorldModel) -> str:
     for key in keys:
         curve = measured.curves.get("controllability", {}).get(("model", key))
         if curve is not None:
-            line = Line("gain", "model", curve.steps, curve.value, curve.low, curve.high)
+            line = Line("gain", "model", curve.steps, curve.value, curve.low, curve.high, dots=True)
             title = f"{key}: gain of true over shuffled actions"
             plots.append(line_plot([line], title, "steps ahead", "dB", zero=True))
     note = "<p class=note>Bands are 95 % intervals over held-out episodes.</p>"

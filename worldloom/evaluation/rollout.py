@@ -5,7 +5,7 @@ A action size, D vector size.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -45,7 +45,8 @@ class Errors:
 
     steps: how many rows follow the context in the episode `[N]`.
 
-    mse: `{(predictor, key): [N, K]}` for images, `[N, K, D]` in units of the training std for vectors.
+    mse: `{(predictor, key): [N, K]}` for images, `[N, K, D]` in units of the training std for vectors; of the shuffled
+    actions at the card's horizons only, `[N, S]`.
     ssim: `{(predictor, key): [N, S]}`. reward, end: the model's expectation at every step `[N, H]`; real ones beside
     them. loss: `{term: ([n], [n])}` with true and with shuffled actions, `loss_episode` `[n]` their episodes.
     """
@@ -212,12 +213,13 @@ def _score_model(
     collect: _Collector,
 ) -> None:
     states = imagine(model, beliefs, actions, plan, number)
+    grid = plan.horizons if predictor == "shuffled" else plan.grid
     for key in (*model.spec.image_keys, *model.spec.vector_keys):
         if key not in model.decodes:
             continue
         # One step at a time: a picture of every window, sample and step at once would not fit in memory.
-        steps = [expected(model, states[:, k - 1], key, plan.samples) for k in plan.grid]
-        _score(model.spec, key, predictor, torch.stack(steps, 1), batch, plan, collect)
+        steps = [expected(model, states[:, k - 1], key, plan.samples) for k in grid]
+        _score(model.spec, key, predictor, torch.stack(steps, 1), batch, replace(plan, grid=grid), collect)
     if predictor == "shuffled":
         return
     for head in ("reward", "terminated"):

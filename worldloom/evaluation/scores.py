@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
-from torch.nn import functional
 
 NUM_BINS = 15
 BEST_PSNR = 100.0
@@ -59,11 +58,12 @@ def ssim(first: Tensor, second: Tensor) -> Tensor:
     smaller than the window is judged with the largest odd window that fits.
     """
     shape = first.shape
-    x, y = (image.float().reshape(-1, 1, *shape[-2:]) for image in (first, second))
-    kernel = _gaussian(min(11, shape[-2] - (shape[-2] + 1) % 2, shape[-1] - (shape[-1] + 1) % 2), x.device)
-    mean_x, mean_y = _blur(x, kernel), _blur(y, kernel)
-    var_x, var_y = _blur(x * x, kernel) - mean_x**2, _blur(y * y, kernel) - mean_y**2
-    covariance = _blur(x * y, kernel) - mean_x * mean_y
+    x, y = (image.float().reshape(-1, *shape[-2:]) for image in (first, second))
+    size = min(11, *(side - (side + 1) % 2 for side in shape[-2:]))
+    down, across = (_blur_matrix(size, side).to(x) for side in shape[-2:])
+    # Blurring by two small matrix products is several times faster on a CPU than a convolution of one channel.
+    mean_x, mean_y, mean_xx, mean_yy, mean_xy = (down @ z @ across.T for z in (x, y, x * x, y * y, x * y))
+    var_x, var_y, covariance = mean_xx - mean_x**2, mean_yy - mean_y**2, mean_xy - mean_x * mean_y
     c1, c2 = 0.01**2, 0.03**2
     numerator = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
     denominator = (mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2)
@@ -157,12 +157,11 @@ def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     return np.where(bottom != 0, np.asarray(top, float) / np.where(bottom != 0, bottom, 1), np.nan)
 
 
-def _gaussian(size: int, device: torch.device) -> Tensor:
-    offsets = torch.arange(size, device=device, dtype=torch.float32) - (size - 1) / 2
+def _blur_matrix(size: int, side: int) -> Tensor:
+    """A Gaussian of `size` taps at every place where it fits into `side` pixels: `[side - size + 1, side]`."""
+    offsets = torch.arange(size, dtype=torch.float32) - (size - 1) / 2
     kernel = torch.exp(-(offsets**2) / (2 * 1.5**2))
-    return kernel / kernel.sum()
-
-
-def _blur(images: Tensor, kernel: Tensor) -> Tensor:
-    across = functional.conv2d(images, kernel.view(1, 1, 1, -1))
-    return functional.conv2d(across, kernel.view(1, 1, -1, 1))
+    matrix = torch.zeros(side - size + 1, side)
+    for row in range(len(matrix)):
+        matrix[row, row : row + size] = kernel / kernel.sum()
+    return matrix

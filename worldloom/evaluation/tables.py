@@ -23,6 +23,7 @@ TITLES = {
     "return_bias": ("Return bias", "Imagined minus real sum of rewards."),
     "return_spearman": ("Return rank correlation", "Imagined against real returns. 1 is the same order."),
 }
+DIGITS = {"useful_horizon": 0, "error_growth": 4, "ssim": 3, "loss_ratio": 3, "terminated_ece": 3, "return_bias": 3}
 COST = {
     "step_ms_p50": ("One step with all read-outs, median", "ms", 2),
     "step_ms_p95": ("One step with all read-outs, 95th percentile", "ms", 2),
@@ -53,27 +54,32 @@ def _metric(name: str, measured: Measured) -> str:
     plain = any(None in figures for _, _, figures in rows)
     head = "".join(f"<th>{words}</th>" for words in (["value"] if plain else []) + [_steps(s) for s in steps])
     columns: list[int | None] = ([None] if plain else []) + list(steps)
-    body = "".join(_row(base, predictor, figures, columns) for base, predictor, figures in rows)
+    digits = DIGITS.get(name, 2)
+    body = "".join(_row(base, predictor, figures, columns, digits) for base, predictor, figures in rows)
     return (
         f"<details open><summary>{escape(title)}</summary><p class=note>{escape(meaning)}</p><div class=scroll>"
         f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div></details>"
     )
 
 
-def _row(base: str, predictor: str, figures: dict[int | None, Figure], columns: Sequence[int | None]) -> str:
+def _row(
+    base: str, predictor: str, figures: dict[int | None, Figure], columns: Sequence[int | None], digits: int
+) -> str:
     label = escape(base) if predictor == "model" else f"{escape(base)} <em>{predictor}</em>"
-    cells = "".join(_cell(figures.get(column)) for column in columns)
+    cells = "".join(_cell(figures.get(column), digits) for column in columns)
     return f'<tr class="{predictor}"><th scope=row>{label}</th>{cells}</tr>'
 
 
-def _cell(figure: Figure | None) -> str:
+def _cell(figure: Figure | None, digits: int) -> str:
     if figure is None:
         return "<td></td>"
     if figure.value is None:
         return f"<td class=missing>not measured: {escape(figure.why or '')}</td>"
-    if figure.low is None or figure.high is None:
-        return f"<td><b>{number(figure.value)}</b></td>"
-    return f"<td><b>{number(figure.value)}</b><small>{number(figure.low)} … {number(figure.high)}</small></td>"
+    value = number(figure.value, digits)
+    if figure.low is None or figure.high is None or figure.low == figure.high:
+        return f"<td><b>{value}</b></td>"
+    between = f"{number(figure.low, digits)} … {number(figure.high, digits)}"
+    return f"<td><b>{value}</b><small>{between}</small></td>"
 
 
 def _by_step(figures: Mapping[str, Figure]) -> dict[str, dict[int | None, Figure]]:

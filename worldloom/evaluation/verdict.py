@@ -32,17 +32,14 @@ def verdict(metrics: Table, keys: Sequence[str], horizons: Sequence[int], fps: f
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """A number as people write it: a true minus, no exponent in the usual range."""
+    """A number as people write it: a true minus, no minus zero, an exponent only for what is huge."""
     if value is None:
         return ABSENT
-    size = abs(value)
-    if size and (size >= 1e6 or size < 10 ** -(digits + 1)):
-        text = f"{value:.{digits}e}"
-    elif size >= 1000:
-        text = f"{value:,.0f}".replace(",", " ")
-    else:
-        text = f"{value:.{digits}f}"
-    return text.replace("-", MINUS)
+    if abs(value) >= 1e9:
+        return f"{value:.{digits}e}".replace("-", MINUS)
+    rounded = round(value, digits if abs(value) < 1000 else 0) + 0.0
+    text = f"{rounded:,.0f}" if abs(rounded) >= 1000 else f"{rounded:.{digits}f}"
+    return text.replace(",", " ").replace("-", MINUS)
 
 
 def interval(figure: Figure, digits: int = 2) -> str:
@@ -64,7 +61,7 @@ def _how_far(metrics: Table, key: str, horizons: Sequence[int], fps: float) -> S
         return Sentence("open", f"{key}: not measured: {figure.why if figure else 'the model does not decode it'}.")
     steps = int(figure.value)
     if steps == 0:
-        return Sentence("no", f"{key}: not useful even one step ahead; assuming that nothing changes is closer.")
+        return _not_at_first(metrics, key)
     known = [k for k, f in at_steps(metrics, "skill", key).items() if f.value is not None]
     furthest = max([*known, steps])
     more = "at least " if steps == furthest else ""
@@ -75,6 +72,16 @@ def _how_far(metrics: Table, key: str, horizons: Sequence[int], fps: float) -> S
     detail = f"; at {nearest} its skill against nothing-changes is {interval(skill)}" if skill and skill.value else ""
     sure = figure.low is not None and figure.low >= min(5, furthest)
     return Sentence("yes" if sure else "partly", f"{words}{detail}.")
+
+
+def _not_at_first(metrics: Table, key: str) -> Sentence:
+    """Pictures hardly change in one step, so that a model may lose at first and still be the better forecast later."""
+    words = f"{key}: one step ahead, assuming that nothing changes is closer"
+    later = [k for k, f in at_steps(metrics, "skill", key).items() if f.low is not None and f.low > 0]
+    if not later:
+        return Sentence("no", f"{words}, and at no later step is the model certain to be better.")
+    skills = ", ".join(interval(metrics["skill"][f"{key}@{k}"]) for k in later)
+    return Sentence("partly", f"{words}, but the model is better at {_list(later)} (skill {skills}).")
 
 
 def _against_linear(metrics: Table, key: str, horizons: Sequence[int]) -> Iterator[Sentence]:
@@ -100,7 +107,7 @@ def _obeys(metrics: Table, key: str, horizons: Sequence[int]) -> Sentence:
         return Sentence("open", f"{key}: whether it listens to actions was not measured: {why}.")
     sure = [k for k, f in known.items() if f.low is not None and f.low > 0]
     best = max(sure or known, key=lambda k: known[k].value or 0.0)
-    words = f"the true actions forecast {interval(known[best])} dB better than another episode's at {best} steps"
+    words = f"the true actions forecast {interval(known[best])} dB better than another episode's at {_list([best])}"
     if sure:
         return Sentence("yes", f"{key}: it listens to its actions: {words}.")
     return Sentence("no", f"{key}: no evidence that it listens to its actions: {words}.")
@@ -144,5 +151,8 @@ def at_steps(metrics: Table, metric: str, key: str) -> dict[int, Figure]:
 
 
 def _list(steps: Sequence[int]) -> str:
+    """`1 step`, `5 steps`, `1, 5 and 15 steps`."""
     words = [str(step) for step in steps]
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]} steps"
+    if len(words) == 1:
+        return f"{words[0]} step{'s' * (steps[0] != 1)}"
+    return f"{', '.join(words[:-1])} and {words[-1]} steps"
