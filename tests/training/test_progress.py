@@ -53,7 +53,9 @@ def test_the_meter_gives_means_since_the_last_reading() -> None:
 
 
 def test_a_reading_tells_terms_rates_and_the_time_left() -> None:
-    assert reading(RECORD, progress=0.25) == ("loss 1.5  (image 1  state 0.5)  10 steps/s  10,240 frames/s  0:15 left")
+    losses, rates = reading(RECORD, progress=0.25)
+    assert losses == "loss 1.5  (image 1  state 0.5)"
+    assert rates == "10 steps/s  10,240 frames/s  0:15 left"
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(0, "0:00"), (61, "1:01"), (3725, "1:02:05"), (float("nan"), "?")])
@@ -63,13 +65,24 @@ def test_times_read_like_a_clock(seconds: float, words: str) -> None:
 
 def test_without_a_terminal_each_reading_is_one_plain_line() -> None:
     out = io.StringIO()
-    with Display(200, None, Console(file=out, width=40)) as display:
+    with Display(200, Console(file=out, width=40)) as display:
         display.show(RECORD, 0.25)
         display.show({**RECORD, "step": 100}, 0.5)
     lines = out.getvalue().splitlines()
     assert len(lines) == 2
     assert lines[1].startswith("step 100/200  loss 1.5")
     assert "\x1b" not in out.getvalue()
+
+
+def test_on_a_terminal_the_reading_is_drawn_and_then_cleared() -> None:
+    out = io.StringIO()
+    with Display(200, Console(file=out, width=80, force_terminal=True)) as display:
+        display.say("a line that stays")
+        display.show(RECORD, 0.25)
+        display.live.refresh()
+    assert "step 50/200" in out.getvalue()
+    assert "image 1" in out.getvalue()
+    assert "a line that stays" in out.getvalue()
 
 
 def test_a_preview_sets_what_was_imagined_under_what_happened() -> None:

@@ -14,7 +14,8 @@ from tests.training.conftest import MakeSettings
 from worldloom.cli import main
 from worldloom.errors import MissingExtra, UserError
 from worldloom.training.checkpoint import load, steps_saved
-from worldloom.training.session import hyperparameters, run_training
+from worldloom.training.run import RunRecord
+from worldloom.training.session import choose_threads, hyperparameters, run_training
 
 
 def records(run: Path) -> list[dict[str, Any]]:
@@ -72,6 +73,13 @@ def test_minutes_can_stop_a_training_instead_of_steps(toy_settings: MakeSettings
     _, run = load(settings.out)
     assert run.step >= 1
     assert run.train_seconds >= 0.6
+
+
+def test_one_thread_is_the_default_and_a_resumed_run_keeps_its_number(toy_settings: MakeSettings) -> None:
+    settings = toy_settings(threads=None, steps=1)
+    assert choose_threads(settings, None, torch.device("cpu")) == 1
+    run_training(toy_settings(threads=2, steps=1))
+    assert choose_threads(settings, RunRecord.load(settings.out), torch.device("cpu")) == 2
 
 
 def test_a_hyperparameter_can_be_set(toy_settings: MakeSettings) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
 from torch import Tensor
 
 from worldloom.data import durable
@@ -104,17 +106,19 @@ def _step_of(line: str) -> float:
 
 
 class Display:
-    """One live line under the lines already said, or plain lines where nobody watches."""
+    """A bar and the losses, changing in place under what was said; plain lines where nobody watches."""
 
-    def __init__(self, steps: int | None, minutes: float | None, console: Console):
-        self.steps, self.minutes, self.console = steps, minutes, console
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[words]}"))
-        still = not console.is_terminal
-        self.live = Progress(*columns, console=console, refresh_per_second=4, transient=True, disable=still)
-        self.task = self.live.add_task("step 0", total=1.0, words="")
+    def __init__(self, steps: int | None, console: Console):
+        self.steps, self.console = steps, console
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[rates]}"))
+        self.bar = Progress(*columns, console=console)
+        self.task = self.bar.add_task("step 0", total=1.0, rates="")
+        self.losses = Text()
+        self.live = Live(Group(self.bar, self.losses), console=console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> "Display":
-        self.live.start()
+        if self.console.is_terminal:
+            self.live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -124,20 +128,22 @@ class Display:
         self.console.print(words, highlight=False, soft_wrap=True, markup=False)
 
     def show(self, record: dict[str, Any], progress: float) -> None:
-        """One reading: on a terminal the line changes in place, elsewhere it is printed."""
+        """One reading: on a terminal in place of the last one, elsewhere a line of its own."""
         step = f"step {record['step']}" + (f"/{self.steps}" if self.steps else "")
-        words = reading(record, progress)
-        self.live.update(self.task, description=step, completed=progress, words=words)
-        if not self.console.is_terminal:
-            self.say(f"{step}  {words}")
+        losses, rates = reading(record, progress)
+        if self.console.is_terminal:
+            self.bar.update(self.task, description=step, completed=progress, rates=rates)
+            self.losses.plain = losses
+        else:
+            self.say(f"{step}  {losses}  {rates}")
 
 
-def reading(record: dict[str, Any], progress: float) -> str:
-    """A log record in one line: the loss and its terms, the rates, the time left."""
+def reading(record: dict[str, Any], progress: float) -> tuple[str, str]:
+    """A log record in words: the loss with its terms, and the rates with the time left."""
     terms = "  ".join(f"{name} {value:.4g}" for name, value in record["terms"].items())
     left = record["seconds"] * (1 - progress) / progress if progress > 0 else float("nan")
     rate = f"{record['steps_per_second']:.3g} steps/s  {record['frames_per_second']:,.0f} frames/s"
-    return f"loss {record['loss']:.4g}  ({terms})  {rate}  {clock(left)} left"
+    return f"loss {record['loss']:.4g}  ({terms})", f"{rate}  {clock(left)} left"
 
 
 def clock(seconds: float) -> str:

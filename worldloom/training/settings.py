@@ -59,7 +59,7 @@ class TrainSettings:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     threads: int | None = None
-    """CPU threads of one process; by default what torch chooses."""
+    """CPU threads of one process; by default 1 on a CPU, because recurrent steps are too small to share."""
     checkpoint_every: int = 500
     """Updates between checkpoints."""
     preview_every: int = 1000
