@@ -82,6 +82,15 @@ def test_a_run_continued_for_longer_equals_one_that_was_long_from_the_start(
     assert logged(parts) == logged(whole)
 
 
+def test_the_sampling_rssm_continues_bit_for_bit(toy_settings: MakeSettings, tmp_path: Path) -> None:
+    changes = {"family": "rssm", "final_lr": 1.0, "preview_every": 2, "precision": "bf16"}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run_training(toy_settings(out=whole, steps=4, **changes))
+    run_training(toy_settings(out=parts, steps=1, **changes))
+    run_training(toy_settings(out=parts, steps=4, resume=True, **changes))
+    assert_same_end(whole, parts)
+
+
 def test_a_run_killed_before_its_first_checkpoint_starts_again(toy_settings: MakeSettings, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     run_training(toy_settings(out=whole))
