@@ -9,7 +9,7 @@ import numpy as np
 from worldloom.data.episode import BrokenEpisode, Episode, EpisodeInfo, EpisodeSource
 from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
 
-ACTION = ActionSpec("continuous", 2, names=("left", "right"), low=(-2.0, 0.0), high=(2.0, 10.0))
+ACTION = ActionSpec("continuous", 2, names=("left", "right"), low=(-20.0, 0.0), high=(20.0, 100.0))
 
 
 class FakeSource(EpisodeSource):

@@ -45,8 +45,8 @@ def test_every_row_comes_back_as_it_was_written(made: CachedDataset) -> None:
 
 def test_actions_are_scaled_by_their_declared_range_and_padding_is_zero(made: CachedDataset) -> None:
     action = made.segment(1).action[0]
-    assert torch.allclose(action[:-1, 0], torch.arange(6) / 20)
-    assert torch.allclose(action[:-1, 1], torch.full((6,), -0.8))
+    assert torch.allclose(action[:-1, 0], torch.arange(6) / 200)
+    assert torch.allclose(action[:-1, 1], torch.full((6,), -0.98))
     assert action[-1].tolist() == [0, 0]
 
 
@@ -147,11 +147,15 @@ def test_nothing_readable_is_an_error_even_when_skipping(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda e: e.obs["state"].__setitem__((2, 1), np.nan), r"'state' is not finite in row 2"),
-        (lambda e: e.action.__setitem__((1, 0), np.inf), r"'action' is not finite in row 1"),
-        (lambda e: e.obs.update(image=e.obs["image"][:-1]), r"'image' should have shape \(5, 3, 8, 8\)"),
-        (lambda e: e.obs.update(image=e.obs["image"].astype(np.float32)), r"'image' should be uint8"),
-        (lambda e: e.obs.pop("state"), r"'state' should have shape \(5, 3\) and is missing"),
+        (lambda e: e.obs["state"].__setitem__((2, 1), np.nan), r"episode 0: .*, state, row 2: entry 1 is nan"),
+        (lambda e: e.action.__setitem__((1, 0), np.inf), r"action, row 1: entry 0 is inf"),
+        (lambda e: e.obs.update(image=e.obs["image"][:-1]), r"image: shape \(4, 3, 8, 8\), expected \(5, 3, 8, 8\)"),
+        (lambda e: e.obs.update(image=e.obs["image"].astype(np.float32)), "image: dtype float32, expected uint8"),
+        (lambda e: e.obs.pop("state"), "the observation 'state' is missing"),
+        (lambda e: e.obs.update(stat=e.obs["state"]), "unknown observation key .* Did you mean 'state'"),
+        (lambda e: e.truncated.__setitem__(-1, True), "row 4: both terminated and truncated"),
+        (lambda e: e.terminated.__setitem__(1, True), "row 1: terminated before the last row"),
+        (lambda e: e.action.__setitem__((1, 0), 30), r"row 1: action\[0\] is 30.0, outside the declared range"),
     ],
 )
 def test_an_episode_unlike_its_spec_is_broken(tmp_path: Path, spoil: Callable[[Episode], Any], message: str) -> None:

@@ -23,6 +23,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from worldloom.data.episode import BrokenEpisode, Episode, EpisodeSource
 from worldloom.data.spec import DataSpec, KeySpec
+from worldloom.data.validate import check_episode
 from worldloom.errors import UserError
 
 VERSION = 1
@@ -72,7 +73,7 @@ def broken(index: int, problem: str) -> BrokenEpisode:
 def _decode(
     source: EpisodeSource, spec: DataSpec, image_size: tuple[int, int] | None, work: Path, skip_broken: bool
 ) -> None:
-    writer = _CacheWriter(work, spec)
+    writer = _CacheWriter(work, spec, str(source.path))
     try:
         for index in with_progress(source, "decoding"):
             try:
@@ -90,11 +91,10 @@ def _decode(
 
 
 class _CacheWriter:
-    """Appends episodes to the arrays of a folder, then writes `meta.json`."""
+    """Appends episodes to the arrays of a folder, then writes `meta.json`. `where` is what errors call the data."""
 
-    def __init__(self, work: Path, spec: DataSpec):
-        self.work = work
-        self.spec = spec
+    def __init__(self, work: Path, spec: DataSpec, where: str):
+        self.work, self.spec, self.where = work, spec, where
         self.image_files = {key: f"image-{i}.npy" for i, key in enumerate(spec.image_keys)}
         self.images = {k: _ArrayFile(work / name, spec.obs[k].shape, np.uint8) for k, name in self.image_files.items()}
         self.table: _ArrayFile | None = None
@@ -106,7 +106,7 @@ class _CacheWriter:
         self.has_end = False
 
     def add(self, index: int, episode: Episode) -> None:
-        check_episode(self.spec, episode)
+        check_episode(episode, self.spec, self.where)
         values = _signals(self.spec, episode)
         if self.table is None:
             self.columns = _layout(values)
@@ -187,28 +187,6 @@ class _ArrayFile:
         descr = npy.dtype_to_descr(self.dtype)
         self.file.seek(0)
         npy.write_array_header_1_0(self.file, {"descr": descr, "fortran_order": False, "shape": (rows, *self.shape)})
-
-
-def check_episode(spec: DataSpec, episode: Episode) -> None:
-    """Raise `BrokenEpisode` if `episode` is not what `spec` promises. Formats check more, and can name file and row."""
-    rows = len(episode)
-    if rows == 0:
-        raise BrokenEpisode("it has no rows.")
-    for key, key_spec in spec.obs.items():
-        wanted = (rows, *key_spec.shape)
-        if key not in episode.obs or episode.obs[key].shape != wanted:
-            found = episode.obs[key].shape if key in episode.obs else "missing"
-            raise BrokenEpisode(f"its {key!r} should have shape {wanted} and is {found}.")
-    for key in spec.image_keys:
-        if episode.obs[key].dtype != np.uint8:
-            raise BrokenEpisode(f"its {key!r} should be uint8 and is {episode.obs[key].dtype}.")
-    arrays = {k: episode.obs[k] for k in spec.vector_keys} | {"action": episode.action, "reward": episode.reward}
-    if episode.action.shape != (rows, spec.action.size):
-        raise BrokenEpisode(f"its action should have shape {(rows, spec.action.size)} and has {episode.action.shape}.")
-    for name, values in arrays.items():
-        if not np.isfinite(values).all():
-            row = int(np.argwhere(~np.isfinite(values))[0][0])
-            raise BrokenEpisode(f"its {name!r} is not finite in row {row}: {values[row]}.")
 
 
 def _signals(spec: DataSpec, episode: Episode) -> dict[str, np.ndarray]:

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from worldloom.data.cache_build import check_episode, with_progress
+from worldloom.data.cache_build import with_progress
 from worldloom.data.card_notes import notes_on
 from worldloom.data.duplicates import Signature, duplicates, signature
 from worldloom.data.episode import BrokenEpisode, Episode, EpisodeSource
 from worldloom.data.spec import ActionSpec
+from worldloom.data.validate import check_episode
 from worldloom.errors import UserError
 
 BINS = 32  # per action dimension, for entropy and coverage
@@ -140,7 +141,7 @@ class _Reading:
     """What one pass over the episodes keeps: vectors, actions and rewards whole, of images sums and thumbnails."""
 
     def __init__(self, source: EpisodeSource):
-        self.spec = source.spec
+        self.spec, self.where = source.spec, str(source.path)
         self.lengths: list[int] = []
         self.tasks: list[str] = []
         self.broken: list[tuple[int, str]] = []
@@ -153,7 +154,7 @@ class _Reading:
         self.signals: dict[str, list[np.ndarray]] = {}
 
     def add(self, index: int, episode: Episode) -> None:
-        check_episode(self.spec, episode)
+        check_episode(episode, self.spec, self.where)
         episode.obs = {key: np.ascontiguousarray(values) for key, values in episode.obs.items()}
         self.lengths.append(len(episode))
         self.tasks.append(episode.task)

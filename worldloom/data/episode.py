@@ -1,7 +1,8 @@
-"""An episode in memory and where episodes come from. Every importer is an `EpisodeSource`; every writer takes `Episode`s.
+"""An episode in memory and where episodes come from. Every importer is an `EpisodeSource`; a writer takes `Episode`s.
 
-T rows, A action size, C H W image channels, height, width. Row t is what was known at t (the observation, and the reward,
-terminated and truncated that arrived with it) and then what was done (the action). The last row's action is padding.
+T rows, A action size, C H W image channels, height, width. Row t is what was known at t (the observation, and the
+reward, terminated and truncated that arrived with it) and then what was done (the action). The last row's action is
+padding.
 """
 
 from abc import ABC, abstractmethod
@@ -54,9 +55,9 @@ class EpisodeInfo:
 class EpisodeSource(ABC):
     """A readable dataset of any format, opened by `worldloom.data.open_dataset`.
 
-    Constructing one reads metadata only. `spec` describes the data at its native resolution; vectors carry no mean or std
-    yet and the language task is not yet a key (the cache adds both). `about` holds what the data card prints: format,
-    license, origin, robot, and for imagined data the checkpoint that made it.
+    Constructing one reads metadata only. `spec` describes the data at its native resolution; vectors carry no mean or
+    std yet and the language task is not yet a key (the cache adds both). `about` holds what the data card prints:
+    format, license, origin, robot, and for imagined data the checkpoint that made it.
     """
 
     path: Path

@@ -15,7 +15,7 @@ class KeySpec:
 
     `image`: uint8 `(C, H, W)`. `vector`: float32 `(D,)`, in the data's own units. `category`: a float32 one-hot `(N,)`,
     context such as the language task; `names` then holds the N meanings. `mean` and `std` (vectors only, length D) are
-    fitted on training episodes and normalise inside the model, so that what goes in and what is decoded keep their units.
+    fitted on training episodes and normalise inside the model: what goes in and what is decoded keep their units.
     """
 
     kind: Literal["image", "vector", "category"]
@@ -60,7 +60,7 @@ class ActionSpec:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Everything a model needs to know about data: observation keys, the action, frames per second and which signals exist.
+    """Everything a model needs to know about data: observation keys, the action, frames per second, existing signals.
 
     `has_end` is true when some row shows a terminal observation (`terminated`), so that an end can be learned at all.
     """

@@ -9,8 +9,11 @@ from worldloom.errors import unknown
 EXTRA_DTYPES = ("bool", "int64", "float32", "float64")
 
 
-def check_episode(episode: Episode, spec: DataSpec, terminal_rows: bool, where: str) -> None:
-    """Raise `BrokenEpisode` (or `UserError` for an unknown key) unless the episode is what `spec` says."""
+def check_episode(episode: Episode, spec: DataSpec, where: str, *, last_action: bool = False) -> None:
+    """Raise `BrokenEpisode` unless the episode is what `spec` says.
+
+    `last_action` says that the last row has an action too, unless that is zeros; else it is padding and not judged.
+    """
     length = len(episode)
     if length == 0:
         raise BrokenEpisode(f"{where}: has 0 rows. Leave it out.")
@@ -19,15 +22,15 @@ def check_episode(episode: Episode, spec: DataSpec, terminal_rows: bool, where: 
     wanted = {k: s for k, s in spec.obs.items() if s.kind != "category"}
     for key in episode.obs:
         if key not in spec.obs:
-            raise unknown(f"observation key in {where}", key, wanted)
+            raise BrokenEpisode(str(unknown(f"observation key in {where}", key, wanted)))
     for key, key_spec in wanted.items():
         if key not in episode.obs:
             raise BrokenEpisode(f"{where}: the observation {key!r} is missing. The spec has {', '.join(wanted)}.")
         dtype = np.uint8 if key_spec.kind == "image" else np.float32
         check_array(episode.obs[key], dtype, (length, *key_spec.shape), f"{where}, {key}")
     check_array(episode.action, np.float32, (length, spec.action.size), f"{where}, action")
-    padded = terminal_rows or not episode.action[-1].any()
-    check_action(episode.action[: length - 1] if padded else episode.action, spec.action, where)
+    judged = length if last_action and episode.action[-1].any() else length - 1
+    check_action(episode.action[:judged], spec.action, where)
     check_array(episode.reward, np.float32, (length,), f"{where}, reward")
     for name, flags in (("terminated", episode.terminated), ("truncated", episode.truncated)):
         check_array(flags, np.bool_, (length,), f"{where}, {name}")

@@ -113,7 +113,7 @@ class LeRobotWriter:
         or a full disk; nothing of the episode is left behind then and the others are safe.
         """
         place = self._next_place if place is None else place
-        check_episode(episode, self.spec, self.terminal_rows, f"episode {place}")
+        check_episode(episode, self.spec, f"episode {place}", last_action=not self.terminal_rows)
         if place < 0 or self._journal.path(self._first + place).exists():
             raise UserError(f"{self.path}: place {place} is taken or negative. Give every episode a place of its own.")
         extra = {name: np.asarray(values) for name, values in episode.extra.items()}
