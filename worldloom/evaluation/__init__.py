@@ -1,4 +1,4 @@
-"""Judging a world model: windows of held-out episodes, metrics and baselines with intervals, the card and its report."""
+"""Judging a world model on held-out episodes: metrics and baselines with intervals, the card and its report."""
 
 import os
 

@@ -187,7 +187,7 @@ def _cost(
 def _notes(sources: Sequence[Source], held: Sequence[HeldOut], plan: Plan) -> list[str]:
     notes = [source.note for source in sources if source.note]
     if len(held) < FEW_EPISODES:
-        notes.append(f"only {len(held)} held-out episodes: the intervals are wide, and still optimistic")
+        notes.append(f"only {len(held)} held-out episodes: their intervals are wide and rough")
     for k in plan.horizons:
         reach = sum(h.length >= plan.context + k for h in held)
         if reach < len(held):

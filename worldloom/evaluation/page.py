@@ -28,7 +28,7 @@ ul.verdict b{font-size:.82rem;line-height:1.8}
 .tile{background:var(--card);border:1px solid var(--rule);border-radius:10px;padding:10px 12px}
 .tile span{display:block;color:var(--soft);font-size:.8rem;line-height:1.35}.tile b{font-size:1.45rem;line-height:1.3}
 .tile small{display:block;color:var(--soft);font-size:.78rem}
-.grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr));gap:14px}
+.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,320px),1fr));gap:14px}
 figure{margin:0;background:var(--card);border:1px solid var(--rule);border-radius:10px;padding:12px}
 figure.plot svg{display:block;width:100%;max-width:520px;height:auto;margin:0 auto}
 .legend span{display:inline-block;margin:0 .9em .1em 0;white-space:nowrap}

@@ -79,9 +79,8 @@ def _tiles(measured: Measured, keys: Sequence[str], fps: float) -> str:
     for key in keys[:3]:
         useful = measured.metrics.get("useful_horizon", {}).get(key)
         if useful is not None and useful.value is not None:
-            tiles.append(
-                _tile(f"{key}: useful for", f"{useful.value:.0f} steps", f"{useful.value / fps:.2g} s", useful)
-            )
+            words = f"{useful.value:.0f} step{'s' * (useful.value != 1)}"
+            tiles.append(_tile(f"{key}: useful for", words, f"{useful.value / fps:.2g} s", useful))
     skill = measured.metrics.get("skill", {}).get(f"{keys[0]}@5") if keys else None
     tiles.append(_tile("skill at 5 steps", number(skill.value) if skill else ABSENT, keys[0] if keys else "", skill))
     control = measured.metrics.get("controllability", {}).get(f"{keys[0]}@5") if keys else None
@@ -95,7 +94,7 @@ def _tiles(measured: Measured, keys: Sequence[str], fps: float) -> str:
 
 
 def _tile(label: str, value: str, detail: str, figure: Figure | None) -> str:
-    digits = 0 if "steps" in value else 2
+    digits = 0 if "step" in value else 2
     between = ""
     if figure is not None and figure.low is not None:
         between = f"{number(figure.low, digits)} … {number(figure.high, digits)}"
@@ -212,7 +211,10 @@ def _ends(judged: "Judged", held: Sequence[HeldOut]) -> str:
     if not judged.ends:
         return ""
     plots = [_end_trace(judged, held)]
-    samples = {"when seen": tracked_ends(judged.tracked), **{f"{k} steps ahead": s for k, s in judged.ends.items()}}
+    samples = {
+        "when seen": tracked_ends(judged.tracked),
+        **{f"{k} step{'s' * (k != 1)} ahead": s for k, s in judged.ends.items()},
+    }
     curves = []
     for (label, found), style in zip(list(samples.items())[:4], ("real", "model", "linear", "shuffled"), strict=False):
         curves.append((label, style, *_reliability(found)))
@@ -233,7 +235,8 @@ def _end_trace(judged: "Judged", held: Sequence[HeldOut], rows: int = 40, most: 
         for trace in group[:most]:
             last = trace[-rows:]
             lines.append(Line(label, style, np.arange(len(last)) - len(last) + 1, last))
-    return line_plot(lines, "End probability over the last rows", "rows before the last", "probability", (0, 1))
+    top = min(1.0, max(0.05, 1.1 * max(float(np.max(line.y)) for line in lines)))
+    return line_plot(lines, "End probability over the last rows", "rows before the last", "probability", (0, top))
 
 
 def _explain(facts: dict) -> str:
