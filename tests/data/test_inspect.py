@@ -12,10 +12,12 @@ import pytest
 from PIL import Image
 
 from tests.data.fakes import ACTION, FakeSource, fake_episode
-from worldloom.data.card import BINS, data_card
+from tests.data.foreign import moving_square, save_video
+from worldloom.data.card import BINS, data_card, looking_size
 from worldloom.data.card_html import card_page
-from worldloom.data.contact_sheet import contact_sheet
+from worldloom.data.contact_sheet import CELL, GAP, contact_sheet
 from worldloom.data.episode import Episode, EpisodeInfo
+from worldloom.data.formats import videos
 from worldloom.data.inspect import inspect
 from worldloom.data.source import open_dataset
 from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
@@ -220,6 +222,43 @@ def test_json_page_and_picture_are_written(recorded: Path, tmp_path: Path, capsy
     with Image.open(picture) as sheet:
         assert sheet.format == "PNG"
     assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_large_pictures_are_looked_at_small_and_their_own_size_is_stated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder of videos would not fit into memory at its own size, which is no reason not to look at it."""
+    save_video(tmp_path / "one.mp4", moving_square(9, 144, 256))
+    monkeypatch.setattr(videos, "MOST_MEMORY", 9 * 3 * 72 * 128)
+    inspect(tmp_path, json=True, picture=tmp_path / "sheet.png")
+    card = json.loads(capsys.readouterr().out)
+    assert card["keys"]["image"]["shape"] == [3, 144, 256]
+    assert card["looked_at"] == [72, 128]
+    inspect(tmp_path, image_size=64)
+    out = capsys.readouterr().out
+    assert "3x144x256" in out
+    assert "36 x 64 pixels" in out
+    with pytest.raises(UserError, match="--image-size"):
+        inspect(tmp_path, image_size=0)
+
+
+def test_small_pictures_are_looked_at_as_they_are(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inspect(recorded, json=True)
+    assert json.loads(capsys.readouterr().out)["looked_at"] is None
+
+
+def test_the_sheet_keeps_the_proportions_of_every_camera() -> None:
+    obs = {"wide": KeySpec("image", (3, 100, 200)), "square": KeySpec("image", (3, 160, 160))}
+    spec = DataSpec(obs, ActionSpec("continuous", 0), 10.0)
+    assert looking_size(spec, 100) == (50, 100)
+    frames = {key: np.zeros((6, 3, 50, 100), np.uint8) for key in obs}
+    none, never = np.zeros(6, np.float32), np.zeros(6, bool)
+    source = ListSource([Episode(frames, np.zeros((6, 0), np.float32), none, never, never)], spec)
+    sheet = contact_sheet(source, [0], (50, 100))
+    assert sheet is not None
+    alone = contact_sheet(ListSource(source.given, replace(spec, obs={"wide": obs["wide"]})), [0], (50, 100))
+    assert alone is not None
+    assert sheet.height - alone.height == CELL + GAP
 
 
 def test_names_in_the_data_cannot_break_the_page() -> None:

@@ -15,7 +15,7 @@ from worldloom.data.cache_build import with_progress
 from worldloom.data.card_notes import notes_on
 from worldloom.data.duplicates import Signature, duplicates, signature
 from worldloom.data.episode import BrokenEpisode, Episode, EpisodeSource
-from worldloom.data.spec import ActionSpec
+from worldloom.data.spec import ActionSpec, DataSpec
 from worldloom.data.validate import check_episode
 from worldloom.errors import UserError
 
@@ -77,6 +77,7 @@ class Card:
     """Everything `worldloom inspect` prints.
 
     lengths: rows per episode. signals: further per-row facts such as "success". broken: what could not be read.
+    looked_at: height and width that pictures were shrunk to before their figures were taken, None for their own.
     """
 
     path: str
@@ -90,6 +91,7 @@ class Card:
     hours: float
     lengths: dict[str, Any]
     keys: dict[str, KeyFigures]
+    looked_at: tuple[int, int] | None
     action: ActionFigures
     reward: dict[str, Any] | None
     signals: dict[str, dict[str, float]]
@@ -103,13 +105,13 @@ class Card:
         return asdict(self)
 
 
-def data_card(source: EpisodeSource, skip_broken: bool = False) -> Card:
-    """Read every episode of `source` once and describe what was found.
+def data_card(source: EpisodeSource, skip_broken: bool = False, image_size: tuple[int, int] | None = None) -> Card:
+    """Read every episode of `source` once, pictures shrunk to `image_size` if given, and describe what was found.
 
     Broken episodes are listed and never stop the card. They still count in episodes, rows, hours, lengths and tasks (by
     what the metadata declare) unless `skip_broken`. Raises `UserError` when no episode can be read.
     """
-    reading = _read(source)
+    reading = _read(source, image_size)
     lengths = reading.lengths if skip_broken else [info.length for info in source.episodes]
     tasks = reading.tasks if skip_broken else [info.task for info in source.episodes]
     rows = int(sum(lengths))
@@ -125,6 +127,7 @@ def data_card(source: EpisodeSource, skip_broken: bool = False) -> Card:
         hours=rows / source.spec.fps / 3600,
         lengths=_length_figures(lengths),
         keys={key: reading.key_figures(key) for key in source.spec.obs},
+        looked_at=image_size if source.spec.image_keys else None,
         action=action_figures(source.spec.action, reading.actions),
         reward=_reward_figures(reading) if source.spec.has_reward else None,
         signals={name: _signal_figures(rows) for name, rows in reading.signals.items()},
@@ -140,8 +143,9 @@ def data_card(source: EpisodeSource, skip_broken: bool = False) -> Card:
 class _Reading:
     """What one pass over the episodes keeps: vectors, actions and rewards whole, of images sums and thumbnails."""
 
-    def __init__(self, source: EpisodeSource):
+    def __init__(self, source: EpisodeSource, image_size: tuple[int, int] | None):
         self.spec, self.where = source.spec, str(source.path)
+        self.read_spec = self.spec.with_image_size(*image_size) if image_size else self.spec
         self.lengths: list[int] = []
         self.tasks: list[str] = []
         self.broken: list[tuple[int, str]] = []
@@ -154,7 +158,7 @@ class _Reading:
         self.signals: dict[str, list[np.ndarray]] = {}
 
     def add(self, index: int, episode: Episode) -> None:
-        check_episode(episode, self.spec, self.where)
+        check_episode(episode, self.read_spec, self.where)
         episode.obs = {key: np.ascontiguousarray(values) for key, values in episode.obs.items()}
         self.lengths.append(len(episode))
         self.tasks.append(episode.task)
@@ -225,11 +229,20 @@ class _ImageSums:
         }
 
 
-def _read(source: EpisodeSource) -> _Reading:
-    reading = _Reading(source)
+def looking_size(spec: DataSpec, side: int) -> tuple[int, int] | None:
+    """`(height, width)` that brings the longer side of the largest camera down to `side` pixels, or None when all are
+    as small already or `side` is 0.
+    """
+    height, width = max((spec.obs[key].shape[1:] for key in spec.image_keys), key=max, default=(0, 0))
+    scale = side / max(height, width, 1)
+    return None if side == 0 or scale >= 1 else (max(1, round(height * scale)), max(1, round(width * scale)))
+
+
+def _read(source: EpisodeSource, image_size: tuple[int, int] | None) -> _Reading:
+    reading = _Reading(source, image_size)
     for index in with_progress(source, "reading"):
         try:
-            reading.add(index, source.read(index))
+            reading.add(index, source.read(index, image_size))
         except BrokenEpisode as error:
             reading.broken.append((index, str(error)))
     if not reading.lengths:

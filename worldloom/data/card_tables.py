@@ -27,7 +27,9 @@ def card_tables(card: Card) -> list[Table]:
     """Every part of the card that has something to say, in reading order."""
     tables = [
         Table("data", (), _facts(card)),
-        Table("observations", ("key", "what", "range", "mean", "std", "held"), _observations(card.keys)),
+        Table(
+            "observations", ("key", "what", "range", "mean", "std", "held"), _observations(card.keys), _looked_at(card)
+        ),
         _action_table(card.action),
         _task_table(card.tasks),
         Table("duplicates", ("episodes", "how alike"), _cut(_duplicates(card.duplicates))),
@@ -80,6 +82,13 @@ def _observations(keys: dict[str, KeyFigures]) -> list[tuple[str, ...]]:
             head = (f"{key}.{name}", what, *_spread(figures, [i]), f"{figures.held:.1%}")
             rows.append(head if i == 0 else (head[0], "", *head[2:5], ""))
     return rows
+
+
+def _looked_at(card: Card) -> str:
+    if card.looked_at is None:
+        return ""
+    height, width = card.looked_at
+    return f"figures of pictures are those of {height} x {width} pixels (--image-size 0 takes their own size)"
 
 
 def _spread(figures: KeyFigures, dimensions: Sequence[int]) -> tuple[str, str, str]:

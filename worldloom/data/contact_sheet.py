@@ -16,13 +16,18 @@ GAP, CAPTION = 6, 22
 BACKGROUND, INK, FAINT = (18, 20, 24), (235, 237, 240), (150, 156, 165)
 
 
-def contact_sheet(source: EpisodeSource, readable: Sequence[int]) -> Image.Image | None:
-    """A sheet of up to `EPISODES` of the `readable` episodes, spread over the dataset; None when there is no camera."""
+def contact_sheet(
+    source: EpisodeSource, readable: Sequence[int], image_size: tuple[int, int] | None = None
+) -> Image.Image | None:
+    """A sheet of up to `EPISODES` of the `readable` episodes, spread over the dataset; None when there is no camera.
+
+    `image_size`: height and width that pictures are read at, which need not keep the proportions of every camera.
+    """
     cameras = source.spec.image_keys
     if not cameras:
         return None
     places = np.linspace(0, len(readable) - 1, min(EPISODES, len(readable))).round().astype(int)
-    strips = [_strip(source, readable[place]) for place in places]
+    strips = [_strip(source, readable[place], image_size) for place in places]
     width = max(strip.width for strip in strips)
     sheet = Image.new("RGB", (width, sum(strip.height + GAP for strip in strips) + GAP), BACKGROUND)
     top = GAP
@@ -32,11 +37,11 @@ def contact_sheet(source: EpisodeSource, readable: Sequence[int]) -> Image.Image
     return sheet
 
 
-def _strip(source: EpisodeSource, index: int) -> Image.Image:
+def _strip(source: EpisodeSource, index: int, image_size: tuple[int, int] | None) -> Image.Image:
     """One episode: a caption, a row of moments per camera, the time under them."""
-    episode = source.read(index)
+    episode, keys = source.read(index, image_size), source.spec.obs
     moments = np.linspace(0, len(episode) - 1, MOMENTS).round().astype(int)
-    rows = [[_cell(episode.obs[key][t]) for t in moments] for key in source.spec.image_keys]
+    rows = [[_cell(episode.obs[key][t], keys[key].shape) for t in moments] for key in source.spec.image_keys]
     heights = [row[0].height for row in rows]
     width = MOMENTS * (CELL + GAP) + GAP
     strip = Image.new("RGB", (width, CAPTION * 2 + sum(heights) + GAP * len(rows)), BACKGROUND)
@@ -55,12 +60,14 @@ def _strip(source: EpisodeSource, index: int) -> Image.Image:
     return strip
 
 
-def _cell(frame: np.ndarray) -> Image.Image:
-    """A uint8 `[C, H, W]` frame at the sheet's width; small frames are enlarged with hard pixels."""
+def _cell(frame: np.ndarray, shape: tuple[int, ...]) -> Image.Image:
+    """A uint8 `[C, H, W]` frame at the sheet's width in the proportions of the camera's own `shape`; small frames are
+    enlarged with hard pixels.
+    """
     picture = Image.fromarray(frame.transpose(1, 2, 0) if len(frame) == 3 else frame[0]).convert("RGB")
-    size = (CELL, max(1, round(CELL * picture.height / picture.width)))
-    enlarging = picture.width <= CELL
-    return picture.resize(size, Image.Resampling.NEAREST if enlarging else Image.Resampling.LANCZOS)
+    size = (CELL, max(1, round(CELL * shape[1] / shape[2])))
+    small = 2 * picture.width <= CELL
+    return picture.resize(size, Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS)
 
 
 def _label(pen: ImageDraw.ImageDraw, place: tuple[int, int], words: str) -> None:

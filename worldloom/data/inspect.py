@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from worldloom.data.card import Card, data_card
+from worldloom.data.card import Card, data_card, looking_size
 from worldloom.data.card_html import card_page
 from worldloom.data.card_tables import Table, card_tables
 from worldloom.data.contact_sheet import contact_sheet
@@ -28,6 +28,7 @@ def inspect(
     html: Path | None = None,
     picture: Path | None = None,
     skip_broken: bool = False,
+    image_size: int = 128,
     format: str | None = None,
 ) -> None:
     """The data card: what a dataset holds and what is wrong with it. Every episode is read.
@@ -40,15 +41,19 @@ def inspect(
         html: also write the card as one self-contained page to this file.
         picture: also write a contact sheet, frames of several episodes, to this PNG file.
         skip_broken: leave broken episodes out of the counts too, as training with --skip-broken does.
+        image_size: look at pictures with their longer side shrunk to this many pixels; 0 takes their own size.
         format: the dataset's format, when it is not recognised.
     """
+    if image_size < 0:
+        raise UserError(f"--image-size is {image_size}, but it must be 0 or more")
     source = open_dataset(data, format)
     _require_outside(data, [file for file in (html, picture) if file])
-    card = data_card(source, skip_broken)
+    size = looking_size(source.spec, image_size)
+    card = data_card(source, skip_broken, size)
     print_json(card) if json else print_text(card)
     if html or picture:
         broken = {problem["episode"] for problem in card.broken}
-        sheet = contact_sheet(source, [i for i in range(len(source.episodes)) if i not in broken])
+        sheet = contact_sheet(source, [i for i in range(len(source.episodes)) if i not in broken], size)
         if html:
             _write(html, card_page(card, sheet).encode())
         if picture:
