@@ -187,11 +187,14 @@ def _cost(
 def _notes(sources: Sequence[Source], held: Sequence[HeldOut], plan: Plan) -> list[str]:
     notes = [source.note for source in sources if source.note]
     if len(held) < FEW_EPISODES:
-        notes.append(f"only {len(held)} held-out episodes: their intervals are wide and rough")
+        few = (
+            "one held-out episode: there are no intervals" if len(held) == 1 else f"only {len(held)} held-out episodes"
+        )
+        notes.append(f"{few}: take every figure as a first impression; train with a larger --held-out for more")
     for k in plan.horizons:
         reach = sum(h.length >= plan.context + k for h in held)
         if reach < len(held):
-            notes.append(f"{reach} of {len(held)} held-out episodes are long enough for {k} steps")
+            notes.append(f"held-out episodes long enough for {k} steps: {reach} of {len(held)}")
     if not sources[0].dataset.spec.action.size:
         notes.append("the data have no actions: controllability cannot be measured")
     notes.append("simulator ceiling: not available from logged data")

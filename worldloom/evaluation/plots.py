@@ -11,7 +11,7 @@ from math import floor, isfinite, log10
 import numpy as np
 
 WIDTH, HEIGHT = 360, 236
-LEFT, RIGHT, TOP, BOTTOM = 44, 10, 12, 40
+LEFT, RIGHT, TOP, BOTTOM = 54, 10, 12, 40
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,7 @@ def line_plot(
         parts.append(_segment(axes.x_low, 0, axes.x_high, 0, axes, "zero"))
     for x, label in marks:
         parts.append(_segment(x, axes.y_low, x, axes.y_high, axes, "mark"))
-        parts.append(
-            f'<text class="tick" x="{axes.x(x) - 3:.1f}" y="{TOP + 9}" text-anchor="end">{escape(label)}</text>'
-        )
+        parts.append(f'<text class="tick" x="{axes.x(x) + 4:.1f}" y="{TOP + 9}">{escape(label)}</text>')
     parts += [_band(line, axes) for line in lines]
     parts += [_path(line, axes) for line in lines]
     return _figure(parts, title, _describe(lines, title), [(line.label, line.style) for line in lines])

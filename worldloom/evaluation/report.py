@@ -69,9 +69,13 @@ def _header(name: str, facts: dict) -> str:
     return (
         f"<header><p>worldloom report</p><h1>{escape(name)}</h1>"
         f"<p>{escape(facts['family'])}, {facts['checkpoint']['step']} updates in {minutes:.1f} minutes, on "
-        f"{escape(data)}. Judged on {len(facts['episodes_judged'])} episodes it never saw, "
+        f"{escape(data)}. Judged on {_count(len(facts['episodes_judged']), 'episode')} it never saw, "
         f"{facts['rows_judged']} rows, {facts['date'][:10]}.</p></header>"
     )
+
+
+def _count(number_of: int, thing: str) -> str:
+    return f"{number_of} {thing}{'s' * (number_of != 1)}"
 
 
 def _tiles(measured: Measured, keys: Sequence[str], fps: float) -> str:
@@ -79,7 +83,7 @@ def _tiles(measured: Measured, keys: Sequence[str], fps: float) -> str:
     for key in keys[:3]:
         useful = measured.metrics.get("useful_horizon", {}).get(key)
         if useful is not None and useful.value is not None:
-            words = f"{useful.value:.0f} step{'s' * (useful.value != 1)}"
+            words = _count(int(useful.value), "step")
             tiles.append(_tile(f"{key}: useful for", words, f"{useful.value / fps:.2g} s", useful))
     skill = measured.metrics.get("skill", {}).get(f"{keys[0]}@5") if keys else None
     tiles.append(_tile("skill at 5 steps", number(skill.value) if skill else ABSENT, keys[0] if keys else "", skill))
@@ -176,7 +180,7 @@ def _curves(measured: Measured, keys: Sequence[str], model: WorldModel) -> str:
         if lines:
             # A bad baseline far below zero would flatten what matters.
             lowest = min((float(np.nanmin(line.y)) for line in lines[:1] if np.isfinite(line.y).any()), default=0.0)
-            y_range = (max(min(lowest, -0.2) - 0.05, -2.0), 1.02)
+            y_range = (max(min(lowest, -0.2) - 0.05, -1.0), 1.02)
             plots.append(
                 line_plot(lines, f"{key}: skill", "steps ahead", "1 perfect, 0 persistence", y_range, zero=True)
             )
@@ -213,7 +217,7 @@ def _ends(judged: "Judged", held: Sequence[HeldOut]) -> str:
     plots = [_end_trace(judged, held)]
     samples = {
         "when seen": tracked_ends(judged.tracked),
-        **{f"{k} step{'s' * (k != 1)} ahead": s for k, s in judged.ends.items()},
+        **{f"{_count(k, 'step')} ahead": s for k, s in judged.ends.items()},
     }
     curves = []
     for (label, found), style in zip(list(samples.items())[:4], ("real", "model", "linear", "shuffled"), strict=False):
@@ -242,7 +246,7 @@ def _end_trace(judged: "Judged", held: Sequence[HeldOut], rows: int = 40, most: 
 def _explain(facts: dict) -> str:
     return (
         f"<p class=note>Each belief is tracked on {facts['context']} real rows and then left alone with the recorded "
-        f"actions. Forecasts are the mean of {facts['samples']} dream{'s' if facts['samples'] > 1 else ''}; a single "
+        f"actions. Forecasts are the mean of {_count(facts['samples'], 'dream')}; a single "
         "dream of a sampling model has a larger error. Below each value is its 95 % interval over held-out episodes. "
         f"The simulator as a ceiling is not available from logged data. {facts['windows']} windows, horizons "
         f"{', '.join(map(str, facts['horizons']))}.</p>"

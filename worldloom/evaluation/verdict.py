@@ -88,6 +88,12 @@ def _against_linear(metrics: Table, key: str, horizons: Sequence[int]) -> Iterat
     gains = {k: f for k, f in at_steps(metrics, "skill_minus_linear", key).items() if f.value is not None}
     if not gains:
         return
+    if all(f.low is None for f in gains.values()):
+        values = ", ".join(interval(f) for f in gains.values())
+        words = f"{key} against a linear forecast, difference in skill at {_list(list(gains))}: {values}"
+        behind = all((f.value or 0.0) < 0 for f in gains.values())
+        yield Sentence("no" if behind else "partly", f"{words}, from one episode and so without an interval.")
+        return
     better = [k for k, f in gains.items() if f.low is not None and f.low > 0]
     worse = [k for k, f in gains.items() if f.high is not None and f.high < 0]
     unsure = [k for k in gains if k not in better and k not in worse]
@@ -108,6 +114,8 @@ def _obeys(metrics: Table, key: str, horizons: Sequence[int]) -> Sentence:
     sure = [k for k, f in known.items() if f.low is not None and f.low > 0]
     best = max(sure or known, key=lambda k: known[k].value or 0.0)
     words = f"the true actions forecast {interval(known[best])} dB better than another episode's at {_list([best])}"
+    if known[best].low is None:
+        return Sentence("partly", f"{key}: one episode cannot show whether it listens to its actions: {words}.")
     if sure:
         return Sentence("yes", f"{key}: it listens to its actions: {words}.")
     return Sentence("no", f"{key}: no evidence that it listens to its actions: {words}.")
