@@ -215,7 +215,7 @@ SLOW = """
 import sys, time
 from pathlib import Path
 from tests.data.fakes import FakeSource
-from worldloom.data.cache import cache_source
+from worldloom.data.cache_build import build, cache_folder
 class Slow(FakeSource):
     def read(self, index, image_size=None):
         print(index, flush=True)
@@ -223,7 +223,8 @@ class Slow(FakeSource):
         return super().read(index, image_size)
     def fingerprint(self):
         return "f00d"
-cache_source(Slow([5] * 4), (8, 8), cache_dir=Path(sys.argv[1]))
+source = Slow([5] * 4)
+build(source, cache_folder(source, (8, 8), Path(sys.argv[1])), (8, 8), skip_broken=False)
 """
 
 

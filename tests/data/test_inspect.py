@@ -302,11 +302,12 @@ def test_the_real_robot_sample_has_a_card() -> None:
         pytest.skip("the Franka sample dataset is not beside this repository")
     source = open_dataset(folder)
     source.episodes = source.episodes[:2]
-    card = data_card(source)
+    card = data_card(source, image_size=(24, 40))
     assert (card.episodes, card.rows, card.fps) == (2, 181, 4)
     cameras = {key: figures.shape for key, figures in card.keys.items() if figures.kind == "image"}
     assert cameras == dict.fromkeys(("left", "right", "wrist"), (3, 192, 320))
     assert card.broken == []
+    assert card.signals["success"]["episodes"] == 2
     assert "state: rx: an angle" in " ".join(card.notes)
 
 

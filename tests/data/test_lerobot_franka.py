@@ -36,8 +36,9 @@ def test_the_spec_is_three_cameras_a_state_and_an_action(source: EpisodeSource) 
     assert not source.spec.has_end
 
 
-def test_every_episode_is_whole(source: EpisodeSource) -> None:
-    for index, info in enumerate(source.episodes):
+def test_episodes_are_whole(source: EpisodeSource) -> None:
+    for index in (0, 1, 5, 12):
+        info = source.episodes[index]
         episode = source.read(index, (24, 40))
         assert len(episode) == info.length
         assert {episode.obs[k].shape for k in source.spec.image_keys} == {(info.length, 3, 24, 40)}

@@ -205,7 +205,10 @@ def test_a_folder_that_cannot_take_a_dataset_is_left_alone(tmp_path: Path) -> No
     (tmp_path / "notes" / "diary.txt").write_text("dear diary")
     (tmp_path / "file").write_text("x")
     record(COUNTER, tmp_path / "other", episodes=1, num_envs=1, image_size=24)
-    for name, words in (("notes", r"diary\.txt"), ("file/out", "file"), ("file", "file"), ("other", "image")):
+    for name, words in (("notes", r"diary\.txt"), ("file", "is a file")):
+        with pytest.raises(UserError, match=words):
+            record("dom", tmp_path / name, episodes=2, num_envs=1)  # said before the environment is looked at
+    for name, words in (("file/out", "file"), ("other", "image")):
         with pytest.raises(UserError, match=words):
             record(COUNTER, tmp_path / name, episodes=2, num_envs=1, image_size=20)
     assert [p.name for p in (tmp_path / "notes").iterdir()] == ["diary.txt"]

@@ -48,7 +48,7 @@ class Uneven(Counter):
     """Slower the smaller the drawn number, so that episodes finish in another order than they began in."""
 
     def step(self, action: int) -> Any:
-        time.sleep(0.1 * (1 - self.drawn / 10_000))
+        time.sleep(0.03 * (1 - self.drawn / 10_000))
         return super().step(action)
 
 

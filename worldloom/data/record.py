@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from worldloom import __version__
 from worldloom.data.episode import Episode
-from worldloom.data.writer import LeRobotWriter
+from worldloom.data.writer import LeRobotWriter, require_writable
 from worldloom.envs.pool import Job, WorkerPool
 from worldloom.errors import UserError
 
@@ -135,6 +135,7 @@ def collect(job: Job, out: Path, goal: Goal, num_envs: int, license: str = "unkn
     """Record until the goal is reached or Ctrl-C is pressed. Raises `UserError` and keeps every finished episode."""
     origin = f"recorded from {job.env} by worldloom {__version__} with policy {job.policy}, seed {job.seed}"
     about = {"license": license, "origin": origin, "env": job.env, "synthetic": False}
+    require_writable(out)  # before environments are started, which takes a while
     with WorkerPool(job, num_envs) as pool, interruptible() as interrupted:
         try:
             with LeRobotWriter(out, pool.spec, robot_type=job.env, about=about) as writer:

@@ -69,7 +69,7 @@ class LeRobotWriter:
         self._robot_type, self._limits = robot_type, limits or Limits()
         self._videos = [k for k in self.spec.image_keys if not _as_png(self.spec.obs[k].shape, lossless)]
         self._require_encodable()
-        _require_ours(self.path)
+        require_writable(self.path)
         self._is_new = not self.path.exists()
         try:
             descriptor = lock(self.path)
@@ -275,8 +275,8 @@ def _as_png(shape: tuple[int, ...], lossless: bool | None) -> bool:
     return min(shape[1:]) < video.SMALL if lossless is None else lossless
 
 
-def _require_ours(path: Path) -> None:
-    """Raise unless the folder is new, empty, or holds a dataset or an interrupted recording."""
+def require_writable(path: Path) -> None:
+    """Raise `UserError` unless the folder is new, empty, or holds a dataset or an interrupted recording of ours."""
     if path.exists() and not path.is_dir():
         raise UserError(f"{path}: is a file. Give the path of a folder.")
     if not path.is_dir() or (path / FOLDER).is_dir():
