@@ -186,7 +186,7 @@ class ToyModel(WorldModel):
             return out.sigmoid().unflatten(-1, shape)
         return out * self._moments(key, out)[1] + self._moments(key, out)[0]
 
-    def loss(self, segment: Segment) -> dict[str, Tensor]:
+    def loss(self, segment: Segment, belief: State | None = None) -> dict[str, Tensor]:
         obs, action = segment.obs, segment.action
         belief = self.start({k: v[:, 0] for k, v in obs.items()})
         priors = [belief]

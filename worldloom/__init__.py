@@ -14,7 +14,17 @@ _EXPORTS = {
     "state": "worldloom.model",
 }
 __version__ = "0.1.0"
-__all__ = ["Segment", "State", "WorldModel", "__version__", "check_world_model", "dream", "load", "open_dataset", "state"]
+__all__ = [
+    "Segment",
+    "State",
+    "WorldModel",
+    "__version__",
+    "check_world_model",
+    "dream",
+    "load",
+    "open_dataset",
+    "state",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,10 @@ COMMANDS = {
     "import": ("worldloom.data.convert:convert", "convert a foreign dataset into LeRobotDataset v3.0"),
     "inspect": ("worldloom.data.inspect:inspect", "the data card: what a dataset holds and what is wrong with it"),
     "train": ("worldloom.training.train:train", "train a world model on one or several datasets"),
-    "evaluate": ("worldloom.evaluation.evaluate:evaluate", "judge a trained model on held-out episodes: card and report"),
+    "evaluate": (
+        "worldloom.evaluation.evaluate:evaluate",
+        "judge a trained model on held-out episodes: card and report",
+    ),
     "imagine": ("worldloom.evaluation.imagine:imagine", "let a trained model dream: a video or a synthetic dataset"),
 }
 

@@ -95,12 +95,16 @@ class WorldModel(nn.Module, ABC):
         """
 
     @abstractmethod
-    def loss(self, segment: Segment) -> dict[str, Tensor]:
-        """Named loss terms, each `[B, T]` or a scalar. The trainer masks, weighs and sums them."""
+    def loss(self, segment: Segment, belief: State | None = None) -> dict[str, Tensor]:
+        """Named loss terms, each `[B, T]` or a scalar. The trainer masks, weighs and sums them.
 
-    def forward(self, segment: Segment) -> dict[str, Tensor]:
+        `belief` is the result of `track` on this segment where the caller has it already, with its gradients: learning
+        a policy from the same beliefs then costs no second pass.
+        """
+
+    def forward(self, segment: Segment, belief: State | None = None) -> dict[str, Tensor]:
         """`loss`, because DDP, FSDP and compile hook `forward`."""
-        return self.loss(segment)
+        return self.loss(segment, belief)
 
     def track(self, obs: Obs, actions: Tensor) -> State:
         """The belief at each row of `obs` `[B, T, ...]`, `actions` `[B, T, A]` (the last row is not used): `[B, T]`."""

@@ -154,7 +154,7 @@ class LinearModel(WorldModel):
             return (place.norm(dim=-1) > 1).float()
         return torch.from_numpy(pictures(place.numpy())).float()
 
-    def loss(self, segment: Segment) -> dict[str, Tensor]:
+    def loss(self, segment: Segment, belief: State | None = None) -> dict[str, Tensor]:
         place = segment.obs["state"]
         ahead = self.predict(PlaceState(place[:, :-1]), segment.action[:, :-1]).place
         error = (ahead - place[:, 1:]).square().sum(-1)

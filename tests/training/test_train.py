@@ -142,7 +142,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, at: int, term: str, value: float) -> 
     """Make one loss term of the `at`-th training update (from 1) `value`."""
     real, calls = ToyModel.loss, iter(range(1, 1000))
 
-    def loss(model: ToyModel, segment: Any) -> dict[str, torch.Tensor]:
+    def loss(model: ToyModel, segment: Any, belief: Any = None) -> dict[str, torch.Tensor]:
         terms = real(model, segment)
         if model.training and next(calls) == at:
             terms[term] = terms[term] * value
@@ -169,7 +169,7 @@ def test_a_loss_that_is_not_finite_stops_at_once_and_keeps_the_last_good_checkpo
 def test_a_gradient_that_is_not_finite_stops_too(toy_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     real = ToyModel.loss
 
-    def loss(model: ToyModel, segment: Any) -> dict[str, torch.Tensor]:
+    def loss(model: ToyModel, segment: Any, belief: Any = None) -> dict[str, torch.Tensor]:
         terms = real(model, segment)
         bias = model.get_parameter("heads.reward.bias")[0]
         return {**terms, "reward": terms["reward"] + (bias - bias.detach()).abs().sqrt()}

@@ -14,8 +14,9 @@ class KeySpec:
     """One observation key.
 
     `image`: uint8 `(C, H, W)`. `vector`: float32 `(D,)`, in the data's own units. `category`: a float32 one-hot `(N,)`,
-    context such as the language task; `names` then holds the N meanings. `mean` and `std` (vectors only, length D) are
-    fitted on training episodes and normalise inside the model: what goes in and what is decoded keep their units.
+    context such as the language task; `names` then holds the N meanings. `mean` and `std` are
+    fitted on training episodes (vectors: length D; images: length C, of pixels in [0, 1]). They normalise inside the
+    model, so that what goes in and what is decoded keep their units.
     """
 
     kind: Literal["image", "vector", "category"]

@@ -1,4 +1,10 @@
-"""Scalar read-outs of a belief. Each has `forward` (the expected value) and `loss`. F features, K bins."""
+"""Scalar read-outs of a belief. A head returns a distribution: `mean` is what is decoded, `nll` what is trained.
+
+F features, K bins.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -7,10 +13,61 @@ from torch import Tensor, nn
 from worldloom.nets.dense import mlp
 
 
-class TwoHotHead(nn.Module):
-    """A scalar of any scale as a categorical over exponentially spaced bins (DreamerV3, equations 8 to 10).
+class Scalar(ABC):
+    """A distribution over a number, of any leading shape `[...]`."""
 
-    `[..., F]` to `[...]`. The output layer starts at zero, so the first predictions are exactly zero.
+    @property
+    @abstractmethod
+    def mean(self) -> Tensor:
+        """The expected value `[...]`."""
+
+    @abstractmethod
+    def nll(self, target: Tensor) -> Tensor:
+        """The negative log-likelihood of `target` `[...]`, in nats."""
+
+
+@dataclass(frozen=True)
+class TwoHot(Scalar):
+    """A categorical over fixed `bins` `[K]`, K odd and symmetric about 0 (DreamerV3, equations 8 to 10)."""
+
+    logits: Tensor
+    bins: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        probs, middle = self.logits.softmax(-1), self.bins.numel() // 2
+        # The two tails are huge and cancel: taking the difference of mirrored pairs first keeps what is left of them.
+        pairs = probs[..., middle + 1 :] - probs[..., :middle].flip(-1)
+        # `mv`, because autocast would run `@` in bf16.
+        return torch.mv(pairs.reshape(-1, middle), self.bins[middle + 1 :]).view(pairs.shape[:-1])
+
+    def nll(self, target: Tensor) -> Tensor:
+        """Cross-entropy against the two bins around `target`, weighted by nearness."""
+        above = torch.searchsorted(self.bins, target.contiguous()).clamp(1, self.bins.numel() - 1)
+        low, high = self.bins[above - 1], self.bins[above]
+        weight = ((target - low) / (high - low)).clamp(0, 1)
+        chosen = self.logits.gather(-1, torch.stack([above - 1, above], -1)) - self.logits.logsumexp(-1, keepdim=True)
+        return -torch.lerp(chosen[..., 0], chosen[..., 1], weight)
+
+
+@dataclass(frozen=True)
+class Bernoulli(Scalar):
+    """A yes or no; `mean` is the probability of yes."""
+
+    logits: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        return self.logits.sigmoid()
+
+    def nll(self, target: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(self.logits, target.float(), reduction="none")
+
+
+class TwoHotHead(nn.Module):
+    """A scalar of any scale, such as the reward: `[..., F]` to `TwoHot` over exponentially spaced bins.
+
+    `zero_output` makes the first predictions exactly zero.
     """
 
     bins: Tensor
@@ -26,36 +83,16 @@ class TwoHotHead(nn.Module):
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
-    def forward(self, features: Tensor) -> Tensor:
-        weighted = self._logits(features).softmax(-1) * self.bins
-        middle = self.bins.numel() // 2
-        # The two tails are huge and cancel; summing mirrored pairs first keeps the small difference.
-        return (weighted[..., :middle] + weighted[..., middle + 1 :].flip(-1)).sum(-1)
-
-    def loss(self, features: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy against the two bins around `target` `[...]`, weighted by nearness."""
-        log_probs = self._logits(features).log_softmax(-1)
-        above = torch.searchsorted(self.bins, target.contiguous()).clamp(1, self.bins.numel() - 1)
-        low, high = self.bins[above - 1], self.bins[above]
-        weight = ((target - low) / (high - low)).clamp(0, 1)
-        chosen = log_probs.gather(-1, torch.stack([above - 1, above], -1))
-        return -(chosen[..., 0] * (1 - weight) + chosen[..., 1] * weight)
-
-    def _logits(self, features: Tensor) -> Tensor:
-        return self.output(self.hidden(features)).float()
+    def forward(self, features: Tensor) -> TwoHot:
+        return TwoHot(self.output(self.hidden(features)).float(), self.bins)
 
 
 class BernoulliHead(nn.Module):
-    """A probability, such as that of the end. `[..., F]` to `[...]` in (0, 1)."""
+    """A probability, such as that of the end: `[..., F]` to `Bernoulli`."""
 
     def __init__(self, features: int, *, units: int, layers: int):
         super().__init__()
         self.net = nn.Sequential(mlp(features, units, layers), nn.Linear(units, 1))
 
-    def forward(self, features: Tensor) -> Tensor:
-        return self.net(features).squeeze(-1).float().sigmoid()
-
-    def loss(self, features: Tensor, target: Tensor) -> Tensor:
-        """Negative log-likelihood of the boolean `target` `[...]`."""
-        logits = self.net(features).squeeze(-1).float()
-        return F.binary_cross_entropy_with_logits(logits, target.float(), reduction="none")
+    def forward(self, features: Tensor) -> Bernoulli:
+        return Bernoulli(self.net(features).squeeze(-1).float())

@@ -14,6 +14,8 @@ from worldloom.model import Obs
 from worldloom.nets.dense import mlp
 from worldloom.nets.vision import ImageDecoder, ImageEncoder
 
+ORDINARY_VARIANCE = 0.05  # of the pixels of camera pictures in [0, 1]
+
 
 def symlog(x: Tensor) -> Tensor:
     """sign(x) log(1 + |x|): large values shrink, small ones stay (DreamerV3, equation 9)."""
@@ -41,6 +43,40 @@ class VectorScale(nn.Module):
         return x * self.std + self.mean
 
 
+class PictureScale(nn.Module):
+    """The normaliser of the image keys, kept in the checkpoint as buffers. uint8 `[N, C, H, W]` to unit scale.
+
+    `weight` is what a squared error at unit scale counts for. It is the variance of the pixels, so that a term is the
+    plain sum of squared errors of pixels in [0, 1], but never below that of a picture of ordinary contrast: in a dark
+    world a weak loss would be too cheap to ignore, and the latent would stay empty.
+    """
+
+    mean: Tensor
+    std: Tensor
+    weight: Tensor
+
+    def __init__(self, spec: DataSpec):
+        super().__init__()
+        keys = [spec.obs[k] for k in spec.image_keys]
+        mean = torch.tensor([m for key in keys for m in key.mean or (0.5,) * key.shape[0]])
+        std = torch.tensor([s for key in keys for s in key.std or (1.0,) * key.shape[0]])
+        self.register_buffer("mean", mean[:, None, None])
+        self.register_buffer("std", std[:, None, None])
+        self.register_buffer("weight", self.std.square().clamp(min=ORDINARY_VARIANCE), persistent=False)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Channels last, the layout convolutions are fast in, and in the precision autocast works in."""
+        kind = pictures.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.mean.dtype
+        # 0 to 255 are exact in bf16, so the cast comes first; then in place, because this is memory traffic only.
+        scaled = pictures.to(dtype, memory_format=torch.channels_last)
+        return scaled.mul_((1 / (255 * self.std)).to(dtype)).sub_((self.mean / self.std).to(dtype))
+
+    def undo(self, pictures: Tensor) -> Tensor:
+        """Unit scale back to [0, 1]."""
+        return (pictures * self.std + self.mean).clamp(0, 1)
+
+
 class ObsEncoder(nn.Module):
     """All keys of an observation to one embedding `[..., size]`. Cameras share one network, channels stacked."""
 
@@ -51,6 +87,7 @@ class ObsEncoder(nn.Module):
         categories = sum(spec.obs[k].shape[0] for k in spec.category_keys)
         vectors = self.scale.mean.numel() + categories
         self.dense = mlp(vectors, units, layers) if vectors else None
+        self.pictures = PictureScale(spec)
         self.image = ImageEncoder(*picture_shape(spec), depth) if spec.image_keys else None
         self.size = (units if self.dense else 0) + (self.image.size if self.image else 0)
 
@@ -64,8 +101,7 @@ class ObsEncoder(nn.Module):
         if self.image is not None:
             pictures = stack_pictures(self.spec, obs)
             leading = pictures.shape[:-3]
-            flat = to_unit(pictures.flatten(0, -4), self.scale.mean) - 0.5
-            parts.append(self.image(flat).unflatten(0, leading))
+            parts.append(self.image(self.pictures(pictures.flatten(0, -4))).unflatten(0, leading))
         return torch.cat(parts, -1).float()
 
 
@@ -79,6 +115,7 @@ class ObsDecoder(nn.Module):
         self.sizes = {k: math.prod(spec.obs[k].shape) for k in spec.vector_keys}
         vectors = self.scale.mean.numel()
         self.dense = nn.Sequential(mlp(features, units, layers), nn.Linear(units, vectors)) if vectors else None
+        self.pictures = PictureScale(spec)
         self.image = ImageDecoder(features, *picture_shape(spec), units=units, depth=depth) if spec.image_keys else None
 
     @property
@@ -86,7 +123,7 @@ class ObsDecoder(nn.Module):
         return self.spec.image_keys + self.spec.vector_keys
 
     def loss(self, features: Tensor, obs: Obs) -> dict[str, Tensor]:
-        """Squared error of every key, summed over its dimensions: `{key: [...]}`, vectors at unit scale."""
+        """Squared error of every key, summed over its dimensions: `{key: [...]}`, see the two scales for the units."""
         losses: dict[str, Tensor] = {}
         if self.dense is not None:
             target = self.scale(torch.cat([obs[k] for k in self.sizes], -1))
@@ -95,10 +132,11 @@ class ObsDecoder(nn.Module):
         if self.image is not None:
             leading = features.shape[:-1]
             predicted = self.image(features.flatten(0, -2))
-            difference = predicted - (to_unit(stack_pictures(self.spec, obs).flatten(0, -4), predicted) - 0.5)
-            for key, part in zip(self.spec.image_keys, self._cameras(difference), strict=True):
-                # Summed in fp32: a sum of 12,288 squares does not fit the eight bits of a bf16 mantissa.
-                losses[key] = part.square().sum((-3, -2, -1), dtype=torch.float32).unflatten(0, leading)
+            target = self.pictures(stack_pictures(self.spec, obs).flatten(0, -4))
+            # Summed in fp32: a sum of 4,096 squares does not fit the eight bits of a bf16 mantissa.
+            error = (predicted - target).square().sum((-2, -1), dtype=torch.float32) * self.pictures.weight.flatten()
+            for key, part in zip(self.spec.image_keys, self._cameras(error), strict=True):
+                losses[key] = part.sum(-1).unflatten(0, leading)
         return losses
 
     def decode(self, features: Tensor, key: str) -> Tensor:
@@ -108,7 +146,7 @@ class ObsDecoder(nn.Module):
             vectors = self.scale.undo(self.dense(features).float()).split(list(self.sizes.values()), -1)
             return vectors[list(self.sizes).index(key)]
         assert self.image is not None, key
-        pictures = (self.image(features.reshape(-1, features.shape[-1])).float() + 0.5).clamp(0, 1)
+        pictures = self.pictures.undo(self.image(features.reshape(-1, features.shape[-1])).float())
         camera = self._cameras(pictures)[self.spec.image_keys.index(key)]
         return camera.unflatten(0, features.shape[:-1]) if features.ndim != 2 else camera
 
@@ -129,12 +167,6 @@ def picture_shape(spec: DataSpec) -> tuple[int, int, int]:
 def stack_pictures(spec: DataSpec, obs: Obs) -> Tensor:
     pictures = [obs[k] for k in spec.image_keys]
     return pictures[0] if len(pictures) == 1 else torch.cat(pictures, -3)
-
-
-def to_unit(pictures: Tensor, like: Tensor) -> Tensor:
-    """uint8 `[N, C, H, W]` to [0, 1], channels last (the layout convolutions are fast in), in the precision at work."""
-    dtype = torch.get_autocast_dtype(like.device.type) if torch.is_autocast_enabled(like.device.type) else like.dtype
-    return pictures.to(dtype, memory_format=torch.channels_last) / 255
 
 
 def check_obs(spec: DataSpec, obs: Obs) -> None:

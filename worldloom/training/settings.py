@@ -34,9 +34,9 @@ class TrainSettings:
     """Windows per update, over all processes together."""
     length: int = 64
     """Rows per window."""
-    lr: float = 6e-4
+    lr: float = 1e-3
     """Learning rate after the warm-up."""
-    warmup: int = 100
+    warmup: int = 50
     """Updates over which the learning rate rises from 0."""
     final_lr: float = 0.1
     """Learning rate at the end, as a share of --lr; a cosine leads there over the last third. 1 keeps it constant."""
