@@ -19,8 +19,8 @@ setup: .venv/ready
 # A first-person Doom world: recorded, learned, judged. Ends with runs/doom/report.html and runs/doom/card.json.
 demo: setup
 	$(BIN)/worldloom record doom data/doom --episodes 200 --num-envs 2 --seed 0
-	$(BIN)/worldloom train rssm data/doom --size nano --steps 2000 --out runs/doom
-	$(BIN)/worldloom evaluate runs/doom
+	test -f runs/doom/summary.json || $(BIN)/worldloom train rssm data/doom --out runs/doom --minutes 6.5 --length 32 --threads 2
+	$(BIN)/worldloom evaluate runs/doom --threads 2
 
 test: setup
 	$(BIN)/python -m pytest
@@ -31,7 +31,7 @@ lint: setup
 	$(BIN)/mypy
 
 bench: setup
-	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+	for name in rssm_update data_loading startup checkpoint; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build *.egg-info

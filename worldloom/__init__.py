@@ -1,4 +1,4 @@
-"""worldloom: world models behind one interface. The names below load on first use, so that importing the package is cheap."""
+"""worldloom: world models behind one interface. Names load on first use, so that importing the package is cheap."""
 
 from importlib import import_module
 from typing import Any

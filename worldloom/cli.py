@@ -1,4 +1,4 @@
-"""The `worldloom` command. Each subcommand is a typed function elsewhere; only the one that is asked for is imported."""
+"""The `worldloom` command. Each subcommand is a typed function elsewhere; only the one asked for is imported."""
 
 import sys
 from importlib import import_module

@@ -2,10 +2,11 @@
 
 B batch, T time, H horizon, A action size, F feature size, C H W image channels, height, width.
 
-A world model encodes what is observed into a *belief*, predicts the next belief from an action, and reads things out of a
-belief. The belief is a value (`State`): no verb changes one or keeps one, so branching, undo, particles and what-if are
-plain Python. `obs` is `{key: Tensor}`, batch first, images uint8 `[B, C, H, W]`. Actions are float `[B, A]`: discrete ones
-one-hot, continuous ones in [-1, 1] (`ActionSpec.scale`). A context that does not change (a language task) is a key of `obs`.
+A world model encodes what is observed into a *belief*, predicts the next belief from an action, and reads things out of
+a belief. The belief is a value (`State`): no verb changes one or keeps one, so branching, undo, particles and what-if
+are plain Python. `obs` is `{key: Tensor}`, batch first, images uint8 `[B, C, H, W]`. Actions are float `[B, A]`:
+discrete ones one-hot, continuous ones in [-1, 1] (`ActionSpec.scale`). A context that does not change, such as a
+language task, is a key of `obs`.
 """
 
 from abc import ABC, abstractmethod
@@ -26,7 +27,7 @@ S = TypeVar("S", bound="State")
 
 
 class State:
-    """A belief: a frozen dataclass of tensors `[B, ...]`, made by `@state`. Indexing and stacking act on every tensor."""
+    """A belief: a frozen dataclass of tensors `[B, ...]`, made by `@state`. Indexing acts on every tensor."""
 
     @property
     def features(self) -> Tensor:
@@ -61,8 +62,8 @@ class WorldModel(nn.Module, ABC):
     """The five verbs. A family is one subclass; nothing else in the kit is subclassed from it.
 
     `family` is the registered name and `spec` the data it was made for. `loss_weights` names every term `loss` returns.
-    Stochastic families sample in `predict` and `observe` from torch's generator; grad modes, devices, precision and seeds
-    belong to the caller.
+    Stochastic families sample in `predict` and `observe` from torch's generator; grad modes, devices, precision and
+    seeds belong to the caller.
     """
 
     family: ClassVar[str]
@@ -90,8 +91,8 @@ class WorldModel(nn.Module, ABC):
     def decode(self, state: State, key: str) -> Tensor:
         """The expected value of `key` given the belief, for any leading shape `[...]` of the belief.
 
-        An image is float in [0, 1] `[..., C, H, W]`, a vector is in the data's own units `[..., D]`, "reward" is `[...]`,
-        "terminated" is a probability `[...]`. Raises `UserError` for a key that is not in `decodes`.
+        An image is float in [0, 1] `[..., C, H, W]`, a vector is in the data's own units `[..., D]`, "reward" is
+        `[...]`, "terminated" is a probability `[...]`. Raises `UserError` for a key that is not in `decodes`.
         """
 
     @abstractmethod
@@ -125,7 +126,7 @@ class WorldModel(nn.Module, ABC):
 
 
 def dream(model: WorldModel, state: State, policy: Policy, horizon: int) -> tuple[State, Tensor]:
-    """A policy acting inside the model from `state` `[B]`: the beliefs it acted on `[B, H]` and its actions `[B, H, A]`."""
+    """A policy acting inside the model from `state` `[B]`: beliefs it acted on `[B, H]`, its actions `[B, H, A]`."""
     states, actions = [], []
     for _ in range(horizon):
         action = policy(state)

@@ -202,7 +202,7 @@ def test_ctrl_c_saves_and_prints_the_line_that_goes_on(
 ) -> None:
     real, calls = ToyModel.loss, iter(range(1, 1000))
 
-    def loss(model: ToyModel, segment: Any) -> dict[str, torch.Tensor]:
+    def loss(model: ToyModel, segment: Any, belief: Any = None) -> dict[str, torch.Tensor]:
         if next(calls) == 3:
             os.kill(os.getpid(), signal.SIGINT)
         return real(model, segment)

@@ -57,7 +57,7 @@ def evaluate(
     step: int | None = None,
     seed: int = 0,
     device: str = "auto",
-    threads: int | None = None,
+    threads: int = 1,
 ) -> None:
     """Judge a trained model on its held-out episodes: RUN/card.json and RUN/report.html.
 
@@ -73,14 +73,13 @@ def evaluate(
         step: the checkpoint of this step instead of the last one.
         seed: of the choice of windows, the dreams and the intervals.
         device: auto, cpu, cuda or cuda:N.
-        threads: CPU threads; by default what torch chooses.
+        threads: CPU threads. Two pay on a free machine and starve each other on a busy one.
     """
     from worldloom.evaluation.report import write_report
 
     started = perf_counter()
-    _check(context, horizons, samples, windows, batch_size, episodes)
-    if threads:
-        torch.set_num_threads(threads)
+    _check(context, horizons, samples, windows, batch_size, episodes, threads)
+    torch.set_num_threads(threads)
     device = choose_device(device)
     model, found = checkpoint.load(run, device, step)
     sources = open_sources(found, data)
@@ -224,8 +223,11 @@ def choose_device(device: str) -> str:
     return device
 
 
-def _check(context: int, horizons: tuple[int, ...], samples: int, windows: int, batch_size: int, episodes: int) -> None:
+def _check(
+    context: int, horizons: tuple[int, ...], samples: int, windows: int, batch_size: int, episodes: int, threads: int
+) -> None:
     least = {"context": (context, 1), "samples": (samples, 1), "windows": (windows, 1), "batch-size": (batch_size, 1)}
+    least["threads"] = (threads, 1)
     for flag, (value, low) in {**least, "episodes": (episodes, 0)}.items():
         if value < low:
             raise UserError(f"--{flag} {value}: must be at least {low}.")
