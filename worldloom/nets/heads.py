@@ -5,6 +5,7 @@ F features, K bins.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,11 @@ class TwoHot(Scalar):
     logits: Tensor
     bins: Tensor
 
+    @cached_property
+    def log_probs(self) -> Tensor:
+        """`[..., K]`, computed once however many targets it is compared with."""
+        return self.logits.log_softmax(-1)
+
     @property
     def mean(self) -> Tensor:
         probs, middle = self.logits.softmax(-1), self.bins.numel() // 2
@@ -46,7 +52,7 @@ class TwoHot(Scalar):
         above = torch.searchsorted(self.bins, target.contiguous()).clamp(1, self.bins.numel() - 1)
         low, high = self.bins[above - 1], self.bins[above]
         weight = ((target - low) / (high - low)).clamp(0, 1)
-        chosen = self.logits.gather(-1, torch.stack([above - 1, above], -1)) - self.logits.logsumexp(-1, keepdim=True)
+        chosen = self.log_probs.gather(-1, torch.stack([above - 1, above], -1))
         return -torch.lerp(chosen[..., 0], chosen[..., 1], weight)
 
 

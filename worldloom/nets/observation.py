@@ -14,7 +14,7 @@ from worldloom.model import Obs
 from worldloom.nets.dense import mlp
 from worldloom.nets.vision import ImageDecoder, ImageEncoder
 
-ORDINARY_VARIANCE = 0.05  # of the pixels of camera pictures in [0, 1]
+ORDINARY_STD = 0.22  # of the pixels of camera pictures in [0, 1]
 
 
 def symlog(x: Tensor) -> Tensor:
@@ -44,16 +44,14 @@ class VectorScale(nn.Module):
 
 
 class PictureScale(nn.Module):
-    """The normaliser of the image keys, kept in the checkpoint as buffers. uint8 `[N, C, H, W]` to unit scale.
+    """The normaliser of the image keys, kept in the checkpoint as buffers: uint8 `[N, C, H, W]` to about [-0.5, 0.5].
 
-    `weight` is what a squared error at unit scale counts for. It is the variance of the pixels, so that a term is the
-    plain sum of squared errors of pixels in [0, 1], but never below that of a picture of ordinary contrast: in a dark
-    world a weak loss would be too cheap to ignore, and the latent would stay empty.
+    Each channel loses its mean, and one of low contrast is amplified to `ORDINARY_STD`, never weakened. A summed
+    squared error is cheap to ignore in a dark world; the latent would stay empty for most of a short training.
     """
 
     mean: Tensor
-    std: Tensor
-    weight: Tensor
+    gain: Tensor
 
     def __init__(self, spec: DataSpec):
         super().__init__()
@@ -61,20 +59,19 @@ class PictureScale(nn.Module):
         mean = torch.tensor([m for key in keys for m in key.mean or (0.5,) * key.shape[0]])
         std = torch.tensor([s for key in keys for s in key.std or (1.0,) * key.shape[0]])
         self.register_buffer("mean", mean[:, None, None])
-        self.register_buffer("std", std[:, None, None])
-        self.register_buffer("weight", self.std.square().clamp(min=ORDINARY_VARIANCE), persistent=False)
+        self.register_buffer("gain", (ORDINARY_STD / std[:, None, None]).clamp(min=1.0))
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Channels last, the layout convolutions are fast in, and in the precision autocast works in."""
         kind = pictures.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.mean.dtype
-        # 0 to 255 are exact in bf16, so the cast comes first; then in place, because this is memory traffic only.
-        scaled = pictures.to(dtype, memory_format=torch.channels_last)
-        return scaled.mul_((1 / (255 * self.std)).to(dtype)).sub_((self.mean / self.std).to(dtype))
+        # 0 to 255 are exact in bf16, so the cast comes first. Then in place and one channel at a time: memory traffic.
+        scaled = pictures.to(dtype).mul_((self.gain / 255).to(dtype)).sub_((self.mean * self.gain).to(dtype))
+        return scaled.contiguous(memory_format=torch.channels_last)
 
     def undo(self, pictures: Tensor) -> Tensor:
-        """Unit scale back to [0, 1]."""
-        return (pictures * self.std + self.mean).clamp(0, 1)
+        """Back to [0, 1]."""
+        return (pictures / self.gain + self.mean).clamp(0, 1)
 
 
 class ObsEncoder(nn.Module):
@@ -133,10 +130,10 @@ class ObsDecoder(nn.Module):
             leading = features.shape[:-1]
             predicted = self.image(features.flatten(0, -2))
             target = self.pictures(stack_pictures(self.spec, obs).flatten(0, -4))
-            # Summed in fp32: a sum of 4,096 squares does not fit the eight bits of a bf16 mantissa.
-            error = (predicted - target).square().sum((-2, -1), dtype=torch.float32) * self.pictures.weight.flatten()
-            for key, part in zip(self.spec.image_keys, self._cameras(error), strict=True):
-                losses[key] = part.sum(-1).unflatten(0, leading)
+            for key, part in zip(self.spec.image_keys, self._cameras(predicted - target), strict=True):
+                # Flat in memory order. Summed in fp32: 12,288 squares do not fit the eight bits of a bf16 mantissa.
+                difference = part.permute(0, 2, 3, 1).flatten(1)
+                losses[key] = (difference * difference).sum(-1, dtype=torch.float32).unflatten(0, leading)
         return losses
 
     def decode(self, features: Tensor, key: str) -> Tensor:

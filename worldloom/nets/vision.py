@@ -33,7 +33,7 @@ def grid(height: int, width: int) -> tuple[int, int]:
 
 
 class ImageEncoder(nn.Module):
-    """Pictures at unit scale `[N, C, H, W]` to flat features `[N, size]`: patches, then two strided convolutions."""
+    """Scaled pictures `[N, C, H, W]` to flat features `[N, size]`: patches, then two strided convolutions."""
 
     def __init__(self, channels: int, height: int, width: int, depth: int):
         super().__init__()
