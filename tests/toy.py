@@ -89,7 +89,7 @@ def write_toy_dataset(
     path: Path, episodes: int = 12, length: int = 40, image_size: int = 16, discrete: bool = False, seed: int = 0
 ) -> Path:
     """The toy world as a LeRobot dataset on disk."""
-    from worldloom.data.writer import LeRobotWriter
+    from worldloom.data.lerobot.writer import LeRobotWriter
 
     with LeRobotWriter(path, toy_spec(image_size, discrete, fitted=False)) as writer:
         for index in range(episodes):

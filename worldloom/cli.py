@@ -8,7 +8,7 @@ from worldloom.errors import UserError, unknown
 COMMANDS = {
     "record": ("worldloom.data.record:record", "play an environment and save its episodes as a dataset"),
     "import": ("worldloom.data.convert:convert", "convert a foreign dataset into LeRobotDataset v3.0"),
-    "inspect": ("worldloom.data.inspect:inspect", "the data card: what a dataset holds and what is wrong with it"),
+    "inspect": ("worldloom.data.card.inspect:inspect", "the data card: what a dataset holds and what is wrong with it"),
     "train": ("worldloom.training.train:train", "train a world model on one or several datasets"),
     "evaluate": (
         "worldloom.evaluation.evaluate:evaluate",

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from worldloom.data.episode import Episode
+from worldloom.data.lerobot.writer import LeRobotWriter
 from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
-from worldloom.data.writer import LeRobotWriter
 
 SPEC = DataSpec(
     obs={

@@ -24,9 +24,9 @@ from tests.data.foreign import (
 )
 from worldloom.data.convert import convert
 from worldloom.data.episode import Episode
+from worldloom.data.lerobot.writer import LeRobotWriter
 from worldloom.data.source import open_dataset
 from worldloom.data.spec import DataSpec
-from worldloom.data.writer import LeRobotWriter
 from worldloom.errors import UserError
 
 

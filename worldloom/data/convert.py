@@ -18,8 +18,8 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from worldloom.data import durable
 from worldloom.data.episode import BrokenEpisode, EpisodeSource
 from worldloom.data.formats.videos import VideosSource
+from worldloom.data.lerobot.writer import LeRobotWriter
 from worldloom.data.source import FORMATS, open_dataset
-from worldloom.data.writer import LeRobotWriter
 from worldloom.errors import UserError, unknown
 
 RECORD = Path("meta/import.json")

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from worldloom import __version__
 from worldloom.data.episode import Episode
-from worldloom.data.writer import LeRobotWriter, require_writable
+from worldloom.data.lerobot.writer import LeRobotWriter, require_writable
 from worldloom.envs.pool import Job, WorkerPool
 from worldloom.errors import UserError
 

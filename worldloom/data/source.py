@@ -9,8 +9,8 @@ from worldloom.registry import Registry
 FORMATS = Registry(
     "dataset format",
     {
-        "lerobot": "worldloom.data.formats.lerobot:LeRobotSource",
-        "lerobot_v21": "worldloom.data.formats.lerobot_v21:LeRobotV21Source",
+        "lerobot": "worldloom.data.lerobot.reader:LeRobotSource",
+        "lerobot_v21": "worldloom.data.lerobot.reader_v21:LeRobotV21Source",
         "minari": "worldloom.data.formats.minari:MinariSource",
         "robomimic": "worldloom.data.formats.robomimic:RobomimicSource",
         "npz": "worldloom.data.formats.npz:NpzSource",

@@ -186,7 +186,7 @@ def describe(run: "Run", moment: Moment, actions: str, seed: int) -> dict[str, A
 
 def write_dataset(model: WorldModel, moment: Moment, dreams: Dreams, out: Path, origin: dict[str, Any]) -> None:
     """One episode per dream. Row 0 is how the model sees the last real row; nothing in the dataset is a recording."""
-    from worldloom.data.writer import LeRobotWriter
+    from worldloom.data.lerobot.writer import LeRobotWriter
 
     _refuse_real(out, origin)
     spec = dream_spec(model)

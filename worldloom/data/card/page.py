@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from worldloom.data.card import Card
-from worldloom.data.card_tables import Table, card_tables, duration, number, size
+from worldloom.data.card.figures import Card
+from worldloom.data.card.tables import Table, card_tables, duration, number, size
 
 STYLE = """
 :root{--paper:#fbfaf7;--card:#fff;--ink:#1d2126;--soft:#5c6570;--rule:#e2dfd8;--bar:#2456c7;--warn:#996300;--no:#b3261e;

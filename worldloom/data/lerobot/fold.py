@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from worldloom.data import durable, video
-from worldloom.data.journal import FACTS, FOLDER, Entry, Journal, lock
-from worldloom.data.lerobot_tables import EPISODES_PATH, episodes_schema, hugging_face_schema, tasks_table
-from worldloom.data.stats import Stats, merge, vector_stats
+from worldloom.data.lerobot.journal import FACTS, FOLDER, Entry, Journal, lock
+from worldloom.data.lerobot.stats import Stats, merge, vector_stats
+from worldloom.data.lerobot.tables import EPISODES_PATH, episodes_schema, hugging_face_schema, tasks_table
 from worldloom.errors import UserError
 
 INFO = Path("meta/info.json")

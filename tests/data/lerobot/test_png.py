@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from worldloom.data.png import encode_png
+from worldloom.data.lerobot.png import encode_png
 
 
 @pytest.mark.parametrize("shape", [(3, 64, 64), (3, 1, 1), (1, 5, 7), (3, 2, 300)])

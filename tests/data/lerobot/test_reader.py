@@ -15,12 +15,12 @@ from PIL import Image
 
 from tests.data.recorded import LEAN, SPEC, assert_same, make_episode, record
 from worldloom.data import video
-from worldloom.data.card import data_card
+from worldloom.data.card.figures import data_card
 from worldloom.data.convert import import_source
 from worldloom.data.episode import BrokenEpisode, Episode
+from worldloom.data.lerobot.writer import LeRobotWriter, Limits
 from worldloom.data.source import open_dataset
 from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
-from worldloom.data.writer import LeRobotWriter, Limits
 from worldloom.errors import UserError
 
 DEFAULT = {n: ("int64", [1]) for n in ("frame_index", "episode_index", "index", "task_index")}

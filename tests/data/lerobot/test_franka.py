@@ -8,7 +8,7 @@ import pytest
 from worldloom.data.episode import EpisodeSource
 from worldloom.data.source import open_dataset
 
-SAMPLE = Path(__file__).resolve().parents[3] / "shared/data/franka_sample"
+SAMPLE = Path(__file__).resolve().parents[4] / "shared/data/franka_sample"
 pytestmark = pytest.mark.skipif(not SAMPLE.is_dir(), reason="the Franka sample is not beside the repository")
 
 

@@ -13,15 +13,15 @@ from PIL import Image
 
 from tests.data.fakes import ACTION, FakeSource, fake_episode
 from tests.data.foreign import moving_square, save_video
-from worldloom.data.card import BINS, data_card, looking_size
-from worldloom.data.card_html import card_page
-from worldloom.data.contact_sheet import CELL, GAP, contact_sheet
+from worldloom.data.card.contact_sheet import CELL, GAP, contact_sheet
+from worldloom.data.card.figures import BINS, data_card, looking_size
+from worldloom.data.card.inspect import inspect
+from worldloom.data.card.page import card_page
 from worldloom.data.episode import Episode, EpisodeInfo
 from worldloom.data.formats import videos
-from worldloom.data.inspect import inspect
+from worldloom.data.lerobot.writer import LeRobotWriter
 from worldloom.data.source import open_dataset
 from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
-from worldloom.data.writer import LeRobotWriter
 from worldloom.errors import UserError
 
 
@@ -297,7 +297,7 @@ def test_output_places_that_cannot_be_written_are_refused(recorded: Path, tmp_pa
 
 
 def test_the_real_robot_sample_has_a_card() -> None:
-    folder = Path(__file__).parents[3] / "shared" / "data" / "franka_sample"
+    folder = Path(__file__).parents[4] / "shared" / "data" / "franka_sample"
     if not folder.exists():
         pytest.skip("the Franka sample dataset is not beside this repository")
     source = open_dataset(folder)

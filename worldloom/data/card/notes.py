@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from worldloom.data.card import Card, KeyFigures
+    from worldloom.data.card.figures import Card, KeyFigures
 
 
 def notes_on(card: "Card") -> list[str]:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from worldloom.data.episode import BrokenEpisode, Episode
-from worldloom.data.features import SCALARS, Layout, is_choice
+from worldloom.data.lerobot.features import SCALARS, Layout, is_choice
 from worldloom.data.validate import EXTRA_DTYPES, check_action, check_finite
 
 SKIP = "Restore it, or leave the episode out with --skip-broken."

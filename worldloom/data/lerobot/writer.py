@@ -17,14 +17,14 @@ import pyarrow.parquet as pq
 
 from worldloom.data import durable, video
 from worldloom.data.episode import Episode
-from worldloom.data.features import BOOKKEEPING, features_of, own_facts, storable, stored_extra, stored_name
-from worldloom.data.fold import INFO, fold
-from worldloom.data.formats.lerobot_info import read_info
-from worldloom.data.journal import FACTS, FOLDER, HEAD, LOCK, Journal, lock
-from worldloom.data.lerobot_tables import IMAGE, arrow_type
-from worldloom.data.png import encode_png
+from worldloom.data.lerobot.features import BOOKKEEPING, features_of, own_facts, storable, stored_extra, stored_name
+from worldloom.data.lerobot.fold import INFO, fold
+from worldloom.data.lerobot.info import read_info
+from worldloom.data.lerobot.journal import FACTS, FOLDER, HEAD, LOCK, Journal, lock
+from worldloom.data.lerobot.png import encode_png
+from worldloom.data.lerobot.stats import image_stats, vector_stats
+from worldloom.data.lerobot.tables import IMAGE, arrow_type
 from worldloom.data.spec import DataSpec
-from worldloom.data.stats import image_stats, vector_stats
 from worldloom.data.validate import check_episode
 from worldloom.errors import UserError, unknown
 

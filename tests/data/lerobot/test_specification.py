@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.data.recorded import SPEC, record
-from worldloom.data.writer import Limits
+from worldloom.data.lerobot.writer import Limits
 
 LENGTHS = (7, 5, 9, 4)
 FPS = 10

@@ -18,10 +18,10 @@ import pytest
 from tests.data.recorded import LEAN, SPEC, assert_same, make_episode, record
 from worldloom.data import durable
 from worldloom.data.episode import Episode
-from worldloom.data.fold import recover
+from worldloom.data.lerobot.fold import recover
+from worldloom.data.lerobot.writer import LeRobotWriter, Limits
 from worldloom.data.source import open_dataset
 from worldloom.data.spec import DataSpec, KeySpec
-from worldloom.data.writer import LeRobotWriter, Limits
 from worldloom.errors import UserError
 
 # A simulated crash loses nothing that was written, so the simulations need not wait for the disk.
@@ -153,7 +153,7 @@ RECORDER = """
 import sys
 from pathlib import Path
 from tests.data.recorded import SPEC, make_episode
-from worldloom.data.writer import LeRobotWriter, Limits
+from worldloom.data.lerobot.writer import LeRobotWriter, Limits
 
 with LeRobotWriter(Path(sys.argv[1]), SPEC, limits=Limits(0, 0)) as writer:
     print(writer.num_episodes, flush=True)
@@ -169,7 +169,7 @@ def test_kill_9_at_any_instant_keeps_every_episode_that_was_reported(tmp_path: P
     path, saved, rng = tmp_path / "data", 0, random.Random(0)
     for episodes in (30, 4):
         command = [sys.executable, "-c", RECORDER, str(path), str(episodes)]
-        root = Path(__file__).resolve().parents[2]
+        root = Path(__file__).resolve().parents[3]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as process:
             assert process.stdout is not None
             assert int(process.stdout.readline()) >= saved

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from worldloom.data.cache_build import with_progress
-from worldloom.data.card_notes import notes_on
-from worldloom.data.duplicates import Signature, duplicates, signature
+from worldloom.data.card.duplicates import Signature, duplicates, signature
+from worldloom.data.card.notes import notes_on
 from worldloom.data.episode import BrokenEpisode, Episode, EpisodeSource
 from worldloom.data.spec import ActionSpec, DataSpec
 from worldloom.data.validate import check_episode

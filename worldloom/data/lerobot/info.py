@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from worldloom.data.features import Layout
+from worldloom.data.lerobot.features import Layout
 from worldloom.errors import UserError
 
 LAST_REWARD = "the reward of the last action of each episode"  # it belongs to an observation that was not stored

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from worldloom.data.episode import BrokenEpisode, Episode, EpisodeInfo, EpisodeSource
-from worldloom.data.features import layout_of
-from worldloom.data.formats.lerobot import largest_choice, read_video
-from worldloom.data.formats.lerobot_info import facts_about, fill, fingerprint, read_info, version_of
-from worldloom.data.formats.lerobot_rows import SKIP, episode_of, read_columns
+from worldloom.data.lerobot.features import layout_of
+from worldloom.data.lerobot.info import facts_about, fill, fingerprint, read_info, version_of
+from worldloom.data.lerobot.reader import largest_choice, read_video
+from worldloom.data.lerobot.rows import SKIP, episode_of, read_columns
 from worldloom.errors import UserError
 
 

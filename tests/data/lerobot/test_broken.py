@@ -13,8 +13,8 @@ import pytest
 from tests.data.recorded import SPEC, assert_same, record
 from worldloom.data import video
 from worldloom.data.episode import BrokenEpisode
+from worldloom.data.lerobot.writer import Limits
 from worldloom.data.source import open_dataset
-from worldloom.data.writer import Limits
 from worldloom.errors import UserError
 
 DATA = "data/chunk-000/file-001.parquet"

@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 
 from worldloom.data import video
 from worldloom.data.episode import BrokenEpisode, Episode, EpisodeInfo, EpisodeSource
-from worldloom.data.features import is_choice, layout_of
-from worldloom.data.fold import recover
-from worldloom.data.formats.lerobot_info import facts_about, fill, fingerprint, read_info, version_of
-from worldloom.data.formats.lerobot_rows import SKIP, check_names, episode_of, numbers
-from worldloom.data.journal import FOLDER, HEAD
+from worldloom.data.lerobot.features import is_choice, layout_of
+from worldloom.data.lerobot.fold import recover
+from worldloom.data.lerobot.info import facts_about, fill, fingerprint, read_info, version_of
+from worldloom.data.lerobot.journal import FOLDER, HEAD
+from worldloom.data.lerobot.rows import SKIP, check_names, episode_of, numbers
 from worldloom.errors import UserError
 
 WHERE_ROWS_ARE = ("episode_index", "length", "data/chunk_index", "data/file_index", "dataset_from_index")

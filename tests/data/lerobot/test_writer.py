@@ -13,9 +13,9 @@ import pytest
 
 from tests.data.recorded import LEAN, SPEC, assert_same, make_episode, record
 from worldloom.data.episode import Episode
+from worldloom.data.lerobot.writer import LeRobotWriter, Limits
 from worldloom.data.source import open_dataset
 from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
-from worldloom.data.writer import LeRobotWriter, Limits
 from worldloom.errors import UserError
 
 RANGED = replace(LEAN, action=ActionSpec("continuous", 2, None, (-1.0, 0.5), (1.0, 2.0)))

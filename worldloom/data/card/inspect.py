@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from worldloom.data.card import Card, data_card, looking_size
-from worldloom.data.card_html import card_page
-from worldloom.data.card_tables import Table, card_tables
-from worldloom.data.contact_sheet import contact_sheet
+from worldloom.data.card.contact_sheet import contact_sheet
+from worldloom.data.card.figures import Card, data_card, looking_size
+from worldloom.data.card.page import card_page
+from worldloom.data.card.tables import Table, card_tables
 from worldloom.data.durable import replacing
 from worldloom.data.source import open_dataset
 from worldloom.errors import UserError
