@@ -23,6 +23,7 @@ from worldloom.model import State, WorldModel, dream
 from worldloom.models import build
 from worldloom.nets.dense import initialise, mlp
 from worldloom.nets.heads import TwoHotHead
+from worldloom.training.memory import keep_freed_memory
 from worldloom.training.optimizer import clip_gradients, make_optimizer
 from worldloom.training.precision import autocast, has_fast_bf16
 
@@ -151,6 +152,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     rows = []
     for work in asked.work:
         for precision in ("bf16", "fp32") if has_fast_bf16(CPU) else ("fp32",):

@@ -128,9 +128,9 @@ class WorldModel(nn.Module, ABC):
 def dream(model: WorldModel, state: State, policy: Policy, horizon: int) -> tuple[State, Tensor]:
     """A policy acting inside the model from `state` `[B]`: beliefs it acted on `[B, H]`, its actions `[B, H, A]`."""
     states, actions = [], []
-    for _ in range(horizon):
-        action = policy(state)
+    for t in range(horizon):
+        if t:
+            state = model.predict(state, actions[-1])
         states.append(state)
-        actions.append(action)
-        state = model.predict(state, action)
+        actions.append(policy(state))
     return State.stack(states), torch.stack(actions, 1)

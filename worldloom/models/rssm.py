@@ -84,10 +84,9 @@ class BlockGRU(nn.Module):
         if deter % blocks:
             raise UserError(f"deter={deter} does not divide into blocks={blocks}: choose a multiple")
         self.deter_in, self.stoch_in = mlp(deter, hidden, 1), mlp(stoch, hidden, 1)
-        self.action_in = mlp(action, hidden, 1) if action else None
+        self.action_in = nn.Sequential(mlp(action, hidden, 1), nn.Linear(hidden, deter, bias=False)) if action else None
         self.blocks = blocks
         self.hidden_inputs = nn.Linear(2 * hidden, deter)
-        self.hidden_action = nn.Linear(hidden, deter, bias=False)
         self.hidden_deter = BlockLinear(deter, deter, blocks)
         self.hidden_norm = nn.Sequential(nn.LayerNorm(deter, eps=1e-3), nn.SiLU())
         self.gates = BlockLinear(deter, 3 * deter, blocks)
@@ -97,7 +96,7 @@ class BlockGRU(nn.Module):
         """`[..., A]` to the action's share of the hidden layer `[..., D]`, which needs no recurrence."""
         if self.action_in is None:
             return action.new_zeros(*action.shape[:-1], self.hidden_inputs.out_features)
-        return self.hidden_action(self.action_in(action)).float()
+        return self.action_in(action).float()
 
     def forward(self, deter: Tensor, stoch: Tensor, embedded_action: Tensor) -> Tensor:
         """`[B, D]`, `[B, S]` and `embed_action`'s `[B, D]` to the next deter `[B, D]`."""

@@ -16,6 +16,7 @@ from worldloom.training.checkpoint import Checkpoint, best_step, check_origin, c
 from worldloom.training.distributed import Team, local_rank
 from worldloom.training.loop import HeldOut, fit, held_out_loss
 from worldloom.training.material import Material, read_datasets
+from worldloom.training.memory import keep_freed_memory
 from worldloom.training.precision import choose_device, choose_precision
 from worldloom.training.progress import Display, Log, clock
 from worldloom.training.run import RunRecord
@@ -45,6 +46,7 @@ def train_in_team(settings: TrainSettings, earlier: RunRecord | None, device: to
     console = Console(quiet=not team.leads)
     display = Display(settings.steps, console)
     torch.set_num_threads(choose_threads(settings, earlier, device))
+    keep_freed_memory()
     datasets = read_datasets(settings, team)
     if earlier is None:
         material = Material.fitted(datasets, settings)
