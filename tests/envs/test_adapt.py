@@ -132,3 +132,11 @@ def test_a_missing_rate_and_a_missing_name_are_errors() -> None:
     env.action_names = ("only one",)  # type: ignore[attr-defined]
     with pytest.raises(UserError, match="1 names, but the action has 2"):
         adapt(env, "still")
+
+
+def test_a_slash_in_a_name_becomes_what_a_dataset_can_store_and_a_clash_is_told() -> None:
+    number = spaces.Box(-1, 1, (1,))
+    obs, _ = adapted({"arm/angle": np.zeros(1)}, spaces.Dict({"arm/angle": number})).reset()
+    assert list(obs) == ["arm_angle"]
+    with pytest.raises(UserError, match="two observations would both be called one of arm_angle"):
+        adapted({}, spaces.Dict({"arm_angle": number, "arm": spaces.Dict({"angle": number})}))

@@ -20,6 +20,15 @@ def test_a_model_that_ignores_actions_has_exactly_one_even_when_it_samples(noise
     assert test.windows == 18
 
 
+def test_actions_that_nobody_took_do_not_count() -> None:
+    segment = toy_segment(6, 24)
+    assert not segment.mask.all(), "some of these windows are padded"
+    wild = segment.with_action(torch.where(segment.mask[..., None], segment.action, 1e6))
+    model = ToyModel(toy_spec(), ToyConfig(hidden=8))
+    with torch.no_grad():
+        assert shuffle_test(model, [wild]).total == shuffle_test(model, [segment]).total
+
+
 def test_the_spread_of_the_scaled_actions_is_told() -> None:
     model = ToyModel(toy_spec(), ToyConfig(hidden=8))
     with torch.no_grad():

@@ -123,6 +123,8 @@ def _nearest(container: Any, times: np.ndarray, tolerance: float) -> Iterator[Vi
     container.seek(max(0, int((times[0] - tolerance) / stream.time_base)), stream=stream, backward=True)
     row, before = 0, None
     for frame in container.decode(stream):
+        if frame.time is None:  # a damaged file may have frames without a time
+            continue
         while row < len(times) and frame.time >= times[row] - 1e-3:
             near = before if before and times[row] - before.time < frame.time - times[row] else frame
             yield _checked(near, times[row], tolerance, row)

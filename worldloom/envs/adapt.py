@@ -90,13 +90,16 @@ class AdaptedEnv(gymnasium.Env[Any, Any]):
 
 
 def find_leaves(space: spaces.Space, name: str, image_size: int) -> dict[str, Leaf]:
-    """The observation keys of any space: a bare image is "image", a bare vector "state", nesting joins by "_"."""
+    """The observation keys of any space: a bare image is "image", a bare vector "state"; "_" joins what is nested."""
     if isinstance(space, spaces.Dict | spaces.Tuple):
         items = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
-        leaves = dict(_nested(items, name, image_size))
-        if leaves:
-            return leaves
-        raise UserError(f"{name}: the observation space {space} holds neither an image nor a vector")
+        found = _nested(items, name, image_size)
+        leaves = dict(found)
+        if not leaves:
+            raise UserError(f"{name}: the observation space {space} holds neither an image nor a vector")
+        if len(leaves) < len(found):
+            raise UserError(f"{name}: two observations would both be called one of {', '.join(leaves)}: rename one")
+        return leaves
     leaf = make_leaf(space, (), name, image_size)
     return {"image" if leaf.space.dtype == np.uint8 else "state": leaf}
 
@@ -109,7 +112,7 @@ def _nested(items: Any, name: str, image_size: int, path: tuple[Any, ...] = ()) 
             inner = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
             found += _nested(inner, name, image_size, here)
         elif not is_text(space):
-            found.append(("_".join(map(str, here)), make_leaf(space, here, name, image_size)))
+            found.append(("_".join(map(str, here)).replace("/", "_"), make_leaf(space, here, name, image_size)))
     return found
 
 

@@ -34,6 +34,8 @@ class Team:
         size = int(os.environ.get("WORLD_SIZE", "1"))
         if size == 1:
             return cls()
+        if device_type == "cuda":
+            torch.cuda.set_device(local_rank())  # which NCCL's barrier uses; all would meet on the first GPU
         # Rank 0 alone decodes the data on first use, which can take long; the others wait for it.
         dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=timedelta(hours=6))
         return cls(dist.get_rank(), dist.get_world_size())

@@ -9,10 +9,10 @@ from worldloom.errors import UserError
 
 def choose_device(device: str, local_rank: int = 0) -> torch.device:
     """`auto` is this process's GPU if there is one, else the CPU. Raises `UserError` if torch cannot use `device`."""
-    if device == "auto":
-        device = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
+    wanted = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     try:
-        chosen = torch.device(device)
+        # A bare "cuda" would be the first GPU for every process of a team.
+        chosen = torch.device(f"cuda:{local_rank}" if wanted == "cuda" else wanted)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         raise UserError(

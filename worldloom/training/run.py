@@ -1,4 +1,4 @@
-"""A run folder's description of itself: `RUN/run.json`, written before the first step and never changed later."""
+"""A run folder's description of itself: `RUN/run.json`, written before the first step, and anew when it is resumed."""
 
 import json
 import platform

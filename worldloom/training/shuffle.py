@@ -4,7 +4,7 @@ A model that ignores its actions has exactly 1, because both passes draw the sam
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,10 @@ def shuffle_test(model: WorldModel, segments: Sequence[Segment], seed: int = 0) 
         return ShuffleTest(0, note="fewer than two held-out windows, so there is nothing to permute")
     true, false = [], []
     for number, segment in enumerate(usable):
-        other = segment.with_action(segment.action[_derangement(segment.shape[0], seed + number)])
+        partner = _derangement(segment.shape[0], seed + number)
+        # Past its partner's end a window would get actions that nobody took.
+        segment = replace(segment, mask=segment.mask & segment.mask[partner])
+        other = segment.with_action(segment.action[partner])
         true.append(_window_losses(model, segment, seed + number))
         false.append(_window_losses(model, other, seed + number))
     ours, theirs = _join(true), _join(false)

@@ -165,3 +165,22 @@ def test_damaged_bytes_break_the_episodes_that_hold_them(tmp_path: Path) -> None
     np.testing.assert_array_equal(damaged.read(0).obs["state"], arrays["observations"][:10000])
     with pytest.raises(BrokenEpisode, match=r"entries 10000 to 17999: observations cannot be read \(Bad CRC"):
         damaged.read(1)
+
+
+@pytest.mark.parametrize("name", ["terminals", "next_observations"])
+def test_damage_where_episodes_end_is_one_line(tmp_path: Path, name: str) -> None:
+    path = save_npz(tmp_path / "data.npz", d4rl_arrays())
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo(f"{name}.npy")
+    data = bytearray(path.read_bytes())
+    data[info.header_offset + 30 + len(info.filename) + info.compress_size - 1] ^= 255
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"data\.npz.*fetch it again"):
+        NpzSource(path)
+
+
+def test_files_that_follow_different_rules_are_not_mixed(tmp_path: Path) -> None:
+    save_npz(tmp_path / "a.npz", d4rl_arrays())
+    save_npz(tmp_path / "b.npz", d4rl_arrays(after=False))
+    with pytest.raises(UserError, match=r"b.npz is read as D4RL, .*a.npz as TRANSITIONS"):
+        NpzSource(tmp_path)

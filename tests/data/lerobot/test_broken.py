@@ -1,7 +1,9 @@
 """Every way a LeRobot folder is known to be broken is refused with the file, the row, the value and the fix."""
 
 import json
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.data.recorded import SPEC, assert_same, record
+from tests.data.recorded import LEAN, SPEC, assert_same, make_episode, record
 from worldloom.data import video
 from worldloom.data.episode import BrokenEpisode
-from worldloom.data.lerobot.writer import Limits
+from worldloom.data.lerobot.writer import LeRobotWriter, Limits
 from worldloom.data.source import open_dataset
+from worldloom.data.spec import KeySpec
 from worldloom.errors import UserError
 
 DATA = "data/chunk-000/file-001.parquet"
@@ -243,3 +246,36 @@ def test_an_unknown_key_in_info_is_ignored(dataset: Path, tmp_path: Path) -> Non
     edit_info(dataset, lambda info: info.update(tools=[{"name": "say"}]))
     written = record(tmp_path / "again", SPEC, (6, 8, 5))
     assert_same(open_dataset(dataset).read(1), written[1], lossy=("front",))
+
+
+@pytest.mark.parametrize(
+    ("template", "path"),
+    [
+        ("data_path", "../../elsewhere/{chunk_index}-{file_index}.parquet"),
+        ("video_path", "/elsewhere/{video_key}-{chunk_index}.mp4"),
+        ("video_path", "{video_key:.0}../../{chunk_index}.mp4"),
+        ("data_path", "{chunk_index.real.secret}"),
+    ],
+)
+def test_a_path_out_of_the_dataset_is_never_followed(dataset: Path, template: str, path: str) -> None:
+    edit_info(dataset, lambda info: info.update({template: path}))
+    with pytest.raises(UserError, match=f"{template} is .*(leads out of the dataset|It may use)"):
+        open_dataset(dataset).read(1)
+
+
+def test_a_journal_from_a_stranger_writes_nothing_outside_its_folder(tmp_path: Path) -> None:
+    writer = LeRobotWriter(tmp_path / "outer" / "data", LEAN)
+    writer.add(make_episode(LEAN, 4))
+    os.close(writer._lock or 0)  # as after kill -9
+    head = tmp_path / "outer" / "data" / ".journal" / "info.json"
+    head.write_text(head.read_text().replace('"data/chunk', '"../chunk'))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=r"data_path is .* leads out of the dataset"):
+        open_dataset(tmp_path / "outer" / "data")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_name_that_is_a_path_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'arm/wrist': LeRobot's names hold no '/'"):
+        LeRobotWriter(tmp_path / "data", replace(LEAN, obs={"arm/wrist": KeySpec("vector", (2,))}))
+    assert not (tmp_path / "data").exists()

@@ -72,6 +72,9 @@ class NpzSource(EpisodeSource):
             _check_lengths(arrays)
         first = self.files[0]
         self.rule = rule_of(first)
+        for arrays in self.files:
+            if rule_of(arrays) != self.rule:
+                raise UserError(f"{arrays.path} is read as {rule_of(arrays)}, {first.path} as {self.rule}: part them")
         self.trajectories = [t for arrays in self.files for t in _trajectories(arrays, self.rule)]
         self.names = {"state": "observations"} | _simulator_names(first, self.rule)
         obs = {key: _key_spec(first, name) for key, name in self.names.items()}
@@ -130,7 +133,7 @@ class NpzSource(EpisodeSource):
             raise UserError(
                 f"{first.path}: actions are several integers per row; save them as one integer or as floats"
             )
-        size = 1 + max(int(arrays.rows("actions").max()) for arrays in self.files)
+        size = 1 + max(int(_needed(arrays, "actions").max()) for arrays in self.files)
         return ActionSpec("discrete", size, tuple(map(str, range(size))))
 
 
@@ -187,7 +190,9 @@ def _trajectories(arrays: Arrays, rule: Rule) -> list[Trajectory]:
 
 
 def _flags(arrays: Arrays, name: str, count: int) -> np.ndarray:
-    return arrays.rows(name).astype(bool).reshape(count, -1)[:, 0] if name in arrays.shapes else np.zeros(count, bool)
+    if name not in arrays.shapes:
+        return np.zeros(count, bool)
+    return _needed(arrays, name).astype(bool).reshape(count, -1)[:, 0]
 
 
 def _breaks(arrays: Arrays, count: int) -> np.ndarray:
@@ -195,10 +200,20 @@ def _breaks(arrays: Arrays, count: int) -> np.ndarray:
     breaks = np.zeros(count, bool)
     for start in range(0, count - 1, COMPARED):
         stop = min(start + COMPARED, count - 1)
-        after = arrays.rows("next_observations", start, stop).reshape(stop - start, -1)
-        following = arrays.rows("observations", start + 1, stop + 1).reshape(stop - start, -1)
+        after = _needed(arrays, "next_observations", start, stop).reshape(stop - start, -1)
+        following = _needed(arrays, "observations", start + 1, stop + 1).reshape(stop - start, -1)
         breaks[start:stop] = ~np.isclose(after, following, rtol=1e-4, atol=1e-5, equal_nan=True).all(1)
     return breaks
+
+
+def _needed(arrays: Arrays, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+    """Entries without which the episodes cannot even be told apart: damage here stops the dataset."""
+    try:
+        return arrays.rows(name, start, stop)
+    except OSError as error:
+        raise UserError(
+            f"{arrays.path}: {name} cannot be read ({error}); the file is damaged: fetch it again"
+        ) from error
 
 
 def _simulator_names(arrays: Arrays, rule: Rule) -> dict[str, str]:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from worldloom.data import durable, video
+from worldloom.data.lerobot.info import fill
 from worldloom.data.lerobot.journal import FACTS, FOLDER, Entry, Journal, lock
 from worldloom.data.lerobot.stats import Stats, merge, vector_stats
 from worldloom.data.lerobot.tables import EPISODES_PATH, episodes_schema, hugging_face_schema, tasks_table
@@ -42,7 +43,12 @@ class Progress:
 
 
 def video_features(info: dict[str, Any]) -> list[str]:
-    return [name for name, feature in info["features"].items() if feature["dtype"] == "video"]
+    """The features stored as mp4. Raises `UserError` for a name that is a path: files are named after them."""
+    names = [name for name, feature in info["features"].items() if feature["dtype"] == "video"]
+    for name in names:
+        if "/" in name:
+            raise UserError(f"{INFO}: the feature {name!r} has a '/' in its name. Rename it.")
+    return names
 
 
 def recover(root: Path) -> None:
@@ -51,9 +57,9 @@ def recover(root: Path) -> None:
         return
     try:
         descriptor = lock(root)
-    except PermissionError as error:
+    except OSError as error:
         raise UserError(
-            f"{root}: an interrupted recording must be finished, but the folder is read-only: {error}"
+            f"{root}: an interrupted recording must be finished, but the folder cannot be written: {error}"
         ) from error
     if descriptor is None:
         return
@@ -185,15 +191,18 @@ class Paths:
 
     @property
     def data(self) -> Path:
-        return self.root / self.info["data_path"].format(chunk_index=self.chunk, file_index=self.file)
+        return self.root / fill(self.root, self.info, "data_path", self._place)
 
     @property
     def episodes(self) -> Path:
-        return self.root / EPISODES_PATH.format(chunk_index=self.chunk, file_index=self.file)
+        return self.root / EPISODES_PATH.format(**self._place)
 
     def video(self, feature: str) -> Path:
-        path = self.info["video_path"]
-        return self.root / path.format(video_key=feature, chunk_index=self.chunk, file_index=self.file)
+        return self.root / fill(self.root, self.info, "video_path", {"video_key": feature, **self._place})
+
+    @property
+    def _place(self) -> dict[str, int]:
+        return {"chunk_index": self.chunk, "file_index": self.file}
 
     def all(self, video_features: Sequence[str]) -> list[Path]:
         return [self.data, self.episodes, *map(self.video, video_features)]

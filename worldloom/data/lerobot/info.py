@@ -69,12 +69,20 @@ def read_json(path: Path) -> Any:
 
 
 def fill(path: Path, info: dict[str, Any], template: str, place: dict[str, Any]) -> str:
-    """info.json's "data_path" or "video_path" for one episode. Raises `UserError` for a placeholder nobody fills."""
+    """info.json's "data_path" or "video_path" for one episode, relative to the dataset.
+
+    Raises `UserError` for a placeholder nobody fills and for a path out of the dataset: a stranger's info.json must not
+    decide which other files are read, or overwritten.
+    """
+    where = f"{path / 'meta/info.json'}: {template} is {info[template]!r}"
     try:
-        return info[template].format(**place)
-    except (KeyError, IndexError, ValueError) as error:
+        filled = info[template].format(**place)
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
         known = ", ".join(f"{{{name}}}" for name in place)
-        raise UserError(f"{path / 'meta/info.json'}: {template} is {info[template]!r}. It may use {known}.") from error
+        raise UserError(f"{where}. It may use {known}.") from error
+    if Path(filled).is_absolute() or ".." in Path(filled).parts:
+        raise UserError(f"{where}, which leads out of the dataset to {filled!r}. Name a path inside it.")
+    return filled
 
 
 def facts_about(path: Path, info: dict[str, Any], format: str, layout: Layout) -> dict[str, Any]:

@@ -202,7 +202,7 @@ def _picture(file: bytes | None, shape: tuple[int, ...], size: tuple[int, int], 
     try:
         with Image.open(io.BytesIO(file)) as image:
             picture = image.convert("L" if shape[0] == 1 else "RGB")
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BrokenEpisode(f"{where}: the image cannot be decoded ({error}). {SKIP}") from error
     if picture.size != (shape[2], shape[1]):
         found = f"{picture.height} x {picture.width}"

@@ -198,6 +198,9 @@ class LeRobotWriter:
     def _require_encodable(self) -> None:
         if self.codec not in video.CODECS:
             raise unknown("video codec", self.codec, video.CODECS)
+        for key in self.spec.obs:
+            if "/" in key:
+                raise UserError(f"observation key {key!r}: LeRobot's names hold no '/'. Rename it.")
         for key in self._videos:
             _, height, width = self.spec.obs[key].shape
             if self.codec == "av1" and (height % 2 or width % 2 or min(height, width) < 64):
