@@ -12,6 +12,7 @@ import torch
 
 from worldloom import __version__
 from worldloom.data.durable import write_json
+from worldloom.evaluation.bootstrap import RESAMPLES
 from worldloom.evaluation.cost import hardware
 from worldloom.evaluation.measure import Measured, Table
 from worldloom.evaluation.rollout import Plan
@@ -80,7 +81,7 @@ def provenance(
         "windows": num_windows,
         "samples": plan.samples,
         "seed": plan.seed,
-        "interval": "95 % cluster bootstrap over held-out episodes, expanded percentiles, 2000 resamples",
+        "interval": f"95 % cluster bootstrap over held-out episodes, expanded percentiles, {RESAMPLES} resamples",
         "notes": list(notes),
         "command": command(),
         "device": plan.device,

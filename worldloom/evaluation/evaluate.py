@@ -29,6 +29,7 @@ from worldloom.evaluation.windows import (
 )
 from worldloom.model import WorldModel
 from worldloom.training import checkpoint
+from worldloom.training.precision import choose_device
 
 if TYPE_CHECKING:
     from worldloom.training.checkpoint import Run
@@ -78,9 +79,10 @@ def evaluate(
     from worldloom.evaluation.report import write_report
 
     started = perf_counter()
-    _check(context, horizons, samples, windows, batch_size, episodes, threads)
+    counts = {"context": context, "samples": samples, "windows": windows, "batch-size": batch_size, "threads": threads}
+    _check(horizons, counts, {"episodes": episodes, "seed": seed})
     torch.set_num_threads(threads)
-    device = choose_device(device)
+    device = str(choose_device(device))
     model, found = checkpoint.load(run, device, step)
     sources = open_sources(found, data)
     held = held_out_episodes(sources, episodes)
@@ -212,25 +214,11 @@ def _action_notes(measured: Measured) -> list[str]:
     return deaf
 
 
-def choose_device(device: str) -> str:
-    """`auto` is cuda where there is one. Raises `UserError` for a device this machine lacks."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"--device {device}: this machine has no CUDA device. Use --device cpu.")
-    if not device.startswith(("cpu", "cuda")):
-        raise UserError(f"--device {device}: want auto, cpu, cuda or cuda:N.")
-    return device
-
-
-def _check(
-    context: int, horizons: tuple[int, ...], samples: int, windows: int, batch_size: int, episodes: int, threads: int
-) -> None:
-    least = {"context": (context, 1), "samples": (samples, 1), "windows": (windows, 1), "batch-size": (batch_size, 1)}
-    least["threads"] = (threads, 1)
-    for flag, (value, low) in {**least, "episodes": (episodes, 0)}.items():
-        if value < low:
-            raise UserError(f"--{flag} {value}: must be at least {low}.")
+def _check(horizons: tuple[int, ...], at_least_1: dict[str, int], at_least_0: dict[str, int]) -> None:
+    for low, flags in ((1, at_least_1), (0, at_least_0)):
+        for flag, value in flags.items():
+            if value < low:
+                raise UserError(f"--{flag} {value}: must be at least {low}.")
     if not horizons or min(horizons) < 1:
         raise UserError(f"--horizons {' '.join(map(str, horizons))}: give steps of at least 1, such as 1 5 15 50.")
 

@@ -17,11 +17,12 @@ from worldloom.data.segment import Segment
 from worldloom.data.spec import DataSpec, KeySpec
 from worldloom.errors import UserError
 from worldloom.evaluation.actions import random_actions, read_actions
-from worldloom.evaluation.evaluate import choose_device, say
+from worldloom.evaluation.evaluate import say
 from worldloom.evaluation.filmstrip import as_frames
 from worldloom.evaluation.windows import Source, open_sources
 from worldloom.model import State, WorldModel
 from worldloom.training import checkpoint
+from worldloom.training.precision import choose_device
 
 if TYPE_CHECKING:
     from worldloom.training.checkpoint import Run
@@ -89,12 +90,13 @@ def imagine(
         threads: CPU threads; by default what torch chooses.
     """
     episode, frame = parse_start(start)
-    for flag, value in {"steps": steps, "context": context, "samples": samples}.items():
-        if value is not None and value < 1:
-            raise UserError(f"--{flag} {value}: must be at least 1.")
-    if threads:
+    counts = {"steps": steps, "context": context, "samples": samples, "threads": threads}
+    for flag, (value, low) in {**{k: (v, 1) for k, v in counts.items()}, "seed": (seed, 0)}.items():
+        if value is not None and value < low:
+            raise UserError(f"--{flag} {value}: must be at least {low}.")
+    if threads is not None:
         torch.set_num_threads(threads)
-    device = choose_device(device)
+    device = str(choose_device(device))
     model, found = checkpoint.load(run, device, step)
     source = open_sources(found, data)[0]
     moment = find_moment(source, episode, frame, context)

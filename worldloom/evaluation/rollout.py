@@ -46,9 +46,10 @@ class Errors:
     steps: how many rows follow the context in the episode `[N]`.
 
     mse: `{(predictor, key): [N, K]}` for images, `[N, K, D]` in units of the training std for vectors; of the shuffled
-    actions at the card's horizons only, `[N, S]`.
-    ssim: `{(predictor, key): [N, S]}`. reward, end: the model's expectation at every step `[N, H]`; real ones beside
-    them. loss: `{term: ([n], [n])}` with true and with shuffled actions, `loss_episode` `[n]` their episodes.
+    actions at the card's horizons only, `[N, S]` and `[N, S, D]`.
+    ssim: `{(predictor, key): [N, S]}`. heads: the model's "reward" and "terminated" at every step, "real_reward" and
+    "real_terminated" beside them, `[N, H]`. loss: `{term: ([n], [n])}` with true and with shuffled actions,
+    `loss_episode` `[n]` their episodes.
     """
 
     grid: tuple[int, ...]
@@ -70,7 +71,7 @@ def roll_out(model: WorldModel, baselines: Baselines, windows: Sequence[Window],
     pool: WindowBatch | None = None
     for number, batch in enumerate(batches(mixed, plan.batch_size, plan.context, plan.length)):
         rng = np.random.default_rng([plan.seed, number])
-        actions = fill_actions(batch, rng)
+        actions = fill_actions(batch.actions, batch.valid, rng)
         shuffled = shuffle_actions(actions, batch.episode, pool, rng)
         beliefs = track_context(model, batch, plan)
         collect.add("episode", batch.episode)
@@ -85,12 +86,12 @@ def roll_out(model: WorldModel, baselines: Baselines, windows: Sequence[Window],
     return collect.errors(plan)
 
 
-def fill_actions(batch: WindowBatch, rng: np.random.Generator) -> Tensor:
-    """The recorded open-loop actions `[B, H, A]`; past an episode's end, random ones of the batch go on in their style.
+def fill_actions(recorded: Tensor, taken: np.ndarray, rng: np.random.Generator) -> Tensor:
+    """The recorded actions `[B, H, A]`; where none was `taken` `[B, H]`, random ones of the batch go on in their style.
 
     Without them the zeros that follow an end would tell the model that there was one.
     """
-    actions, valid = batch.actions.clone(), torch.from_numpy(batch.valid)
+    actions, valid = recorded.clone(), torch.from_numpy(taken)
     if valid.any() and not valid.all():
         pool = actions[valid]
         actions[~valid] = pool[torch.from_numpy(rng.integers(len(pool), size=int((~valid).sum())))]
@@ -104,7 +105,7 @@ def shuffle_actions(actions: Tensor, episode: np.ndarray, pool: WindowBatch | No
     """
     everything, owner = actions, episode
     if pool is not None:
-        everything = torch.cat([actions, fill_actions(pool, rng)])
+        everything = torch.cat([actions, fill_actions(pool.actions, pool.valid, rng)])
         owner = np.concatenate([episode, pool.episode])
     if len(everything) == 1:
         return actions.flip(1)
@@ -266,7 +267,10 @@ def _score_loss(
 ) -> None:
     """The training loss per window with true actions, and with those of another window throughout."""
     segment = batch.segment.to(plan.device)
-    shuffled = shuffle_actions(batch.segment.action, batch.episode, None, rng).to(plan.device)
+    # Filled first: the zeros after an end, in the middle of another window, would be an action nobody ever took.
+    taken = np.arange(segment.shape[1]) < (batch.context + batch.steps - 1)[:, None]
+    filled = fill_actions(batch.segment.action, taken, rng)
+    shuffled = shuffle_actions(filled, batch.episode, None, rng).to(plan.device)
     collect.add("loss|episode", batch.episode)
     for name, actions in (("loss|", segment.action), ("shuffled_loss|", shuffled)):
         torch.manual_seed(plan.seed * 1_000_003 + number)

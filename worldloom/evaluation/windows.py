@@ -116,10 +116,9 @@ def _open(run: "Run", path: str, use: "DatasetUse | None") -> Source:
 
 def _moved(run: "Run", dataset: "CachedDataset") -> "DatasetUse | None":
     """The use that `dataset` at another path must be a copy of, so that no trained-on episode is taken for held out."""
-    for use in run.datasets:
-        if use.fingerprint == dataset.fingerprint or len(use.train) + len(use.held_out) == len(dataset):
-            return use
-    return None
+    same = [use for use in run.datasets if use.fingerprint == dataset.fingerprint]
+    as_long = [use for use in run.datasets if len(use.train) + len(use.held_out) == len(dataset)]
+    return next(iter([*same, *as_long]), None)
 
 
 def _warn(message: str) -> None:
