@@ -89,6 +89,14 @@ def test_dreams_are_never_mixed_into_a_recording_or_into_other_dreams(toy_run: P
     imagine(toy_run, "0:2", tmp_path / "dream", steps=3)
     with pytest.raises(UserError, match="dreams of another"):
         imagine(toy_run, "0:3", tmp_path / "dream", steps=3)
+    with pytest.raises(UserError, match="dreams of another"):
+        imagine(toy_run, "0:2", tmp_path / "dream", steps=2)
+
+
+def test_the_same_command_again_writes_nothing_twice_and_more_samples_are_added(toy_run: Path, tmp_path: Path):
+    for samples, held in ((1, 1), (1, 1), (3, 3)):
+        imagine(toy_run, "0:2", tmp_path / "dream", steps=3, samples=samples)
+        assert len(open_dataset(tmp_path / "dream").episodes) == held
 
 
 def test_a_moment_outside_the_data_is_refused_with_the_range(toy_run: Path, tmp_path: Path):
@@ -190,3 +198,23 @@ def test_random_actions_stay_in_the_action_space():
     moves = random_actions(DISCRETE, 100, rng)
     assert moves.sum(1).tolist() == [1] * 100
     assert len(set(moves.argmax(1))) == 4
+
+
+@pytest.mark.parametrize("start", ["\u00b2:3", "9" * 5000 + ":0", "1.5:2", "-1:0", ":"])
+def test_a_start_that_is_no_two_whole_numbers_is_refused(start: str):
+    with pytest.raises(UserError, match="EPISODE:FRAME"):
+        parse_start(start)
+
+
+@pytest.mark.parametrize("flag", ["steps", "samples", "context", "threads", "seed"])
+def test_a_number_too_large_to_be_meant_is_named_with_its_flag(toy_run: Path, tmp_path: Path, flag: str):
+    with pytest.raises(UserError, match=f"--{flag} {10**30}: must be at most"):
+        imagine(toy_run, "0:4", tmp_path / "dream", actions="random", **{flag: 10**30})
+
+
+@pytest.mark.parametrize("name", ["dream", "dream.mp4"])
+def test_a_place_that_cannot_be_written_is_one_line(toy_run: Path, tmp_path: Path, name: str):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written") as error:
+        imagine(toy_run, "0:4", tmp_path / "file" / name, actions="random", steps=2)
+    assert "\n" not in str(error.value)

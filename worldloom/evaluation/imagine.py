@@ -3,7 +3,7 @@
 T rows, N dreams, H open-loop steps, A action size.
 """
 
-import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,11 +13,12 @@ import torch
 import tyro
 
 from worldloom.data.episode import Episode
+from worldloom.data.lerobot.info import read_info
 from worldloom.data.segment import Segment
 from worldloom.data.spec import DataSpec, KeySpec
 from worldloom.errors import UserError
 from worldloom.evaluation.actions import random_actions, read_actions
-from worldloom.evaluation.evaluate import say
+from worldloom.evaluation.evaluate import check_counts, say
 from worldloom.evaluation.filmstrip import as_frames
 from worldloom.evaluation.windows import Source, open_sources
 from worldloom.model import State, WorldModel
@@ -90,10 +91,7 @@ def imagine(
         threads: CPU threads; by default what torch chooses.
     """
     episode, frame = parse_start(start)
-    counts = {"steps": steps, "context": context, "samples": samples, "threads": threads}
-    for flag, (value, low) in {**{k: (v, 1) for k, v in counts.items()}, "seed": (seed, 0)}.items():
-        if value is not None and value < low:
-            raise UserError(f"--{flag} {value}: must be at least {low}.")
+    check_counts({"steps": steps, "context": context, "samples": samples, "threads": threads}, {"seed": seed})
     if threads is not None:
         torch.set_num_threads(threads)
     device = str(choose_device(device))
@@ -102,23 +100,28 @@ def imagine(
     moment = find_moment(source, episode, frame, context)
     chosen = choose_actions(actions, steps, moment, model, samples, seed)
     dreams = dream_from(model, moment, chosen, seed, device)
-    origin = describe(found, moment, actions, seed)
-    if out.suffix.lower() == ".mp4":
-        from worldloom.evaluation.dream_video import write_video
+    origin = describe(found, moment, actions, chosen.shape[1], seed)
+    try:
+        if out.suffix.lower() == ".mp4":
+            from worldloom.evaluation.dream_video import write_video
 
-        write_video(model, moment, dreams, out, actions == "recorded")
-    else:
-        write_dataset(model, moment, dreams, out, origin)
+            write_video(model, moment, dreams, out, actions == "recorded")
+        else:
+            write_dataset(model, moment, dreams, out, origin)
+    except OSError as error:
+        raise UserError(
+            f"--out {out}: cannot be written ({error.strerror or error}). Make room or choose another place."
+        ) from error
     trained = " (an episode it was trained on)" if episode in source.train else ""
     say(f"{out}: {samples} x {chosen.shape[1]} steps imagined from episode {episode}, frame {frame}{trained}")
 
 
 def parse_start(start: str) -> tuple[int, int]:
     """`12:40` is episode 12, frame 40."""
-    episode, colon, frame = start.partition(":")
-    if not (colon and episode.strip().isdigit() and frame.strip().isdigit()):
-        raise UserError(f"--from {start}: want EPISODE:FRAME, two whole numbers such as 12:40.")
-    return int(episode), int(frame)
+    match = re.fullmatch(r"\s*(\d{1,12})\s*:\s*(\d{1,12})\s*", start)
+    if match is None:
+        raise UserError(f"--from {start[:40]}: want EPISODE:FRAME, two whole numbers such as 12:40.")
+    return int(match[1]), int(match[2])
 
 
 def find_moment(source: Source, episode: int, frame: int, context: int) -> Moment:
@@ -166,7 +169,7 @@ def dream_from(model: WorldModel, moment: Moment, actions: np.ndarray, seed: int
         return Dreams(watched, model.imagine(belief, torch.from_numpy(actions).to(device)), actions)
 
 
-def describe(run: "Run", moment: Moment, actions: str, seed: int) -> dict[str, Any]:
+def describe(run: "Run", moment: Moment, actions: str, steps: int, seed: int) -> dict[str, Any]:
     """The facts that a synthetic dataset must carry."""
     dataset = moment.source.dataset
     return {
@@ -179,6 +182,8 @@ def describe(run: "Run", moment: Moment, actions: str, seed: int) -> dict[str, A
                 "dataset_fingerprint": dataset.fingerprint,
                 "episode": moment.episode,
                 "frame": moment.frame,
+                "context": moment.seen.shape[1],
+                "steps": steps,
                 "actions": actions if actions in ("recorded", "random") else Path(actions).name,
                 "seed": seed,
             }
@@ -187,22 +192,26 @@ def describe(run: "Run", moment: Moment, actions: str, seed: int) -> dict[str, A
 
 
 def write_dataset(model: WorldModel, moment: Moment, dreams: Dreams, out: Path, origin: dict[str, Any]) -> None:
-    """One episode per dream. Row 0 is how the model sees the last real row; nothing in the dataset is a recording."""
+    """One episode per dream. Row 0 is how the model sees the last real row; nothing in the dataset is a recording.
+
+    Dreams that `out` holds already are not written twice, so that a command that was killed can be typed again.
+    """
+    from worldloom.data.lerobot.fold import recover
     from worldloom.data.lerobot.writer import LeRobotWriter
 
+    recover(out)
     _refuse_real(out, origin)
     spec = dream_spec(model)
     with torch.inference_mode(), LeRobotWriter(out, spec, about=origin) as writer:
-        for number in range(len(dreams.actions)):
+        for number in range(writer.num_episodes, len(dreams.actions)):
             writer.add(dream_episode(model, moment, dreams, number, spec))
 
 
 def _refuse_real(out: Path, origin: dict[str, Any]) -> None:
     """A dream must never be appended to a recording, nor to the dreams of another moment."""
-    info = out / "meta" / "info.json"
-    if not info.exists():
+    if not (out / "meta" / "info.json").exists():
         return
-    about = json.loads(info.read_text(encoding="utf-8")).get("worldloom", {}).get("about", {})
+    about = read_info(out).get("worldloom", {}).get("about", {})
     if about != origin:
         what = "dreams of another model, moment or seed" if about.get("synthetic") else "a recorded dataset"
         raise UserError(
