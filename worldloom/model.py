@@ -127,7 +127,8 @@ class WorldModel(nn.Module, ABC):
 
 def dream(model: WorldModel, state: State, policy: Policy, horizon: int) -> tuple[State, Tensor]:
     """A policy acting inside the model from `state` `[B]`: beliefs it acted on `[B, H]`, its actions `[B, H, A]`."""
-    states, actions = [], []
+    states: list[State] = []
+    actions: list[Tensor] = []
     for t in range(horizon):
         if t:
             state = model.predict(state, actions[-1])

@@ -96,7 +96,7 @@ class BlockGRU(nn.Module):
         """`[..., A]` to the action's share of the hidden layer `[..., D]`, which needs no recurrence."""
         if self.action_in is None:
             return action.new_zeros(*action.shape[:-1], self.hidden_inputs.out_features)
-        return self.action_in(action).float()
+        return self.action_in(action)
 
     def forward(self, deter: Tensor, stoch: Tensor, embedded_action: Tensor) -> Tensor:
         """`[B, D]`, `[B, S]` and `embed_action`'s `[B, D]` to the next deter `[B, D]`."""
@@ -154,7 +154,7 @@ class RSSM(WorldModel):
 
     def observe(self, state: RSSMState, action: Tensor, obs: Obs) -> RSSMState:  # type: ignore[override]
         deter = self.cell(state.deter, state.stoch, self.cell.embed_action(action))
-        return self._look(deter, self.look_obs(self.encoder(obs)).float())
+        return self._look(deter, self.look_obs(self.encoder(obs)))
 
     def predict(self, state: RSSMState, action: Tensor) -> RSSMState:  # type: ignore[override]
         deter = self.cell(state.deter, state.stoch, self.cell.embed_action(action))
@@ -176,7 +176,7 @@ class RSSM(WorldModel):
         """As the default scan, but everything that does not wait for the recurrence is one call for all rows."""
         seen = self.look_obs(self.encoder(obs)).float()
         before = torch.cat([torch.zeros_like(actions[:, :1]), actions[:, :-1]], 1)
-        moved = self.cell.embed_action(before)
+        moved = self.cell.embed_action(before).float()
         belief = self._nothing(actions.shape[0])
         beliefs = []
         # Small steps wait on latency, not on arithmetic: here fp32 is faster than the casts that bf16 needs.
