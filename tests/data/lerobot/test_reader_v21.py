@@ -149,6 +149,14 @@ def test_a_line_that_is_not_json_is_named(dataset: Path) -> None:
         open_dataset(dataset)
 
 
+@pytest.mark.parametrize("line", ['{"episode_index": 2}', '{"episode_index": 2, "length": "5"}', "[2, 5]", "7"])
+def test_a_line_that_describes_no_episode_is_named(dataset: Path, line: str) -> None:
+    with (dataset / "meta/episodes.jsonl").open("a") as file:
+        file.write(line)
+    with pytest.raises(UserError, match=r"episodes\.jsonl, line 3: (length|episode_index) is .*, not a whole number"):
+        open_dataset(dataset)
+
+
 def test_a_missing_episode_list_is_named(dataset: Path) -> None:
     (dataset / "meta/episodes.jsonl").unlink()
     with pytest.raises(UserError, match=r"episodes\.jsonl: cannot be read"):

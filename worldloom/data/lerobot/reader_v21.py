@@ -61,7 +61,7 @@ class LeRobotV21Source(EpisodeSource):
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """A JSON-lines file; raises `UserError` naming the line that is not JSON."""
+    """The lines of episodes.jsonl; raises `UserError` naming the one that is not JSON or describes no episode."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -72,5 +72,14 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
             row = json.loads(line) if line.strip() else None
         except json.JSONDecodeError as error:
             raise UserError(f"{path}, line {number}: is not JSON ({error}). Restore the file.") from error
-        rows += [row] if row else []
+        if row is not None:
+            _check_line(row, f"{path}, line {number}")
+            rows.append(row)
     return rows
+
+
+def _check_line(row: Any, where: str) -> None:
+    for name in ("episode_index", "length"):
+        value = row.get(name) if isinstance(row, dict) else None
+        if type(value) is not int or value < 0:
+            raise UserError(f"{where}: {name} is {value!r}, not a whole number. Restore the file.")
