@@ -152,3 +152,11 @@ def test_a_cut_checkpoint_is_refused_and_no_card_is_written(judged_run: Path, tm
 def test_senseless_flags_are_refused(toy_run: Path, flag: str, value: object):
     with pytest.raises(UserError, match=f"--{flag}"):
         evaluate(toy_run, **{flag: value})
+
+
+@pytest.mark.parametrize("flag", ["context", "samples", "windows", "threads", "seed"])
+def test_a_number_too_large_to_be_meant_is_named_with_its_flag(judged_run: Path, flag: str):
+    with pytest.raises(UserError, match=f"--{flag.replace('_', '-')} {10**30}: must be at most"):
+        evaluate(judged_run, **{flag: 10**30})
+    with pytest.raises(UserError, match="--horizons"):
+        evaluate(judged_run, horizons=(1, 10**30))

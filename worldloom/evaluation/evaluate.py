@@ -1,7 +1,8 @@
 """`worldloom evaluate RUN`: judge a trained model on the episodes it never saw, and write the card and the report."""
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -33,6 +34,10 @@ from worldloom.training.precision import choose_device
 
 if TYPE_CHECKING:
     from worldloom.training.checkpoint import Run
+
+# What is above has never been meant, and would end in a number that overflows or memory that does not exist.
+MOST = {"threads": 1024, "horizons": 10_000, "steps": 100_000, "context": 100_000, "samples": 10_000}
+MOST_OF_OTHERS = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -80,17 +85,23 @@ def evaluate(
 
     started = perf_counter()
     counts = {"context": context, "samples": samples, "windows": windows, "batch-size": batch_size, "threads": threads}
-    _check(horizons, counts, {"episodes": episodes, "seed": seed})
+    check_horizons(horizons)
+    check_counts(counts, {"episodes": episodes, "seed": seed})
     torch.set_num_threads(threads)
     device = str(choose_device(device))
     model, found = checkpoint.load(run, device, step)
+    if not os.access(run, os.W_OK):  # said now and not after minutes of measuring
+        raise UserError(f"{run} cannot be written, so its card could not be kept. Copy the run to another folder.")
     sources = open_sources(found, data)
     held = held_out_episodes(sources, episodes)
     plan = Plan(context, tuple(sorted(set(horizons))), (), samples, batch_size, seed, device)
     judged = judge(model, found, sources, held, plan, windows, started)
-    judged.card.save(run / "card.json")
-    say(f"{run / 'card.json'} written")
-    write_report(model, held, plan_for(model, held, plan), judged, run / "report.html")
+    try:
+        judged.card.save(run / "card.json")
+        say(f"{run / 'card.json'} written")
+        write_report(model, held, plan_for(model, held, plan), judged, run / "report.html")
+    except OSError as error:
+        raise UserError(f"{run}: cannot be written ({error.strerror or error}). Make room and run it again.") from error
     say(f"{run / 'report.html'} written, {perf_counter() - started:.0f} s in all")
 
 
@@ -214,13 +225,22 @@ def _action_notes(measured: Measured) -> list[str]:
     return deaf
 
 
-def _check(horizons: tuple[int, ...], at_least_1: dict[str, int], at_least_0: dict[str, int]) -> None:
+def check_counts(at_least_1: Mapping[str, int | None], at_least_0: Mapping[str, int | None]) -> None:
+    """Raise `UserError` for the first flag whose number is too small, or too large to be meant; None was not given."""
     for low, flags in ((1, at_least_1), (0, at_least_0)):
         for flag, value in flags.items():
-            if value < low:
+            if value is not None and value < low:
                 raise UserError(f"--{flag} {value}: must be at least {low}.")
-    if not horizons or min(horizons) < 1:
-        raise UserError(f"--horizons {' '.join(map(str, horizons))}: give steps of at least 1, such as 1 5 15 50.")
+            most = MOST.get(flag, MOST_OF_OTHERS)
+            if value is not None and value > most:
+                raise UserError(f"--{flag} {value}: must be at most {most}.")
+
+
+def check_horizons(horizons: tuple[int, ...]) -> None:
+    """Raise `UserError` unless every horizon is a step ahead."""
+    if not horizons or min(horizons) < 1 or max(horizons) > MOST["horizons"]:
+        most = MOST["horizons"]
+        raise UserError(f"--horizons {' '.join(map(str, horizons))}: give steps from 1 to {most}, such as 1 5 15 50.")
 
 
 def say(message: str) -> None:
