@@ -205,15 +205,16 @@ def _layout(values: dict[str, np.ndarray]) -> dict[str, tuple[int, int]]:
     return {k: (end - v.shape[1], end) for (k, v), end in zip(values.items(), ends, strict=True)}
 
 
-def with_progress(source: EpisodeSource, doing: str) -> Iterator[int]:
-    """The source's episode numbers; a bar appears on a terminal once it has taken a second."""
+def with_progress(source: EpisodeSource, doing: str, first: int = 0, count: int | None = None) -> Iterator[int]:
+    """Episode numbers `first` to `count` - 1 (default: all); a bar appears on a terminal once it has taken a second."""
     console = Console(stderr=True)
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    task = progress.add_task(f"{doing} {Path(source.path).name}", total=len(source.episodes))
+    count = len(source.episodes) if count is None else count
+    task = progress.add_task(f"{doing} {Path(source.path).name}", total=count, completed=first)
     started, shown = time.monotonic(), False
     try:
-        for index in range(len(source.episodes)):
+        for index in range(first, count):
             if not shown and time.monotonic() - started > 1:
                 progress.start()
                 shown = True

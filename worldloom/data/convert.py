@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from worldloom.data import durable
+from worldloom.data.cache_build import with_progress
 from worldloom.data.episode import BrokenEpisode, EpisodeSource
 from worldloom.data.formats.videos import VideosSource
 from worldloom.data.lerobot.writer import LeRobotWriter
@@ -176,7 +175,7 @@ def _copy(
     skip_broken: bool,
 ) -> None:
     """Write the episodes up to number `count` that are not yet there; those that are broken go to `skipped`."""
-    for index in _with_progress(source.path.name, writer.num_episodes + len(skipped), count):
+    for index in with_progress(source, "importing", writer.num_episodes + len(skipped), count):
         try:
             _copy_one(source, writer, index, image_size)
         except BrokenEpisode as error:
@@ -217,17 +216,6 @@ def summary(source: EpisodeSource, out: Path, skipped: Skipped) -> Iterator[str]
     if len(skipped) > MOST_LISTED:
         yield f"and {len(skipped) - MOST_LISTED} more, listed in {out / RECORD}"
     yield f"worldloom inspect {out}"
-
-
-def _with_progress(name: str, first: int, count: int) -> Iterator[int]:
-    """Episode numbers `first` to `count` - 1, with a bar when somebody is watching."""
-    console = Console(stderr=True)
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(f"importing {name}", total=count, completed=first)
-        for index in range(first, count):
-            yield index
-            progress.advance(task)
 
 
 def _has_terminal_rows(src: Path) -> bool:
