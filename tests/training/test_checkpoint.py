@@ -293,3 +293,20 @@ def test_tied_weights_can_be_saved(run: Path) -> None:
     tied = torch.zeros(3)
     Checkpoint(**{**vars(new), "trainer": {"a": tied, "b": tied}}).save(run)
     assert {*Checkpoint.read(run).trainer} == {"a", "b"}
+
+
+@pytest.mark.parametrize(("name", "value"), [("hidden", ""), ("hidden", -3), ("hidden", None)])
+def test_a_hyperparameter_that_no_model_can_have_is_damage(run: Path, name: str, value: Any) -> None:
+    content = json.loads((run / "run.json").read_text())
+    content["config"][name] = value
+    (run / "run.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"run\.json is damaged"):
+        load(run)
+
+
+@pytest.mark.parametrize("value", ["4", [None], 2, None])
+def test_a_state_of_another_step_is_damage(run: Path, value: Any) -> None:
+    path = run / "checkpoints/step-00000004/state.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"step": value}))
+    with pytest.raises(UserError, match=r"state\.json is damaged .*its step is"):
+        load(run)

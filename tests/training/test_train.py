@@ -14,6 +14,7 @@ from tests.training.conftest import MakeSettings
 from worldloom.cli import main
 from worldloom.errors import MissingExtra, UserError
 from worldloom.training.checkpoint import load, steps_saved
+from worldloom.training.folders import claimed
 from worldloom.training.run import RunRecord
 from worldloom.training.session import choose_threads, hyperparameters, run_training
 
@@ -99,6 +100,8 @@ def test_a_hyperparameter_can_be_set(toy_settings: MakeSettings) -> None:
         ({"overrides": ("hidden=8.5",)}, "hidden is of type int"),
         ({"overrides": ("noise=true",)}, "noise is of type float"),
         ({"family": "rssm", "image_size": 20}, "multiples of 16"),
+        ({"family": "rssm", "image_size": 16, "overrides": ("deter=0",)}, "--set deter=0: no rssm can be made"),
+        ({"family": "rssm", "image_size": 16, "overrides": ("deter=-8",)}, "--set deter=-8: no rssm can be made"),
         ({"device": "tpu"}, "--device 'tpu'"),
         ({"batch_size": 10_000}, "--batch-size is 10000, but the training episodes hold only"),
         ({"data": (Path("nowhere"),)}, "nowhere"),
@@ -264,3 +267,35 @@ def test_the_command_line_leaves_with_2_and_one_line(
     error = capsys.readouterr().err.strip()
     assert error.startswith("worldloom: error: unknown model family 'toi'. Did you mean 'toy'?")
     assert "\n" not in error
+
+
+def test_a_held_out_loss_that_is_not_finite_keeps_the_last_good_checkpoint(
+    toy_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last update had a finite loss, but what it made of the weights has none: they are not to go on from."""
+    run_training(toy_settings(steps=2, checkpoint_every=2))
+    with pytest.raises(UserError, match="stopped at step 3: the held-out loss is nan") as error:
+        run_training(toy_settings(steps=3, lr=1e38, warmup=0, clip=0.0, checkpoint_every=2, resume=True))
+    assert "step-00000002" in str(error.value)
+    assert steps_saved(toy_settings().out) == [2]
+
+
+def test_two_trainings_into_one_folder_do_not_mix(toy_settings: MakeSettings) -> None:
+    run_training(toy_settings(steps=1))
+    for settings in (toy_settings(steps=2, resume=True), toy_settings(out=toy_settings().out.with_name("new"))):
+        with claimed(settings.out), pytest.raises(UserError, match="another process is training into it"):
+            run_training(settings)
+    assert steps_saved(toy_settings().out) == [1]
+    assert not toy_settings().out.with_name("new").exists()
+
+
+def test_windows_that_do_not_fit_into_memory_are_one_line(
+    toy_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise MemoryError("Unable to allocate 22 TiB")
+
+    monkeypatch.setattr("worldloom.training.material.Material.loader", full)
+    with pytest.raises(UserError, match="4 windows of 8 rows do not fit into memory"):
+        run_training(toy_settings())
+    assert not toy_settings().out.exists()

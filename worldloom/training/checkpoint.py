@@ -100,7 +100,7 @@ def load(run: Path | str, device: str = "cpu", step: int | None = None) -> tuple
     """
     path = Path(run)
     record = RunRecord.load(path)
-    model = rebuild(record.family, record.spec, record.config)
+    model = restore_model(record, path)
     checkpoint = Checkpoint.read(path, step, trainer=False)
     check_origin(record, checkpoint, path)
     checkpoint.fill(model, folder(path, checkpoint.step) / MODEL)
@@ -115,6 +115,16 @@ def load(run: Path | str, device: str = "cpu", step: int | None = None) -> tuple
         checkpoint_hash=checkpoint.hash,
         train_seconds=float(checkpoint.progress.get("seconds", 0.0)),
     )
+
+
+def restore_model(record: RunRecord, run: Path) -> WorldModel:
+    """The untrained model that `run.json` describes. Raises `UserError` when nobody can make one like that."""
+    try:
+        return rebuild(record.family, record.spec, record.config)
+    except UserError:
+        raise
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise damaged(run / "run.json", error) from error
 
 
 def folder(run: Path, step: int) -> Path:
@@ -165,6 +175,8 @@ def read_state(path: Path) -> dict[str, Any]:
         check_format(path / STATE, state)
     except KeyError as error:
         raise damaged(path / STATE, error) from error
+    if state.get("step") != int(path.name.removeprefix("step-")):
+        raise damaged(path / STATE, ValueError(f"its step is {state.get('step')!r}"))
     return state
 
 

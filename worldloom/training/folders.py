@@ -3,11 +3,15 @@
 A kill, a power cut or a full disk at any instant leaves what was there before.
 """
 
+import fcntl
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from worldloom.data import durable
+from worldloom.errors import UserError
 
 HIDDEN = ".partial-"
 
@@ -27,6 +31,33 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     durable.sync(path.parent)
+
+
+@contextmanager
+def claimed(run: Path) -> Iterator[None]:
+    """Hold a run folder, made if need be, for this process alone: the lock dies with it. A folder left empty goes.
+
+    Raises `UserError` when another process trains into it.
+    """
+    is_new = not run.exists()
+    durable.make_folder(run)
+    descriptor = os.open(run, os.O_RDONLY)
+    try:
+        if not _lock(descriptor):
+            raise UserError(f"{run}: another process is training into it: wait for it, or choose another --out")
+        yield
+    finally:
+        if is_new and run.is_dir() and not any(run.iterdir()):
+            durable.remove_folder(run)
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def write_and_sync(path: Path, data: bytes) -> None:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
@@ -70,6 +71,9 @@ def fit(trainer: Trainer, run: Path, held_out: HeldOut, log: Log, display: Displ
 def save(trainer: Trainer, run: Path, held_out: HeldOut, log: Log) -> int:
     """A checkpoint with its held-out loss: its step. The whole team gives its random state, rank 0 writes."""
     loss = held_out_loss(trainer, held_out.batches) if trainer.team.leads else None
+    if loss is not None and not isfinite(loss):
+        # The update before was the last with a finite loss: its weights must not become the checkpoint to go on from.
+        raise UserError(f"stopped at step {trainer.step}: the held-out loss is {loss}. {last_good(run)} {ADVICE}")
     snapshot = trainer.snapshot(held_out_loss=loss)
     if trainer.team.leads:
         snapshot.save(run)

@@ -1,6 +1,7 @@
 """A training from its settings to its summary: data, split, model, loop, and the question whether actions matter."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,20 @@ import torch
 from rich.console import Console
 
 from worldloom.data import durable
+from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError, unknown
-from worldloom.models import FAMILIES, build, rebuild
+from worldloom.model import WorldModel
+from worldloom.models import FAMILIES, build
 from worldloom.training import folders
-from worldloom.training.checkpoint import Checkpoint, best_step, check_origin, choose, last_good, steps_saved
+from worldloom.training.checkpoint import (
+    Checkpoint,
+    best_step,
+    check_origin,
+    choose,
+    last_good,
+    restore_model,
+    steps_saved,
+)
 from worldloom.training.distributed import Team, local_rank
 from worldloom.training.loop import HeldOut, fit, held_out_loss
 from worldloom.training.material import Material, read_datasets
@@ -33,10 +44,17 @@ def run_training(settings: TrainSettings) -> None:
     record = open_run(settings)
     team = Team.join(device.type)
     try:
-        train_in_team(settings, record, device, team)
+        with folders.claimed(settings.out) if team.leads else nullcontext():
+            if team.leads:
+                open_run(settings)  # again, as another process may have begun a run there in the meantime
+            train_in_team(settings, record, device, team)
+    except MemoryError as error:
+        what = f"{settings.batch_size} windows of {settings.length} rows do not fit into memory ({error})"
+        raise UserError(f"{what}: lower --batch-size or --length") from error
     except OSError as error:
         what = f"{error.filename or settings.out}: {error.strerror or error}"
-        raise UserError(f"{what}: mend that and continue with --resume. {last_good(settings.out)}") from error
+        again = "continue with --resume" if (settings.out / "run.json").exists() else "type it again"
+        raise UserError(f"{what}: mend that and {again}. {last_good(settings.out)}") from error
     finally:
         team.leave()
 
@@ -55,10 +73,7 @@ def train_in_team(settings: TrainSettings, earlier: RunRecord | None, device: to
     loader = material.loader(settings, team)
 
     torch.manual_seed(settings.seed)
-    if earlier is None:
-        model = build(settings.family, material.spec, settings.size, **hyperparameters(settings))
-    else:
-        model = rebuild(earlier.family, earlier.spec, earlier.config)
+    model = build_model(settings, material.spec) if earlier is None else restore_model(earlier, settings.out)
     precision = earlier.machine["precision"] if earlier else choose_precision(settings.precision, device)
     trainer = Trainer(model.to(device), loader, settings, device, precision, team)
     # The weights are the same everywhere, the samples are not.
@@ -91,6 +106,17 @@ def train_in_team(settings: TrainSettings, earlier: RunRecord | None, device: to
     if team.leads:
         conclude(trainer, run, held_out, display)
     team.wait()
+
+
+def build_model(settings: TrainSettings, spec: DataSpec) -> WorldModel:
+    """A new model. Raises `UserError` for overrides with which torch cannot make one."""
+    try:
+        return build(settings.family, spec, settings.size, **hyperparameters(settings))
+    except (IndexError, RuntimeError, TypeError, ZeroDivisionError) as error:
+        words = " ".join(f"--set {override}" for override in settings.overrides) or f"--size {settings.size}"
+        raise UserError(
+            f"{words}: no {settings.family} can be made like that ({error}): choose other values"
+        ) from error
 
 
 def choose_threads(settings: TrainSettings, earlier: RunRecord | None, device: torch.device) -> int:

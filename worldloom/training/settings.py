@@ -85,6 +85,9 @@ class TrainSettings:
             value = getattr(self, name)
             if value is not None and not value >= low:
                 raise UserError(f"{flag(name)} is {value}, but must be at least {low}")
+            most = _HIGHEST.get(name)
+            if value is not None and most is not None and value > most:
+                raise UserError(f"{flag(name)} is {value}, but must be at most {most}")
         for name in ("lr", "minutes", "clip", "final_lr", "weight_decay"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < float("inf"):
@@ -93,8 +96,10 @@ class TrainSettings:
             raise UserError("--minutes is 0, but must be more than 0")
         if not 0 < self.held_out < 1:
             raise UserError(f"--held-out is {self.held_out}, but must lie between 0 and 1, such as 0.1")
-        if any(not weight >= 0 for weight in self.weights) or (self.weights and not sum(self.weights) > 0):
-            raise UserError(f"--weights {self.weights}: weights must be 0 or more, and not all 0")
+        if any(not weight >= 0 for weight in self.weights) or (
+            self.weights and not 0 < sum(self.weights) < float("inf")
+        ):
+            raise UserError(f"--weights {self.weights}: weights must be 0 or more, finite, and not all 0")
         if self.out in (Path(), Path("/")):
             raise UserError(f"--out is {str(self.out)!r}: give the run a folder of its own, such as --out runs/first")
 
@@ -140,6 +145,8 @@ _LOWEST = {
     "steps": 1, "batch_size": 1, "length": 2, "warmup": 0, "image_size": 1, "threads": 1,
     "checkpoint_every": 1, "preview_every": 0, "log_every": 1, "seed": 0,
 }  # fmt: skip
+# What is above has never been meant, and would end in a number that overflows or memory that does not exist.
+_HIGHEST = {"batch_size": 10**6, "length": 10**6, "image_size": 10**5, "threads": 1024, "seed": 2**32 - 1}
 
 
 def flag(name: str) -> str:
