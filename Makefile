@@ -19,7 +19,8 @@ setup: .venv/ready
 # A first-person Doom world: recorded, learned, judged. Ends with runs/doom/report.html and runs/doom/card.json.
 demo: setup
 	$(BIN)/worldloom record doom data/doom --episodes 200 --num-envs 2 --seed 0
-	test -f runs/doom/summary.json || $(BIN)/worldloom train rssm data/doom --out runs/doom --minutes 6.5 --length 32 --threads 2
+	test -f runs/doom/summary.json || $(BIN)/worldloom train rssm data/doom --out runs/doom --minutes 6.5 --length 32 \
+		--threads 2 $$(test -f runs/doom/run.json && echo --resume)
 	$(BIN)/worldloom evaluate runs/doom --threads 2
 
 test: setup

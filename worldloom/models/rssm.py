@@ -90,7 +90,7 @@ class BlockGRU(nn.Module):
         self.hidden_deter = BlockLinear(deter, deter, blocks)
         self.hidden_norm = nn.Sequential(nn.LayerNorm(deter, eps=1e-3), nn.SiLU())
         self.gates = BlockLinear(deter, 3 * deter, blocks)
-        self.gates_bias = nn.Parameter(torch.zeros(blocks, 1, 3 * deter // blocks))
+        self.gates_bias = nn.Parameter(torch.zeros(3 * deter))
 
     def embed_action(self, action: Tensor) -> Tensor:
         """`[..., A]` to the action's share of the hidden layer `[..., D]`, which needs no recurrence."""
@@ -103,7 +103,8 @@ class BlockGRU(nn.Module):
         inputs = torch.cat([self.deter_in(deter), self.stoch_in(stoch)], -1)
         dense = self.hidden_inputs(inputs) + embedded_action
         hidden = self.hidden_norm(join(self.hidden_deter(deter, split(dense, self.blocks))))
-        reset, candidate, update = self.gates(hidden, self.gates_bias).chunk(3, -1)
+        bias = self.gates_bias.view(self.blocks, 1, -1)
+        reset, candidate, update = self.gates(hidden, bias).chunk(3, -1)
         candidate = torch.tanh(reset.sigmoid() * candidate).to(deter.dtype)
         # The shift by one starts the cell close to keeping what it remembers.
         return join(torch.lerp(split(deter, self.blocks), candidate, (update - 1).sigmoid().to(deter.dtype)))
