@@ -52,12 +52,12 @@ def test_dynamics_term_trains_the_prior_alone_and_representation_the_posterior_a
     model = build("rssm", SPECS["vector"], "debug", free_nats=0.0)
     first_row = random_segment(SPECS["vector"], time=1)  # later priors see the posterior through its samples
     model.loss(first_row)["dynamics"].sum().backward()
-    assert model.prior[-1].weight.grad.abs().sum() > 0
-    assert model.posterior[-1].weight.grad is None
+    assert model.prior[-1].bias.grad.abs().sum() > 0
+    assert model.posterior[-1].bias.grad is None
     model.zero_grad()
     model.loss(first_row)["representation"].sum().backward()
-    assert model.prior[-1].weight.grad is None
-    assert model.posterior[-1].weight.grad.abs().sum() > 0
+    assert model.prior[-1].bias.grad is None
+    assert model.posterior[-1].bias.grad.abs().sum() > 0
 
 
 def test_first_predicted_reward_is_exactly_zero() -> None:
