@@ -7,6 +7,10 @@ from difflib import get_close_matches
 class UserError(ValueError):
     """An input the user can mend. The command line prints its one line and exits with 2, without a traceback."""
 
+    def __init__(self, message: str):
+        # What a library said may be part of the message, and may be several lines.
+        super().__init__(" ".join(line.strip() for line in message.splitlines()).strip())
+
 
 class MissingExtra(UserError, ImportError):
     """An optional dependency is not installed; the message holds the exact line to type."""
