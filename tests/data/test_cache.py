@@ -273,3 +273,9 @@ def test_no_episodes_and_rows_outside_are_refused(made: CachedDataset) -> None:
         made.fit([])
     with pytest.raises(UserError, match=r"rows 0\.\.4"):
         made.segment(0, start=5)
+
+
+def test_a_file_where_the_cache_should_be_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "cache").touch()
+    with pytest.raises(UserError, match=r"cannot write the cache .* set WORLDLOOM_CACHE"):
+        cache_source(FakeSource([5]), cache_dir=tmp_path / "cache")

@@ -28,6 +28,7 @@ from worldloom.errors import UserError
 
 VERSION = 1
 BUILDING = ".building-"
+NO_FOLDER = (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)  # a file, or no name, where the cache should be
 
 
 def default_cache_dir() -> Path:
@@ -59,7 +60,7 @@ def build(source: EpisodeSource, folder: Path, image_size: tuple[int, int] | Non
             _decode(source, spec, image_size, work, skip_broken)
             _publish(work, folder)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, *NO_FOLDER):
             raise
         raise _cannot_write(folder.parent, str(error.strerror)) from error
 

@@ -25,6 +25,7 @@ RECORD = Path("meta/import.json")
 INFO = Path("meta/info.json")
 NOT_CARRIED_OVER = {"format", "codebase_version", "robot", "robot_type", "fps", "splits", "fps_assumed"}
 MOST_LISTED = 20
+MOST = {"--fps": 100_000, "--image-size": 20_000, "--episodes": 10**12}  # what is above overflows, or was not meant
 
 Skipped = list[tuple[int, str]]
 
@@ -64,7 +65,11 @@ def convert(
         source.about.pop("fps_assumed", None)
     given = {name: fact for name, fact in (("license", license), ("origin", origin)) if fact}
     options: dict[str, Any] = {"image_size": image_size, "episodes": episodes, "lossless": lossless, "about": given}
-    skipped = import_source(source, out, skip_broken=skip_broken, **options)
+    try:
+        skipped = import_source(source, out, skip_broken=skip_broken, **options)
+    except OSError as error:
+        what = f"{error.filename or out}: {error.strerror or error}"
+        raise UserError(f"{what}. What was imported is kept; mend that and type the same command again.") from error
     for line in summary(source, out, skipped):
         print(line)
 
@@ -137,7 +142,7 @@ def read_record(out: Path, source: EpisodeSource, written: int) -> Skipped:
     """
     path = out / RECORD
     if path.exists():
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = _read_record(path)
         if record["fingerprint"] != source.fingerprint():
             raise UserError(
                 f"{out} holds an import of {record['source']} that was begun with other data or options than "
@@ -150,6 +155,14 @@ def read_record(out: Path, source: EpisodeSource, written: int) -> Skipped:
         )
     _write_record(out, source, [])
     return []
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return {"source": str(record["source"]), "fingerprint": record["fingerprint"], "skipped": record["skipped"]}
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise UserError(f"{path} is damaged ({error}). Restore it, or import into a new folder.") from error
 
 
 def _write_record(out: Path, source: EpisodeSource, skipped: Skipped) -> None:
@@ -233,5 +246,7 @@ def _check_options(
     for option, value in (("--fps", fps), ("--episodes", episodes), *(("--image-size", n) for n in image_size or ())):
         if value is not None and value < 1:
             raise UserError(f"{option} {value} must be 1 or more")
+        if value is not None and value > MOST[option]:
+            raise UserError(f"{option} {value} must be {MOST[option]} or less")
     if src.is_dir() and out.resolve().is_relative_to(src.resolve()):
         raise UserError(f"{out} lies inside {src}, which is being read; choose a folder outside it")

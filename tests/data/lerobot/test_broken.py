@@ -215,6 +215,14 @@ def test_a_picture_that_is_absent(dataset: Path) -> None:
         (lambda info: info.update(total_episodes=7), "describes 3 episodes, meta/info.json says 7"),
         (lambda info: info["features"]["action"].pop("dtype"), "feature 'action': has no dtype"),
         (lambda info: info["features"]["action"].update(shape="two"), "feature 'action': its shape is 'two'"),
+        (lambda info: info["features"]["observation.images.front"].update(info="x"), "its info is 'x'"),
+        (lambda info: info.update(worldloom=5), "'worldloom' is 5"),
+        (lambda info: info["worldloom"].update(about=5), "worldloom.about is 5"),
+        (lambda info: info["worldloom"].update(fps=-1), "worldloom.fps is -1"),
+        (lambda info: info["worldloom"]["action"].update(kind="x"), "worldloom.action.kind is 'x'"),
+        (lambda info: info["worldloom"]["action"].update(low=-1), "worldloom.action.low is -1"),
+        (lambda info: info["worldloom"]["action"].update(high=[1, None]), r"worldloom.action.high is \[1, None\]"),
+        (lambda info: info["worldloom"]["action"].update(names=["one"]), "worldloom.action.names is"),
     ],
 )
 def test_a_malformed_info(dataset: Path, change: Callable[[dict[str, Any]], object], words: str) -> None:
@@ -279,3 +287,21 @@ def test_a_name_that_is_a_path_is_refused_before_anything_is_written(tmp_path: P
     with pytest.raises(UserError, match="'arm/wrist': LeRobot's names hold no '/'"):
         LeRobotWriter(tmp_path / "data", replace(LEAN, obs={"arm/wrist": KeySpec("vector", (2,))}))
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("name", ["meta/tasks.parquet", "meta/episodes/chunk-000/file-001.parquet"])
+def test_broken_metadata_are_named_when_a_recording_goes_on(dataset: Path, name: str) -> None:
+    cut_in_half(dataset / name)
+    before = sorted(path.name for path in (dataset / "data").rglob("*"))
+    with (
+        pytest.raises(UserError, match=rf"{name}: cannot be read, it is truncated"),
+        LeRobotWriter(dataset, SPEC) as writer,
+    ):
+        writer.add(make_episode(SPEC, 4))
+    assert sorted(path.name for path in (dataset / "data").rglob("*")) == before
+
+
+def test_what_a_library_says_in_several_lines_is_one_line() -> None:
+    assert str(UserError("x.parquet: cannot be read (no more data.\n). Restore it.")) == (
+        "x.parquet: cannot be read (no more data. ). Restore it."
+    )

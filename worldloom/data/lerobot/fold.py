@@ -100,15 +100,22 @@ def _current_info(root: Path, journal: Journal) -> dict[str, Any] | None:
 def load_progress(root: Path, info: dict[str, Any]) -> Progress:
     """The tasks, statistics and next file number of what is committed."""
     tasks_path = root / "meta/tasks.parquet"
-    tasks = pq.read_table(tasks_path).sort_by("task_index")["task"].to_pylist() if tasks_path.exists() else []
+    tasks = _table(tasks_path).sort_by("task_index")["task"].to_pylist() if tasks_path.exists() else []
     progress = Progress(root, info, tasks)
     for path in sorted(root.glob("meta/episodes/*/*.parquet")):
-        for row in pq.read_table(path).to_pylist():
+        for row in _table(path).to_pylist():
             if row["episode_index"] < info["total_episodes"]:
                 number = row["meta/episodes/chunk_index"] * info["chunks_size"] + row["meta/episodes/file_index"]
                 progress.next_file = max(progress.next_file, number + 1)
                 progress.add_stats(_nested_stats(row))
     return progress
+
+
+def _table(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: cannot be read, it is truncated or not parquet ({error}). Restore it.") from error
 
 
 def _nested_stats(row: dict[str, Any]) -> dict[str, dict[str, Any]]:

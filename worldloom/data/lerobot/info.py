@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,42 @@ def read_info(path: Path) -> dict[str, Any]:
         )
     for name, feature in info["features"].items():
         _check_feature(feature, f"{where}, feature {name!r}")
+    if "worldloom" in info:
+        _check_own(info["worldloom"], info["features"], where)
     return info
+
+
+def _check_own(ours: Any, features: dict[str, Any], where: Path) -> None:
+    """What a writer of ours declared (see `own_facts`), as far as it is there."""
+    kinds: dict[str, Any] = {
+        "about": dict,
+        "action": dict,
+        "fps": (int, float),
+        "folded": int,
+        "terminal_rows": bool,
+        "has_end": bool,
+    }
+    if not isinstance(ours, dict):
+        raise UserError(f"{where}: 'worldloom' is {ours!r}, not an object. Restore the field.")
+    for name, kind in kinds.items():
+        if name in ours and not isinstance(ours[name], kind):
+            raise UserError(f"{where}: worldloom.{name} is {ours[name]!r}. Restore the field.")
+    if "fps" in ours and not 0 < ours["fps"] < float("inf"):
+        raise UserError(f"{where}: worldloom.fps is {ours['fps']!r}, not a positive number. Restore the field.")
+    action = ours.get("action")
+    if not action or "action" not in features:
+        return
+    if action.get("kind") not in ("discrete", "continuous"):
+        raise UserError(f"{where}: worldloom.action.kind is {action.get('kind')!r}, not discrete or continuous.")
+    size = prod(features["action"]["shape"])
+    for name, kind in (("names", str), ("low", (int, float)), ("high", (int, float))):
+        values = action.get(name)
+        if values and not (
+            isinstance(values, list) and len(values) == size and all(isinstance(value, kind) for value in values)
+        ):
+            raise UserError(
+                f"{where}: worldloom.action.{name} is {values!r}, want a list of {size}. Restore the field."
+            )
 
 
 def _check_feature(feature: Any, where: str) -> None:
@@ -56,6 +92,9 @@ def _check_feature(feature: Any, where: str) -> None:
     shape = feature.get("shape")
     if not isinstance(shape, list) or not shape or not all(isinstance(n, int) and n >= 0 for n in shape):
         raise UserError(f"{where}: its shape is {shape!r}, not a list of whole numbers. Restore it.")
+    for name in ("info", "video_info"):
+        if feature.get(name) and not isinstance(feature[name], dict):
+            raise UserError(f"{where}: its {name} is {feature[name]!r}, not an object. Restore it.")
 
 
 def read_json(path: Path) -> Any:

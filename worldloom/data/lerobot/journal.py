@@ -59,7 +59,10 @@ class Journal:
     def head(self) -> dict[str, Any] | None:
         """info.json as it was when recording began, before any episode was folded; None if nothing was recorded."""
         path = self.folder / HEAD
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        except ValueError as error:
+            raise UserError(f"{path}: is not JSON ({error}). Restore it, or delete {self.folder}.") from error
 
     def entries(self, video_features: list[str]) -> list[Entry]:
         """The finished episodes in the order of their numbers, some of which may be missing."""
