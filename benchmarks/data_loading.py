@@ -87,7 +87,8 @@ def peer(folder: Path, reader: str, batch: int, length: int) -> float:
         with get_format(reader).open_writer(path) as writer:
             for index in range(EPISODES):
                 episode = Synthetic().read(index)
-                writer.write_episode({"pixels": episode.obs["image"].transpose(0, 2, 3, 1), "action": episode.action})
+                pixels = list(episode.obs["image"].transpose(0, 2, 3, 1))
+                writer.write_episode({"pixels": pixels, "action": list(episode.action)})
     dataset = get_format(reader).open_reader(path, num_steps=length)
     batches = torch.utils.data.DataLoader(dataset, batch_size=batch, shuffle=True, drop_last=True)
     endless: Iterator[Any] = (b for _ in cycle([0]) for b in batches)
