@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.data.fakes import ACTION, FakeSource, fake_episode
 from tests.data.foreign import moving_square, save_video
+from tests.data.recorded import LEAN, record
 from worldloom.data.card.contact_sheet import CELL, GAP, contact_sheet
 from worldloom.data.card.figures import BINS, data_card, looking_size
 from worldloom.data.card.inspect import inspect
@@ -314,3 +315,13 @@ def test_the_real_robot_sample_has_a_card() -> None:
 def worldloom(*arguments: str) -> subprocess.CompletedProcess[str]:
     code = "from worldloom.cli import main; main()"
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("option", ["html", "picture"])
+def test_a_file_of_the_dataset_is_never_written_over(tmp_path: Path, option: str) -> None:
+    record(tmp_path / "data", LEAN)
+    info = tmp_path / "data/meta/info.json"
+    before = info.read_bytes()
+    with pytest.raises(UserError, match="a file of it"):
+        inspect(tmp_path / "data", **{option: info})
+    assert info.read_bytes() == before

@@ -93,8 +93,8 @@ def _require_outside(data: Path, files: list[Path]) -> None:
             raise UserError(f"{file} is a folder. Give the name of a file.")
         if not file.absolute().parent.is_dir():
             raise UserError(f"{file}: its folder does not exist. Make it first.")
-        if file.resolve() == data.resolve():
-            raise UserError(f"{file} is the dataset itself. Give another name.")
+        if file.exists() and file.resolve().is_relative_to(data.resolve()):
+            raise UserError(f"{file} is the dataset itself, or a file of it. Give another name.")
 
 
 def _write_picture(file: Path, sheet: Image.Image | None, data: Path) -> None:
