@@ -198,8 +198,16 @@ def test_tensors_are_checked_by_name_and_type(run: Path, change: Callable[[dict[
     whole = Checkpoint.read(run)
     tensors = dict(whole.model)
     change(tensors)
-    Checkpoint(5, whole.family, whole.config, tensors, whole.trainer, whole.progress).save(run)
+    Checkpoint(5, whole.family, whole.config, tensors, whole.trainer, whole.progress, whole.spec).save(run)
     with pytest.raises(UserError, match="another configuration"):
+        load(run)
+
+
+def test_an_edited_action_range_is_refused(run: Path) -> None:
+    record = json.loads((run / "run.json").read_text())
+    record["spec"]["action"]["high"] = [9.0, 9.0]
+    (run / "run.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="'action' differs"):
         load(run)
 
 
@@ -234,7 +242,7 @@ def one_more(run: Path) -> Checkpoint:
     whole = Checkpoint.read(run)
     model = ToyModel(toy_spec(), ToyConfig(**whole.config))
     progress = {**whole.progress, "held_out_loss": 1e9}
-    return Checkpoint(6, whole.family, whole.config, model.state_dict(), whole.trainer, progress)
+    return Checkpoint(6, whole.family, whole.config, model.state_dict(), whole.trainer, progress, whole.spec)
 
 
 @pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, "No space left on device"), Killed()], ids=["full", "killed"])

@@ -24,7 +24,7 @@ from worldloom.training.run import FORMAT, DatasetUse, Run, RunRecord, check_for
 
 __all__ = ["Checkpoint", "DatasetUse", "Run", "load"]
 
-NOT_PROGRESS = frozenset({"format", "step", "family", "config", "hash", "trainer_hash"})
+NOT_PROGRESS = frozenset({"format", "step", "family", "config", "spec", "hash", "trainer_hash"})
 MODEL, TRAINER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 PICKLES = {b"PK": "a zip archive, as torch.save writes", b"\x80": "a pickle"}
 
@@ -33,7 +33,8 @@ PICKLES = {b"PK": "a zip archive, as torch.save writes", b"\x80": "a pickle"}
 class Checkpoint:
     """One saved moment. `model` are the weights; `trainer` the optimiser's tensors and the random states.
 
-    `progress` is JSON: seconds of training, losses, and the loader's position.
+    `progress` is JSON: seconds of training, losses, and the loader's position. `spec` is the `DataSpec` as JSON, which
+    holds the action normaliser; those of observations are buffers of the model.
     """
 
     step: int
@@ -42,6 +43,7 @@ class Checkpoint:
     model: Mapping[str, Tensor]
     trainer: Mapping[str, Tensor]
     progress: dict[str, Any]
+    spec: dict[str, Any]
     hash: str = ""
 
     def save(self, run: Path) -> Path:
@@ -54,6 +56,7 @@ class Checkpoint:
             "step": self.step,
             "family": self.family,
             "config": self.config,
+            "spec": self.spec,
             "hash": _hash(model),
             "trainer_hash": _hash(trainer),
         }
@@ -80,6 +83,7 @@ class Checkpoint:
                 config=state["config"],
                 model=_read_tensors(path / MODEL, state["hash"]),
                 trainer=_read_tensors(path / TRAINER, state["trainer_hash"]) if trainer else {},
+                spec=state["spec"],
                 progress={k: v for k, v in state.items() if k not in NOT_PROGRESS},
                 hash=state["hash"],
             )
@@ -190,6 +194,12 @@ def check_origin(record: RunRecord, checkpoint: Checkpoint, run: Path) -> None:
         if json.dumps(ours) != json.dumps(theirs):
             raise UserError(
                 f"{path} was made with {name} = {theirs!r}, but {run}/run.json says {ours!r}: it belongs to another run"
+            )
+    for name, ours in json.loads(json.dumps(record.spec.to_json())).items():
+        if ours != checkpoint.spec.get(name):
+            raise UserError(
+                f"{path} was made for other data than {run}/run.json describes: {name!r} differs, and with it how "
+                f"numbers are scaled. Put back the run.json that this run was started with"
             )
 
 

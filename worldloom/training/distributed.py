@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from worldloom.errors import UserError
 from worldloom.model import WorldModel
 
 
@@ -34,6 +35,8 @@ class Team:
         size = int(os.environ.get("WORLD_SIZE", "1"))
         if size == 1:
             return cls()
+        if "MASTER_ADDR" not in os.environ:
+            raise UserError(f"WORLD_SIZE is {size}, but MASTER_ADDR is not set: start the processes with torchrun")
         if device_type == "cuda":
             torch.cuda.set_device(local_rank())  # which NCCL's barrier uses; all would meet on the first GPU
         # Rank 0 alone decodes the data on first use, which can take long; the others wait for it.

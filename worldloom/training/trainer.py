@@ -1,5 +1,6 @@
 """One training as a value that can be stepped, saved and restored: model, optimiser, data order, random state."""
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -100,6 +101,7 @@ class Trainer:
         return Checkpoint(
             step=self.step,
             family=type(self.model).family,
+            spec=json.loads(json.dumps(self.model.spec.to_json())),
             config=asdict(self.model.config),  # type: ignore[call-overload]
             model=self.model.state_dict(),
             trainer={**self._optimizer_tensors(), **self._random_states()},
