@@ -67,3 +67,12 @@ def test_a_mistyped_command_offers_the_nearest(typed: str, meant: str) -> None:
     assert done.returncode == 2
     assert f"Did you mean '{meant}'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_error_of_the_system_is_one_line(tmp_path: Path) -> None:
+    too_long = str(tmp_path / ("x" * 300))
+    arguments = [sys.executable, "-m", "worldloom", "record", "gym:CartPole-v1", too_long, "--episodes", "1"]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "too long" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -2,6 +2,7 @@
 
 import sys
 from importlib import import_module
+from typing import NoReturn
 
 from worldloom.errors import UserError, unknown
 
@@ -32,11 +33,21 @@ def main() -> None:
     try:
         run(arguments[0], arguments[1:])
     except UserError as error:
-        print(f"worldloom: error: {error}", file=sys.stderr)
-        sys.exit(2)
+        fail(str(error))
+    except BrokenPipeError:
+        sys.exit(0)  # whoever read our output, such as `head`, has seen enough
+    except OSError as error:
+        fail(f"{error.filename or 'the system'}: {error.strerror or error}")
+    except MemoryError as error:
+        fail(f"out of memory ({error}): make it smaller, such as --batch-size or --image-size")
     except KeyboardInterrupt:
         print("worldloom: stopped by Ctrl-C", file=sys.stderr)
         sys.exit(130)
+
+
+def fail(message: str) -> NoReturn:
+    print(f"worldloom: error: {message}", file=sys.stderr)
+    sys.exit(2)
 
 
 def run(command: str, arguments: list[str]) -> None:

@@ -96,6 +96,10 @@ def test_impossible_shapes_are_named() -> None:
         build("rssm", odd, "debug")
     with pytest.raises(UserError, match="blocks=8"):
         build("rssm", SPECS["vector"], "debug", deter=60)
+    with pytest.raises(UserError, match="classes=1"):
+        build("rssm", SPECS["vector"], "debug", classes=1)
+    with pytest.raises(UserError, match="bins=4"):
+        build("rssm", SPECS["vector"], "debug", bins=4)
     with pytest.raises(UserError, match="lacks the key 'state'"):
         build("rssm", SPECS["vector"], "debug").start({"image": torch.zeros(1)})
     with pytest.raises(UserError, match="uint8"):

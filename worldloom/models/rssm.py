@@ -6,7 +6,7 @@ A belief has a deterministic part that a gated recurrent cell carries and a stoc
 *prior* with eyes closed (`predict`), from the *posterior* after a look (`observe`). Training pulls the two together.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
 import torch
@@ -42,6 +42,18 @@ class RSSMConfig:
     free_nats: float = 1.0
     dynamics_weight: float = 1.0
     representation_weight: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Raise `UserError` for a value no model can be made of."""
+        least = {"classes": 2, "bins": 3, "encoder_layers": 0, "decoder_layers": 0, "head_layers": 0}
+        for field in fields(self):
+            value, low = getattr(self, field.name), least.get(field.name, 1)
+            if isinstance(value, int) and not isinstance(value, bool) and value < low:
+                raise UserError(f"hyperparameter {field.name}={value} of family 'rssm': must be at least {low}")
+        if self.bins % 2 == 0:
+            raise UserError(f"hyperparameter bins={self.bins} of family 'rssm': must be odd, one bin is zero")
+        if self.deter % self.blocks:
+            raise UserError(f"deter={self.deter} does not divide into blocks={self.blocks}: choose a multiple")
 
 
 SIZES = {
@@ -81,8 +93,6 @@ class BlockGRU(nn.Module):
     def __init__(self, config: RSSMConfig, stoch: int, action: int):
         super().__init__()
         deter, hidden, blocks = config.deter, config.hidden, config.blocks
-        if deter % blocks:
-            raise UserError(f"deter={deter} does not divide into blocks={blocks}: choose a multiple")
         self.deter_in, self.stoch_in = mlp(deter, hidden, 1), mlp(stoch, hidden, 1)
         self.action_in = nn.Sequential(mlp(action, hidden, 1), nn.Linear(hidden, deter, bias=False)) if action else None
         self.blocks = blocks

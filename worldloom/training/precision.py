@@ -13,6 +13,8 @@ def choose_device(device: str, local_rank: int = 0) -> torch.device:
     try:
         # A bare "cuda" would be the first GPU for every process of a team.
         chosen = torch.device(f"cuda:{local_rank}" if wanted == "cuda" else wanted)
+        if chosen.type not in ("cpu", "cuda"):
+            raise RuntimeError("only cpu and cuda are supported")
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         raise UserError(

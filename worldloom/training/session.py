@@ -14,6 +14,7 @@ from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError, unknown
 from worldloom.model import WorldModel
 from worldloom.models import FAMILIES, build
+from worldloom.registry import require
 from worldloom.training import folders
 from worldloom.training.checkpoint import (
     Checkpoint,
@@ -42,6 +43,8 @@ def run_training(settings: TrainSettings) -> None:
     hyperparameters(settings)
     device = choose_device(settings.device, local_rank())
     record = open_run(settings)
+    if settings.tensorboard:
+        require("torch.utils.tensorboard", "tensorboard")  # before anything is written
     team = Team.join(device.type)
     try:
         with folders.claimed(settings.out) if team.leads else nullcontext():
