@@ -77,6 +77,13 @@ def test_the_report_is_whole_small_and_needs_no_network(judged_run: Path):
     assert "width=device-width" in text
 
 
+def test_latent_skill_stands_in_the_table_and_not_in_the_headline(judged_run: Path):
+    text = (judged_run / "report.html").read_text()
+    headline, table = text.split("<h2>Every figure</h2>")
+    assert "latent" not in re.sub(r"base64,[^\"]+", "", headline)
+    assert table.count("<th scope=row>latent</th>") == 1
+
+
 def test_nothing_half_written_is_left(judged_run: Path):
     assert not [p for p in judged_run.iterdir() if p.name.endswith(".tmp")]
 

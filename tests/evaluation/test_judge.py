@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from tests.evaluation.worlds import LinearModel, judge_linear, linear_dataset, linear_spec
+from tests.evaluation.worlds import BareState, LinearModel, PlaceState, judge_linear, linear_dataset, linear_spec
 from worldloom.errors import UserError
 
 
@@ -41,6 +42,115 @@ def test_a_model_that_knows_the_world_gets_the_best_of_everything(perfect: Any):
 def test_each_variable_is_judged_by_its_name(perfect: Any):
     assert metric(perfect, "skill", "state.x@5").value == pytest.approx(1, abs=1e-6)
     assert metric(perfect, "skill", "state.y@5").value == pytest.approx(1, abs=1e-6)
+
+
+def test_each_variable_of_a_baseline_is_judged_by_its_name(perfect: Any):
+    baselines = perfect.card.measured.baselines
+    for k in (1, 5, 15):
+        variables = {name: [baselines[name]["skill"][f"state.{v}@{k}"].value for v in "xy"] for name in baselines}
+        assert variables["persistence"] == [0, 0]
+        assert min(variables["linear"]) > 0.999
+        # Both variables have one standard deviation, so that the skill of all lies between theirs.
+        whole = baselines["mean"]["skill"][f"state@{k}"].value
+        assert min(variables["mean"]) <= whole <= max(variables["mean"]) < 0.95
+
+
+def test_the_latent_forecast_of_a_model_that_knows_the_world_is_what_it_tracks_later(perfect: Any):
+    for k in (1, 5, 15):
+        found = metric(perfect, "skill", f"latent@{k}")
+        assert found.value == pytest.approx(1, abs=1e-6)
+        # The belief of this world is its state, so that both keys measure the same thing.
+        assert found.value == pytest.approx(metric(perfect, "skill", f"state@{k}").value, abs=1e-6)
+        assert found.low is not None
+
+
+def test_latent_skill_is_that_of_the_state_where_the_belief_is_the_state():
+    judged = judge_linear(LinearModel(linear_spec(), deaf=True), linear_dataset(linear_spec()))
+    for k in (1, 5, 15):
+        found, state = metric(judged, "skill", f"latent@{k}"), metric(judged, "skill", f"state@{k}")
+        assert found.value == pytest.approx(state.value, abs=1e-5)
+        assert (found.low, found.high) == pytest.approx((state.low, state.high), abs=1e-5)
+        assert found.value < 0.9
+
+
+def test_a_belief_that_stands_still_while_it_is_imagined_has_no_latent_skill():
+    judged = judge_linear(LinearModel(linear_spec(), frozen=True), linear_dataset(linear_spec()))
+    assert metric(judged, "skill", "latent@5").value == 0
+
+
+def test_dreams_are_averaged_before_the_latent_error_is_taken():
+    model, data = LinearModel(linear_spec(), noise=0.1), linear_dataset(linear_spec())
+    one, many = (judge_linear(model, data, samples=samples) for samples in (1, 16))
+    assert metric(many, "skill", "latent@5").value > metric(one, "skill", "latent@5").value + 0.01
+
+
+def test_a_model_that_ignores_the_world_can_have_perfect_latent_skill():
+    class Clock(LinearModel):
+        """Its belief counts rows and nothing else: perfectly foreseen and perfectly useless."""
+
+        def start(self, obs: Any) -> PlaceState:
+            return PlaceState(obs["state"] * 0)
+
+        def observe(self, state: Any, action: Any, obs: Any) -> PlaceState:
+            return PlaceState(state.features + 1)
+
+        def predict(self, state: Any, action: Any) -> PlaceState:
+            return PlaceState(state.features + 1)
+
+    judged = judge_linear(Clock(linear_spec()), linear_dataset(linear_spec()))
+    assert metric(judged, "skill", "latent@5").value == 1
+    assert metric(judged, "skill", "state@5").value < 0
+
+
+def test_a_belief_of_pure_noise_is_flattered_as_the_docs_warn():
+    class Noise(LinearModel):
+        def start(self, obs: Any) -> PlaceState:
+            return PlaceState(torch.randn_like(obs["state"]))
+
+        def observe(self, state: Any, action: Any, obs: Any) -> PlaceState:
+            return self.start(obs)
+
+        def predict(self, state: Any, action: Any) -> PlaceState:
+            return PlaceState(torch.randn_like(state.features))
+
+    judged = judge_linear(Noise(linear_spec()), linear_dataset(linear_spec()), batch_size=96, samples=4, seed=1)
+    # (1 - 1/4) / 2 in expectation, with the luck of some two hundred draws.
+    assert 0.15 < metric(judged, "skill", "latent@5").value < 0.6
+
+
+def test_a_belief_that_never_changes_has_no_latent_skill_and_says_why():
+    class Blind(LinearModel):
+        def start(self, obs: Any) -> PlaceState:
+            return PlaceState(obs["state"] * 0)
+
+        def observe(self, state: Any, action: Any, obs: Any) -> PlaceState:
+            return PlaceState(state.features)
+
+    judged = judge_linear(Blind(linear_spec(), frozen=True), linear_dataset(linear_spec()))
+    assert metric(judged, "skill", "latent@5").value is None
+    assert "does not change" in metric(judged, "skill", "latent@5").why
+
+
+def test_a_belief_without_features_has_no_latent_skill():
+    class Plain(LinearModel):
+        def start(self, obs: Any) -> BareState:
+            return BareState(obs["state"])
+
+        def observe(self, state: Any, action: Any, obs: Any) -> BareState:
+            return BareState(obs["state"])
+
+        def predict(self, state: Any, action: Any) -> BareState:
+            return BareState(super().predict(PlaceState(state.place), action).place)
+
+        def decode(self, state: Any, key: str) -> Any:
+            return super().decode(PlaceState(state.place), key)
+
+        def loss(self, segment: Any, belief: Any = None) -> Any:
+            return {}
+
+    judged = judge_linear(Plain(linear_spec()), linear_dataset(linear_spec()))
+    assert metric(judged, "skill", "state@5").value == pytest.approx(1, abs=1e-6)
+    assert "latent@5" not in judged.card.measured.metrics["skill"]
 
 
 def test_the_linear_baseline_learns_a_linear_world_and_persistence_has_no_skill(perfect: Any):

@@ -108,6 +108,13 @@ class PlaceState(State):
         return self.place
 
 
+@state
+class BareState(State):
+    """A belief that does not say what can be read out of it."""
+
+    place: Tensor
+
+
 class LinearModel(WorldModel):
     """Knows the world. `deaf` ignores actions, `frozen` thinks that nothing moves, `noise` makes it sample."""
 

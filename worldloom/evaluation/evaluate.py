@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import tyro
+from torch.utils._pytree import tree_leaves
 
 from worldloom.errors import UserError
 from worldloom.evaluation import measure_heads, rollout
@@ -151,7 +152,8 @@ def is_deterministic(model: WorldModel, held: Sequence[HeldOut], plan: Plan) -> 
     belief, action = first_belief(model, held, plan)
     with torch.inference_mode(), torch.random.fork_rng():
         torch.manual_seed(plan.seed)
-        return torch.equal(model.predict(belief, action).features, model.predict(belief, action).features)
+        once, again = (tree_leaves(model.predict(belief, action)) for _ in range(2))
+        return all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
 
 
 def first_belief(model: WorldModel, held: Sequence[HeldOut], plan: Plan) -> tuple:

@@ -11,7 +11,7 @@ import numpy as np
 from worldloom.data.spec import DataSpec
 from worldloom.evaluation import scores
 from worldloom.evaluation.bootstrap import Figure, Statistic, as_figure, bootstrap, figure, on
-from worldloom.evaluation.rollout import Errors
+from worldloom.evaluation.rollout import LATENT, Errors
 
 Table = dict[str, dict[str, Figure]]
 Samples = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -51,14 +51,16 @@ def measure_forecasts(errors: Errors, spec: DataSpec, seed: int) -> Measured:
             _skill(measured, errors, predictor, key, seed)
             if key in spec.image_keys:
                 _fidelity(measured, errors, predictor, key, seed)
+            if key in spec.vector_keys:
+                _skill_per_variable(measured, errors, predictor, key, spec.obs[key].names, seed)
         if "model" not in predictors:
             measured.put("model", "skill", key, Figure.missing("the model does not decode this key"))
             continue
-        if key in spec.vector_keys:
-            _skill_per_variable(measured, errors, key, spec.obs[key].names, seed)
         if "linear" in predictors:
             _against_linear(measured, errors, key, seed)
         _controllability(measured, errors, key, seed)
+    if ("model", LATENT) in errors.mse:
+        _skill_of_latent(measured, errors, seed)
     _loss_ratio(measured, errors, seed)
     return measured
 
@@ -100,8 +102,16 @@ def _whole(useful: Figure) -> Figure:
     return Figure(useful.value, float(np.floor(useful.low)), float(np.ceil(useful.high)))
 
 
-def _skill_per_variable(measured: Measured, errors: Errors, key: str, names: Sequence[str] | None, seed: int) -> None:
-    mse, still = errors.mse["model", key], errors.mse["persistence", key]
+def _skill_of_latent(measured: Measured, errors: Errors, seed: int) -> None:
+    mse, still = errors.mse["model", LATENT], errors.mse["persistence", LATENT]
+    skill = on(scores.skill, np.nan_to_num(mse), np.nan_to_num(still))
+    _put_curve(measured, errors, "skill", "model", LATENT, skill, mse, seed)
+
+
+def _skill_per_variable(
+    measured: Measured, errors: Errors, predictor: str, key: str, names: Sequence[str] | None, seed: int
+) -> None:
+    mse, still = errors.mse[predictor, key], errors.mse["persistence", key]
     for d in range(mse.shape[-1]):
         label = f"{key}.{names[d] if names else d}"
         error, reference = np.nan_to_num(mse[..., d]), np.nan_to_num(still[..., d])
@@ -109,7 +119,7 @@ def _skill_per_variable(measured: Measured, errors: Errors, key: str, names: Seq
             measured,
             errors,
             "skill",
-            "model",
+            predictor,
             label,
             on(scores.skill, error, reference),
             mse[..., d],

@@ -20,6 +20,7 @@ from worldloom.training.objective import weigh_windows
 
 LOSS_WINDOWS = 64
 TRACK_ROWS = 1024
+LATENT = "latent"
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Errors:
 
     mse: `{(predictor, key): [N, K]}` for images, `[N, K, D]` in units of the training std for vectors; of the shuffled
     actions at the card's horizons only, `[N, S]` and `[N, S, D]`.
+    The key `LATENT`, of the model and of persistence only, is the mean squared error of the belief's own features.
     ssim: `{(predictor, key): [N, S]}`. heads: the model's "reward" and "terminated" at every step, "real_reward" and
     "real_terminated" beside them, `[N, H]`. loss: `{term: ([n], [n])}` with true and with shuffled actions,
     `loss_episode` `[n]` their episodes.
@@ -223,10 +225,35 @@ def _score_model(
         _score(model.spec, key, predictor, torch.stack(steps, 1), batch, replace(plan, grid=grid), collect)
     if predictor == "shuffled":
         return
+    _score_latent(model, batch, states, plan, collect)
     for head in ("reward", "terminated"):
         if head in model.decodes:
             collect.add("head|" + head, expected(model, states, head, plan.samples))
             collect.add("head|real_" + head, _future_head(batch, head))
+
+
+def _score_latent(model: WorldModel, batch: WindowBatch, states: State, plan: Plan, collect: _Collector) -> None:
+    """Imagined beliefs `[B * M, H]` against those tracked on the rows that really came, in the model's own features."""
+    if LATENT in model.spec.obs or not has_features(states):
+        return
+    segment = batch.segment.to(plan.device)
+    torch.manual_seed(plan.seed)  # as in `track_context`: the same draws up to t, where the dream begins
+    seen = model.track(segment.obs, segment.action).features.float().flatten(2)
+    picked = torch.tensor(plan.grid) - 1
+    now, later = seen[:, batch.context - 1, None], seen[:, batch.context + picked]
+    imagined = states.features[:, picked].float().flatten(2).unflatten(0, (-1, plan.samples)).mean(1)
+    valid = torch.from_numpy(batch.valid)[:, picked]
+    for predictor, forecast in (("model", imagined), ("persistence", now)):
+        error = (forecast - later).square().mean(-1).cpu()
+        collect.add(f"mse|{predictor}|{LATENT}", torch.where(valid, error, torch.nan))
+
+
+def has_features(belief: State) -> bool:
+    """Whether a belief says what can be read out of it."""
+    try:
+        return belief.features.ndim > 0
+    except NotImplementedError:
+        return False
 
 
 def _future_head(batch: WindowBatch, head: str) -> np.ndarray:

@@ -9,7 +9,11 @@ from worldloom.evaluation.measure import BASELINES, Measured, Table
 from worldloom.evaluation.verdict import interval, number, split_key
 
 TITLES = {
-    "skill": ("Skill", "1 - MSE / MSE of nothing-changes. 1 is perfect, 0 is no better than persistence."),
+    "skill": (
+        "Skill",
+        "1 - MSE / MSE of nothing-changes. 1 is perfect, 0 is no better than persistence. "
+        "The row latent is the model judged by its own beliefs: it says nothing of the world by itself.",
+    ),
     "skill_minus_linear": ("Skill minus linear", "Model minus linear forecast on the same windows. Above 0 is better."),
     "useful_horizon": ("Useful horizon", "Steps until the skill first falls to 0 or below."),
     "error_growth": ("Error growth", "Slope of ln RMSE per step."),
