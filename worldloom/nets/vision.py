@@ -23,6 +23,11 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+def active(depth: int) -> tuple[nn.Module, nn.Module]:
+    """What follows every convolution but the last."""
+    return ChannelNorm(depth, eps=1e-3), nn.SiLU()
+
+
 def grid(height: int, width: int) -> tuple[int, int]:
     """The smallest feature map of an `height` x `width` picture; raises `UserError` unless both divide by 16."""
     if height % STRIDE or width % STRIDE:
@@ -41,14 +46,11 @@ class ImageEncoder(nn.Module):
         self.size = rows * columns * depth
         self.net = nn.Sequential(
             nn.Conv2d(channels, depth, PATCH, PATCH),
-            ChannelNorm(depth, eps=1e-3),
-            nn.SiLU(),
+            *active(depth),
             nn.Conv2d(depth, depth, 4, 2, 1),
-            ChannelNorm(depth, eps=1e-3),
-            nn.SiLU(),
+            *active(depth),
             nn.Conv2d(depth, depth, 4, 2, 1),
-            ChannelNorm(depth, eps=1e-3),
-            nn.SiLU(),
+            *active(depth),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -58,26 +60,23 @@ class ImageEncoder(nn.Module):
 class ImageDecoder(nn.Module):
     """Features `[N, F]` to pictures `[N, C, H, W]`, unbounded: a spatial map, two doublings, and patches of pixels.
 
-    The map is DreamerV3's compromise for few parameters: each block of channels sees its own slice of the features
-    directly and all of them through a narrow layer of `units`.
+    The map has few parameters, as DreamerV3's: each strip of it sees its own slice of the features directly, and all of
+    them through a narrow layer of `units`. (DreamerV3 cuts it by channels, not by strips.)
     """
 
     def __init__(self, features: int, channels: int, height: int, width: int, *, units: int, depth: int):
         super().__init__()
         self.shape = (*grid(height, width), depth)
         size = math.prod(self.shape)
-        self.blocks = math.gcd(8, features)
+        self.blocks = math.gcd(8, features, size)
         self.narrow = nn.Sequential(mlp(features, units, 1), nn.Linear(units, size))
         self.direct = BlockLinear(features, size, self.blocks)
         self.net = nn.Sequential(
-            ChannelNorm(depth, eps=1e-3),
-            nn.SiLU(),
+            *active(depth),
             nn.ConvTranspose2d(depth, depth, 4, 2, 1),
-            ChannelNorm(depth, eps=1e-3),
-            nn.SiLU(),
+            *active(depth),
             nn.ConvTranspose2d(depth, depth, 4, 2, 1),
-            ChannelNorm(depth, eps=1e-3),
-            nn.SiLU(),
+            *active(depth),
             nn.Conv2d(depth, channels * PATCH**2, 3, 1, 1),
         )
 
