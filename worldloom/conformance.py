@@ -62,6 +62,8 @@ def check_shapes(model: WorldModel, segment: Segment) -> None:
 
 def check_decoded(model: WorldModel, value: Tensor, key: str, leading: tuple[int, ...]) -> None:
     shape = model.spec.obs[key].shape if key in model.spec.obs else ()
+    if key == "action":
+        shape = (model.spec.action.size,)
     assert value.shape == leading + tuple(shape), (
         f"decode({key!r}) is {tuple(value.shape)}, not {leading + tuple(shape)}"
     )
@@ -133,6 +135,7 @@ def check_overfitting(model: WorldModel, segment: Segment, steps: int) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        model.after_update()
     assert losses[-1] < 0.7 * losses[0], f"the loss of one batch went from {losses[0]:.3f} to only {losses[-1]:.3f}"
 
 

@@ -49,6 +49,11 @@ class State:
         """Beliefs in a row become one belief with a time axis: H times `[B, ...]` to `[B, H, ...]`."""
         return tree_map(lambda *xs: torch.stack(xs, dim), *states)
 
+    @classmethod
+    def cat(cls, states: Sequence[Self]) -> Self:
+        """Batches of beliefs become one batch: `[B1, ...]`, `[B2, ...]` to `[B1 + B2, ...]`."""
+        return tree_map(lambda *xs: torch.cat(xs), *states)
+
 
 @dataclass_transform(frozen_default=True)
 def state(cls: type[S]) -> type[S]:
@@ -85,7 +90,11 @@ class WorldModel(nn.Module, ABC):
     @property
     @abstractmethod
     def decodes(self) -> tuple[str, ...]:
-        """The keys `decode` knows: observation keys, and "reward" and "terminated" where the data has them."""
+        """The keys `decode` knows: observation keys, and "reward" and "terminated" where the data has them.
+
+        Some families know more: "value" (the discounted return expected from here on), "action" (what the model's own
+        policy prior would do, `[..., A]` in model units), "disagreement" (of an ensemble's members, `[...]`).
+        """
 
     @abstractmethod
     def decode(self, state: State, key: str) -> Tensor:
@@ -106,6 +115,9 @@ class WorldModel(nn.Module, ABC):
     def forward(self, segment: Segment, belief: State | None = None) -> dict[str, Tensor]:
         """`loss`, because DDP, FSDP and compile hook `forward`."""
         return self.loss(segment, belief)
+
+    def after_update(self) -> None:  # noqa: B027, an optional step and not a missing one
+        """What follows an optimiser step, such as moving the slow copy of a value function. Nothing, by default."""
 
     def track(self, obs: Obs, actions: Tensor) -> State:
         """The belief at each row of `obs` `[B, T, ...]`, `actions` `[B, T, A]` (the last row is not used): `[B, T]`."""

@@ -79,6 +79,7 @@ class Trainer:
         set_learning_rate(self.optimizer, self.lr)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.model.after_update()
         self.step += 1
         return objective, norm
 

@@ -1,0 +1,32 @@
+"""What an agent is: something that looks, remembers and acts, with its memory as a value.
+
+B environments side by side, A action size. Actions are in model units: continuous in [-1, 1], discrete one-hot.
+"""
+
+from abc import ABC, abstractmethod
+from typing import TypeVar
+
+from torch import Tensor
+
+from worldloom.data.spec import DataSpec
+from worldloom.model import Obs, State
+
+M = TypeVar("M", bound=State)
+
+
+class Agent(ABC):
+    """Two verbs: `start` on the first observation of an episode, `act` on every later one.
+
+    Both return actions `[B, A]` and the agent's memory, a `State`: it can be indexed, repeated, saved and gone back to,
+    and an agent keeps nothing else between calls. `spec` describes the data the agent understands.
+    """
+
+    spec: DataSpec
+
+    @abstractmethod
+    def start(self, obs: Obs, seed: int = 0) -> tuple[Tensor, State]:
+        """The first action of an episode. All later randomness of the episode follows from `seed`."""
+
+    @abstractmethod
+    def act(self, memory: State, obs: Obs) -> tuple[Tensor, State]:
+        """The next action, after the last one led to `obs`."""
