@@ -18,6 +18,8 @@ SHIPPED: list[tuple[str, str, dict[str, Any]]] = [
     ("minigrid", "minigrid:DoorKey-5x5-v0", {}),
     ("minigrid", "minigrid:MiniGrid-FourRooms-v0", {"view": "world"}),
     ("gymnasium", "gym:CartPole-v1", {}),
+    ("gymnasium", "point", {}),
+    ("gymnasium", "point", {"pixels": True}),
     ("pygame", "gym:CartPole-v1", {"pixels": True}),
 ]
 
