@@ -13,6 +13,7 @@ from worldloom.data.spec import DataSpec
 from worldloom.model import Obs, State, WorldModel, state
 from worldloom.planners.objectives import Constraint, Objective, Return
 from worldloom.planners.planner import Clock, Plan, Planner, Problem
+from worldloom.training.precision import autocast, choose_precision
 
 
 @state
@@ -35,7 +36,8 @@ class PlanningAgent(Agent):
     """Model-predictive control. Each plan is followed for `replan_every` steps, then shifted and searched again.
 
     The model's own policy prior, where it decodes "action", seeds the search (`use_prior`). `explore` adds noise as
-    wide as the last search distribution, for collecting data. `deadline` is in milliseconds per decision.
+    wide as the last search distribution, for collecting data. `deadline` is in milliseconds per decision. `precision`
+    is that of the model's matrix products during the search, "auto", "bf16" or "fp32"; beliefs and scores are fp32.
     """
 
     model: WorldModel
@@ -47,6 +49,7 @@ class PlanningAgent(Agent):
     use_prior: bool = True
     prior_noise: float = 0.3
     explore: bool = False
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         self.objective.check(self.model)
@@ -78,7 +81,8 @@ class PlanningAgent(Agent):
         problem = Problem(
             self.model, belief, self.objective, self.constraints, warm, self._prior(), int(seed[0]), clock
         )
-        plan = self.planner.plan(problem)
+        with autocast(choose_precision(self.precision, problem.device), problem.device):
+            plan = self.planner.plan(problem)
         action = plan.actions[:, 0]
         if self.explore:
             action = (action + plan.std[:, 0] * torch.randn_like(action)).clamp(-1, 1)
