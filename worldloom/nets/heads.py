@@ -70,6 +70,13 @@ class Bernoulli(Scalar):
         return F.binary_cross_entropy_with_logits(self.logits, target.float(), reduction="none")
 
 
+def symexp_bins(bins: int, largest: float) -> Tensor:
+    """`bins` (odd) numbers from -expm1(largest) to expm1(largest), evenly spaced before the exponential."""
+    half = torch.linspace(-largest, 0, bins // 2 + 1).abs().expm1()
+    # Built from one half and its mirror image: the expected value of a symmetric distribution is then exactly zero.
+    return torch.cat([-half, half[:-1].flip(0)])
+
+
 class TwoHotHead(nn.Module):
     """A scalar of any scale, such as the reward: `[..., F]` to `TwoHot` over exponentially spaced bins.
 
@@ -81,9 +88,7 @@ class TwoHotHead(nn.Module):
     def __init__(self, features: int, *, units: int, layers: int, bins: int = 255):
         super().__init__()
         self.hidden, self.output = mlp(features, units, layers), nn.Linear(units, bins)
-        half = torch.linspace(-20, 0, bins // 2 + 1).abs().expm1()
-        # Built from one half and its mirror image: the expected value of a symmetric distribution is then exactly zero.
-        self.register_buffer("bins", torch.cat([-half, half[:-1].flip(0)]), persistent=False)
+        self.register_buffer("bins", symexp_bins(bins, 20.0), persistent=False)
 
     def zero_output(self) -> None:
         nn.init.zeros_(self.output.weight)

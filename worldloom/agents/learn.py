@@ -1,0 +1,118 @@
+"""`worldloom learn METHOD ENV`: an agent that collects, learns from what it collected, and is judged on the way."""
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
+
+from worldloom.errors import UserError, unknown
+from worldloom.registry import Registry
+
+LEARNERS = Registry("learning method", {"tdmpc": "worldloom.agents.tdmpc_learner:PlanningLearner"})
+
+# A resumed run may go on for longer and report differently; anything else would make it another run.
+FREE_ON_RESUME = frozenset({"steps", "eval_every", "eval_episodes", "checkpoint_every", "resume", "out"})
+
+
+@dataclass(frozen=True)
+class LearnSettings:
+    """One agent learning in one environment. A step is one decision: with action_repeat=2 it moves the world twice."""
+
+    method: Annotated[Positional[str], arg(metavar="METHOD")]
+    """How to learn: tdmpc."""
+    env: Annotated[Positional[str], arg(metavar="ENV")]
+    """Environment, such as dmc:cartpole-swingup, gym:CartPole-v1, or your own module:function."""
+    out: Path
+    """Folder of this run: settings, checkpoints, log, episodes."""
+    steps: int = 50_000
+    """Decisions taken in the environment, all in all."""
+    size: str = "nano"
+    """Preset size of the model family."""
+    options: tuple[str, ...] = ()
+    """Options of the environment, such as action_repeat=2."""
+    num_envs: int = 1
+    """Environments that are played side by side, with one batched decision for all."""
+    random_steps: int = 2500
+    """Decisions taken at random first; as many updates are then made up for."""
+    updates: float = 1.0
+    """Model updates per decision, the replay ratio."""
+    batch_size: int = 128
+    """Windows per update."""
+    lr: float = 3e-4
+    """Learning rate."""
+    clip: float = 0.3
+    """A parameter's gradient norm is held below this share of the parameter's own norm; 0 switches clipping off."""
+    capacity: int = 1_000_000
+    """Rows kept for learning; beyond that the oldest episodes are forgotten."""
+    samples: int = 128
+    """Action sequences tried in each iteration of a plan."""
+    elites: int = 16
+    """How many of them shape the next iteration."""
+    iterations: int = 3
+    """Iterations of a plan."""
+    prior_samples: int = 8
+    """How many of the samples come from the model's own policy prior."""
+    eval_every: int = 5000
+    """Decisions between evaluations without exploration."""
+    eval_episodes: int = 10
+    """Episodes of an evaluation, always with the same seeds."""
+    checkpoint_every: int = 5000
+    """Decisions between checkpoints; one is taken when the episodes under way have ended."""
+    max_episode_steps: int | None = None
+    """Truncate episodes at this length."""
+    seed: int = 0
+    """Seed of the weights, the environments and every draw."""
+    image_size: int = 64
+    """Side of pictures in pixels."""
+    overrides: Annotated[UseAppendAction[tuple[str, ...]], arg(name="set", metavar="KEY=VALUE")] = ()
+    """Override one hyperparameter of the family."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    precision: str = "fp32"
+    """fp32, bf16, or auto for what the processor is fast in; models this small are fastest in fp32 on a CPU."""
+    threads: int = 1
+    """CPU threads."""
+    resume: FlagCreatePairsOff[bool] = False
+    """Continue the run in --out from its last checkpoint."""
+
+    def check(self) -> None:
+        """Refuse values that cannot work, before anything is made. Raises `UserError`."""
+        if self.method not in LEARNERS:
+            raise unknown("learning method", self.method, LEARNERS)
+        least = dict.fromkeys(("random_steps", "seed", "prior_samples"), 0)
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int) and not isinstance(value, bool) and value < least.get(field.name, 1):
+                raise UserError(
+                    f"--{field.name.replace('_', '-')} is {value}, but must be at least {least.get(field.name, 1)}"
+                )
+        for name in ("updates", "lr"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise UserError(f"--{name} is {getattr(self, name)}, but must be a number above 0")
+        if self.elites > self.samples:
+            raise UserError(f"--elites is {self.elites}, but only --samples {self.samples} are drawn: lower it")
+
+    def changes(self, earlier: "LearnSettings") -> None:
+        """Raise `UserError` when continuing `earlier` under these settings would be another run."""
+        for field in fields(self):
+            now, then = getattr(self, field.name), getattr(earlier, field.name)
+            if field.name not in FREE_ON_RESUME and now != then:
+                flag = "set" if field.name == "overrides" else field.name.replace("_", "-")
+                raise UserError(f"{self.out} was started with --{flag} {then}, not {now}: repeat the first value")
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "out": str(self.out)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """Raises `TypeError` or `KeyError` for settings of another version."""
+        tuples = {k: tuple(data[k]) for k in ("options", "overrides")}
+        return cls(**{**data, **tuples, "out": Path(data["out"])})
+
+
+def learn(settings: Annotated[LearnSettings, arg(name="")]) -> None:
+    """Learn to act in an environment while acting in it."""
+    from worldloom.agents.online import run_learning
+
+    run_learning(settings)

@@ -1,0 +1,93 @@
+"""Episodes in memory, to which a learner adds while it draws windows from them.
+
+N rows held, B batch, L window length, A action size.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from worldloom.data.episode import Episode
+from worldloom.data.segment import Segment
+from worldloom.data.spec import DataSpec
+from worldloom.errors import UserError
+
+FIRST_ROWS = 4096
+
+
+class Replay:
+    """An iterator of random `Segment`s `[B, L]`, drawn with replacement from all rows added so far.
+
+    Start positions follow `WindowSampler`'s law, by which the last row of an episode is seen as often as any other.
+    Beyond `capacity` rows the oldest episodes are forgotten. Order and randomness follow from `seed` and `state_dict`.
+    """
+
+    def __init__(self, spec: DataSpec, *, batch_size: int, length: int, capacity: int = 1_000_000, seed: int = 0):
+        self.spec, self.batch_size, self.length, self.capacity = spec, batch_size, length, capacity
+        self.rng = np.random.default_rng(seed)
+        self.lengths: list[int] = []
+        self.rows = 0
+        self.columns: dict[str, np.ndarray] = {}
+        self._index()
+
+    def add(self, episode: Episode) -> None:
+        """Take in one finished episode, its actions in own units."""
+        count = len(episode)
+        if count > self.capacity:
+            raise UserError(f"an episode of {count} rows does not fit into a replay of {self.capacity}: enlarge it")
+        while self.rows + count > self.capacity:
+            self._forget_oldest()
+        for name, values in self._columns_of(episode).items():
+            self._reserve(name, values, self.rows + count)
+            self.columns[name][self.rows : self.rows + count] = values
+        self.lengths.append(count)
+        self.rows += count
+        self._index()
+
+    def __next__(self) -> Segment:
+        slot = self.rng.integers(self.ends[-1], size=self.batch_size)
+        episode = np.searchsorted(self.ends, slot, side="right")
+        position = slot - (self.ends[episode] - self.slots[episode]) - (self.length - 1)
+        start = np.clip(position, 0, np.maximum(self.held[episode] - self.length, 0))
+        time = start[:, None] + np.arange(self.length)
+        last = self.held[episode][:, None] - 1
+        rows = self.offsets[episode][:, None] + np.minimum(time, last)
+        taken = {name: torch.from_numpy(column.take(rows, 0)) for name, column in self.columns.items()}
+        mask = torch.from_numpy(time <= last)
+        action = taken.pop("action").masked_fill_(torch.from_numpy(time >= last)[..., None], 0.0)
+        signals = {name: taken.pop(name) * mask for name in ("reward", "terminated", "truncated")}
+        return Segment(obs=taken, action=action, mask=mask, **signals)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position of the random draws, as JSON. The episodes themselves are the learner's to keep."""
+        return {"rng": self.rng.bit_generator.state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rng.bit_generator.state = state["rng"]
+
+    def _columns_of(self, episode: Episode) -> dict[str, np.ndarray]:
+        signals = {"reward": episode.reward, "terminated": episode.terminated, "truncated": episode.truncated}
+        return {**episode.obs, "action": self.spec.action.scale(episode.action), **signals}
+
+    def _reserve(self, name: str, values: np.ndarray, rows: int) -> None:
+        """Room for `rows` rows, doubled when it runs out, so that adding costs the same however much is held."""
+        column = self.columns.get(name)
+        if column is not None and len(column) >= rows:
+            return
+        room = np.empty((min(max(FIRST_ROWS, 2 * rows), self.capacity), *values.shape[1:]), values.dtype)
+        if column is not None:
+            room[: self.rows] = column[: self.rows]
+        self.columns[name] = room
+
+    def _forget_oldest(self) -> None:
+        count = self.lengths.pop(0)
+        for column in self.columns.values():
+            column[: self.rows - count] = column[count : self.rows]
+        self.rows -= count
+
+    def _index(self) -> None:
+        self.held = np.asarray(self.lengths, np.int64)
+        self.slots = self.held + self.length - 1
+        self.ends = np.cumsum(self.slots)
+        self.offsets = np.cumsum(self.held) - self.held

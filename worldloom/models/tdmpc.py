@@ -1,0 +1,339 @@
+"""Decoder-free latent dynamics with values and a policy prior: TD-MPC2 (Hansen et al., 2024).
+
+B batch, T time, H horizon, A action size, L latent size, U units, Q members, K bins, F = L features, N rows of any kind.
+
+A belief is the encoding of one observation, so it must be observable: stack frames if it is not. Nothing is
+reconstructed; the latent is held to what foresees its own next value, the reward and the return. Targets of the value
+come from a slow copy of its members, which `after_update` moves.
+"""
+
+import copy
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from worldloom.data.segment import Segment
+from worldloom.data.spec import DataSpec
+from worldloom.errors import UserError
+from worldloom.model import Obs, State, WorldModel, state
+from worldloom.nets.heads import BernoulliHead, TwoHot, symexp_bins
+from worldloom.nets.observation import ObsEncoder
+from worldloom.nets.value import TwoHotEnsemble
+
+
+@dataclass(frozen=True)
+class TDMPCConfig:
+    """Hyperparameters, TD-MPC2's names and values where it has them.
+
+    `horizon` is the length of an unrolled window in training: longer segments are cut into windows. `rho` weighs the
+    steps of a window. `simplex` is the size of each softmax group of the latent. `depth` is the channels of image maps.
+    """
+
+    latent: int = 512
+    units: int = 512
+    encoder_units: int = 256
+    encoder_layers: int = 1
+    depth: int = 32
+    simplex: int = 8
+    members: int = 5
+    bins: int = 101
+    horizon: int = 3
+    rho: float = 0.5
+    discount: float = 0.99
+    slow_rate: float = 0.01
+    entropy: float = 1e-4
+    consistency_weight: float = 20.0
+    reward_weight: float = 0.1
+    value_weight: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Raise `UserError` for a value no model can be made of."""
+        for field in fields(self):
+            value, low = getattr(self, field.name), {"bins": 3, "encoder_layers": 0}.get(field.name, 1)
+            if isinstance(value, int) and value < low:
+                raise UserError(f"hyperparameter {field.name}={value} of family 'tdmpc': must be at least {low}")
+        if self.bins % 2 == 0:
+            raise UserError(f"hyperparameter bins={self.bins} of family 'tdmpc': must be odd, one bin is zero")
+        if self.latent % self.simplex:
+            raise UserError(f"latent={self.latent} does not divide into groups of simplex={self.simplex}")
+        if not 0 <= self.discount < 1:
+            raise UserError(f"discount={self.discount} of family 'tdmpc': must lie in [0, 1)")
+
+
+SIZES = {
+    "debug": TDMPCConfig(latent=32, units=32, encoder_units=32, depth=8, members=2),
+    # Reaches on one CPU core within the hour what the larger ones reach on a GPU.
+    "nano": TDMPCConfig(latent=64, units=128, encoder_units=128, depth=16, members=2),
+    "small": TDMPCConfig(latent=128, units=256, encoder_units=256, members=5),
+    "base": TDMPCConfig(),
+}
+
+
+@state
+class TDMPCState(State):
+    """latent `[B, L]`, and where it came from: the latent before `[B, L]` and the action between `[B, A]`.
+
+    The reward that arrived with this belief is a function of those two.
+    """
+
+    latent: Tensor
+    before: Tensor
+    action: Tensor
+
+    @property
+    def features(self) -> Tensor:
+        return self.latent
+
+
+class Simplices(nn.Module):
+    """SimNorm: the latent as groups that each sum to one. Groups run across, `[simplex, L / simplex]`, which is fast."""
+
+    def __init__(self, simplex: int):
+        super().__init__()
+        self.simplex = simplex
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.simplex, -1)).softmax(-2).flatten(-2)
+
+
+def trunk(inputs: int, units: int, layers: int) -> list[nn.Module]:
+    """`layers` times linear, LayerNorm, SiLU. TD-MPC2 has Mish, which takes a third of an update on a CPU."""
+    widths = [inputs] + [units] * layers
+    return [m for i in range(layers) for m in (nn.Linear(widths[i], units), nn.LayerNorm(units), nn.SiLU())]
+
+
+class TDMPC(WorldModel):
+    """The family `tdmpc`. It decodes "reward", "value", "action", and "terminated" where the data has ends.
+
+    `loss` needs rewards. Its terms are all `[B, T]`: row t > 0 holds what the step into row t cost.
+    """
+
+    family: ClassVar[str] = "tdmpc"
+    config_class: ClassVar[type] = TDMPCConfig
+    sizes: ClassVar[dict[str, TDMPCConfig]] = SIZES
+    bins: Tensor
+
+    def __init__(self, spec: DataSpec, config: TDMPCConfig):
+        super().__init__()
+        if not spec.has_reward:
+            raise UserError(
+                "family 'tdmpc' learns values, but the data have no reward: choose another family, or add one"
+            )
+        if not spec.action.size:
+            raise UserError("family 'tdmpc' plans actions, but the data have none: choose another family")
+        self.spec, self.config = spec, config
+        latent, units, action = config.latent, config.units, spec.action.size
+        self.discrete = spec.action.kind == "discrete"
+        layers, width = config.encoder_layers, config.encoder_units
+        self.encoder = ObsEncoder(spec, units=width, layers=layers, depth=config.depth)
+        simplices = (nn.LayerNorm(latent), Simplices(config.simplex))
+        self.to_latent = nn.Sequential(nn.Linear(self.encoder.size, latent), *simplices)
+        self.dynamics = nn.Sequential(
+            *trunk(latent + action, units, 2), nn.Linear(units, latent), *copy.deepcopy(simplices)
+        )
+        self.reward = nn.Sequential(*trunk(latent + action, units, 2), nn.Linear(units, config.bins))
+        self.prior = nn.Sequential(*trunk(latent, units, 2), nn.Linear(units, action if self.discrete else 2 * action))
+        self.terminated = BernoulliHead(latent, units=units, layers=1) if spec.has_end else None
+        self.apply(initialise)
+        nn.init.zeros_(self.reward[-1].weight)
+        self.value = TwoHotEnsemble(latent + action, units=units, layers=2, bins=config.bins, members=config.members)
+        self.slow_value = copy.deepcopy(self.value).requires_grad_(False)
+        self.register_buffer("bins", symexp_bins(config.bins, 10.0), persistent=False)
+        self.loss_weights = {
+            "consistency": config.consistency_weight,
+            "reward": config.reward_weight,
+            "value": config.value_weight,
+            "policy": 1.0,
+        } | ({"terminated": 1.0} if spec.has_end else {})
+
+    def start(self, obs: Obs) -> TDMPCState:
+        latent = self._encode(obs)
+        return TDMPCState(latent, latent, latent.new_zeros(*latent.shape[:-1], self.spec.action.size))
+
+    def observe(self, state: TDMPCState, action: Tensor, obs: Obs) -> TDMPCState:  # type: ignore[override]
+        return TDMPCState(self._encode(obs), state.latent, action)
+
+    def predict(self, state: TDMPCState, action: Tensor) -> TDMPCState:  # type: ignore[override]
+        return TDMPCState(self._step(state.latent, action), state.latent, action)
+
+    @property
+    def decodes(self) -> tuple[str, ...]:
+        return ("reward", *(("terminated",) if self.terminated is not None else ()), "value", "action")
+
+    def decode(self, state: TDMPCState, key: str) -> Tensor:  # type: ignore[override]
+        if key == "reward":
+            return self._reward(state.before, state.action).mean
+        if key == "value":
+            # Members are exchangeable, so two stand for all, and cost less than all.
+            action, two = self._mean_action(state.latent), None if self.config.members <= 2 else slice(0, 2)
+            return self.value(torch.cat([state.latent, action], -1), members=two).mean.mean(0)
+        if key == "action":
+            return self._mean_action(state.latent)
+        if key == "terminated" and self.terminated is not None:
+            return self.terminated(state.latent).mean
+        raise UserError(f"this model can't decode {key!r}; it decodes {', '.join(self.decodes)}")
+
+    def track(self, obs: Obs, actions: Tensor) -> TDMPCState:
+        """One call for all rows: a belief is the encoding of its observation."""
+        latent = self._encode(obs)
+        return TDMPCState(latent, *came_from(latent[:, 0], latent, actions))
+
+    def imagine(self, state: TDMPCState, actions: Tensor) -> TDMPCState:  # type: ignore[override]
+        latent, latents = state.latent, []
+        for action in actions.unbind(1):
+            latent = self._step(latent, action)
+            latents.append(latent)
+        imagined = torch.stack(latents, 1)
+        return TDMPCState(imagined, torch.cat([state.latent[:, None], imagined[:, :-1]], 1), actions)
+
+    def loss(self, segment: Segment, belief: TDMPCState | None = None) -> dict[str, Tensor]:  # type: ignore[override]
+        """Windows of `horizon` steps, each unrolled from the encoding of its first row (equations 3 and 4)."""
+        windows = Windows.cut(segment, self.config.horizon)
+        with torch.no_grad():
+            truth = self._encode(windows.obs_after)
+            targets = self._value_targets(truth, windows)
+        latent = self._encode(windows.obs_first)
+        latents = [latent]
+        for action in windows.action.unbind(1):
+            latents.append(self._step(latents[-1], action))
+        unrolled = torch.stack(latents, 1)
+        before, after = unrolled[:, :-1], unrolled[:, 1:]
+        pairs = torch.cat([before, windows.action], -1)
+        terms = {
+            "consistency": (after - truth).square().mean(-1),
+            "reward": TwoHot(self.reward(pairs).float(), self.bins).nll(windows.reward),
+            "value": self.value(pairs).nll(targets.expand(self.config.members, *targets.shape)).mean(0),
+            "policy": self._policy_loss(before.detach()),
+        }
+        if self.terminated is not None:
+            terms["terminated"] = self.terminated(after).nll(windows.terminated)
+        powers = self.config.rho ** torch.arange(self.config.horizon, device=latent.device)
+        weight = windows.valid * (powers / powers.mean())
+        return {name: windows.to_rows(term * weight) for name, term in terms.items()}
+
+    @torch.no_grad()
+    def after_update(self) -> None:
+        pairs = zip(self.slow_value.parameters(), self.value.parameters(), strict=True)
+        slow, fast = (list(group) for group in zip(*pairs, strict=True))
+        torch._foreach_lerp_(slow, fast, self.config.slow_rate)
+
+    def _encode(self, obs: Obs) -> Tensor:
+        return self.to_latent(self.encoder(obs)).float()
+
+    def _step(self, latent: Tensor, action: Tensor) -> Tensor:
+        return self.dynamics(torch.cat([latent, action], -1)).float()
+
+    def _reward(self, latent: Tensor, action: Tensor) -> TwoHot:
+        return TwoHot(self.reward(torch.cat([latent, action], -1)).float(), self.bins)
+
+    def _mean_action(self, latent: Tensor) -> Tensor:
+        parameters = self.prior(latent).float()
+        if self.discrete:
+            return F.one_hot(parameters.argmax(-1), self.spec.action.size).float()
+        return parameters.chunk(2, -1)[0].tanh()
+
+    def _sample_action(self, latent: Tensor) -> tuple[Tensor, Tensor]:
+        """A reparametrised action `[..., A]` of the prior and its negative log-likelihood `[...]`."""
+        parameters = self.prior(latent).float()
+        if self.discrete:
+            return sample_choice(parameters)
+        return sample_squashed(*parameters.chunk(2, -1))
+
+    def _draw_two(self) -> Tensor | None:
+        """Two members at random, None for all where there are no more."""
+        return None if self.config.members <= 2 else torch.randperm(self.config.members)[:2]
+
+    def _value_targets(self, after: Tensor, windows: "Windows") -> Tensor:
+        """One-step temporal-difference targets `[N, H]`, the smaller of two random members of the slow copy."""
+        action, _ = self._sample_action(after)
+        values = self.slow_value(torch.cat([after, action], -1), members=self._draw_two()).mean.amin(0)
+        return windows.reward + self.config.discount * ~windows.terminated * values
+
+    def _policy_loss(self, latent: Tensor) -> Tensor:
+        """The prior goes where the values are high; values are divided by their range in the batch."""
+        action, surprise = self._sample_action(latent)
+        values = self.value(torch.cat([latent, action], -1), members=self._draw_two(), frozen=True).mean.mean(0)
+        ordered = values.detach().flatten().sort().values
+        low, high = ordered[int(0.05 * (len(ordered) - 1))], ordered[int(0.95 * (len(ordered) - 1))]
+        return -(values / (high - low).clamp(min=1.0) + self.config.entropy * surprise)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A segment `[B, T]` cut into N = B * W windows of H steps that share their border rows.
+
+    obs_first `[N, ...]`, obs_after `[N, H, ...]`; action `[N, H, A]` leads to reward, terminated `[N, H]`. valid
+    `[N, H]` is 1 where the step happened and nothing had ended before it.
+    """
+
+    obs_first: dict[str, Tensor]
+    obs_after: dict[str, Tensor]
+    action: Tensor
+    reward: Tensor
+    terminated: Tensor
+    valid: Tensor
+    rows: tuple[int, int]
+
+    @classmethod
+    def cut(cls, segment: Segment, horizon: int) -> "Windows":
+        batch, time = segment.shape
+        if time <= horizon:
+            raise UserError(
+                f"family 'tdmpc' unrolls {horizon} steps, but the segments have {time} rows: --length {horizon + 1}"
+            )
+        starts = torch.arange(0, time - horizon, horizon)
+        index = (starts[:, None] + torch.arange(horizon + 1)).to(segment.action.device)
+
+        def windows(x: Tensor) -> Tensor:
+            return x[:, index].flatten(0, 1)
+
+        obs = {k: windows(v) for k, v in segment.obs.items()}
+        return cls(
+            obs_first={k: v[:, 0] for k, v in obs.items()},
+            obs_after={k: v[:, 1:] for k, v in obs.items()},
+            action=windows(segment.action)[:, :-1],
+            reward=windows(segment.reward)[:, 1:],
+            terminated=windows(segment.terminated)[:, 1:],
+            valid=windows(segment.mask)[:, 1:].float(),
+            rows=(batch, time),
+        )
+
+    def to_rows(self, term: Tensor) -> Tensor:
+        """A term `[N, H]` back at the rows the steps led to, `[B, T]`; 0 at row 0 and past the last window."""
+        batch, time = self.rows
+        steps = term.reshape(batch, -1)
+        return F.pad(steps, (1, time - 1 - steps.shape[1]))
+
+
+def came_from(first: Tensor, latents: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    """The latent before and the action between, for tracked latents `[B, T, L]` and actions `[B, T, A]`."""
+    before = torch.cat([first[:, None], latents[:, :-1]], 1)
+    return before, torch.cat([torch.zeros_like(actions[:, :1]), actions[:, :-1]], 1)
+
+
+def sample_squashed(mean: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+    """A tanh-squashed normal `[..., A]`: a sample and its negative log-likelihood `[...]`, with gradients."""
+    log_std = -4 + 6 * raw.tanh()  # within [-10, 2]
+    noise = torch.randn_like(mean)
+    action = torch.addcmul(mean, noise, log_std.exp()).tanh()
+    nll = 0.5 * noise.square() + log_std + (1 - action.square() + 1e-6).log() + 0.9189385
+    return action, nll.sum(-1)
+
+
+def sample_choice(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """A one-hot choice `[..., A]` with straight-through gradients, and the entropy `[...]` in place of its surprise."""
+    log_probs = logits.log_softmax(-1)
+    probs = log_probs.exp()
+    choice = torch.multinomial(probs.detach().flatten(0, -2), 1).view(probs.shape[:-1])
+    one_hot = F.one_hot(choice, logits.shape[-1]).float()
+    return one_hot + (probs - probs.detach()), -(probs * log_probs).sum(-1)
+
+
+def initialise(module: nn.Module) -> None:
+    """TD-MPC2's: truncated normal of standard deviation 0.02, zero biases."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
