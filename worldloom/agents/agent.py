@@ -6,6 +6,7 @@ B environments side by side, A action size. Actions are in model units: continuo
 from abc import ABC, abstractmethod
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from worldloom.data.spec import DataSpec
@@ -22,6 +23,11 @@ class Agent(ABC):
     """
 
     spec: DataSpec
+
+    @property
+    def device(self) -> torch.device:
+        """Where `obs` must be."""
+        return torch.device("cpu")
 
     @abstractmethod
     def start(self, obs: Obs, seed: int = 0) -> tuple[Tensor, State]:

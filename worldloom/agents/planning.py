@@ -1,19 +1,26 @@
 """A planner and a world model make an agent: look, track the belief, search, act, look again.
 
-B environments, H horizon, A action size.
+B environments, H horizon, A action size, N beliefs of any kind.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from worldloom.agents.agent import Agent
 from worldloom.data.spec import DataSpec
-from worldloom.model import Obs, State, WorldModel, state
+from worldloom.errors import UserError
+from worldloom.model import Obs, Policy, State, WorldModel, state
 from worldloom.planners.objectives import Constraint, Objective, Return
-from worldloom.planners.planner import Clock, Plan, Planner, Problem
+from worldloom.planners.planner import Bounds, Clock, Plan, Planner, Problem
 from worldloom.training.precision import autocast, choose_precision
+
+# How often an exploring agent with discrete actions takes any of them, as a search that has decided is never unsure.
+ANY_CHOICE = 0.05
 
 
 @state
@@ -35,9 +42,14 @@ class PlanningMemory(State):
 class PlanningAgent(Agent):
     """Model-predictive control. Each plan is followed for `replan_every` steps, then shifted and searched again.
 
-    The model's own policy prior, where it decodes "action", seeds the search (`use_prior`). `explore` adds noise as
-    wide as the last search distribution, for collecting data. `deadline` is in milliseconds per decision. `precision`
-    is that of the model's matrix products during the search, "auto", "bf16" or "fp32"; beliefs and scores are fp32.
+    The model's own policy prior, where it decodes "action", seeds the search (`use_prior`): its action plus normal
+    noise of `prior_noise`, or with discrete actions any choice with that probability. `explore` adds noise as wide as
+    the last search distribution, for collecting data. `deadline` is in milliseconds per decision, from the
+    observation on. `precision` is that of the model's matrix products during the search, "auto", "bf16" or "fp32";
+    beliefs and scores are fp32.
+
+    Whatever model and planner draw follows from the seed of the episode, and the caller's generators are left as they
+    were; rows decided together draw from the first row's seed. Raises `UserError` when the parts do not fit together.
     """
 
     model: WorldModel
@@ -50,8 +62,17 @@ class PlanningAgent(Agent):
     prior_noise: float = 0.3
     explore: bool = False
     precision: str = "auto"
+    make_clock: Callable[[float | None], Clock] = Clock
 
     def __post_init__(self) -> None:
+        if not 1 <= self.replan_every <= self.planner.horizon:
+            raise UserError(
+                f"a plan of {self.planner.horizon} steps cannot be followed for {self.replan_every}: "
+                f"replan every 1 to {self.planner.horizon} steps, or plan further"
+            )
+        if self.precision not in ("auto", "fp32", "bf16"):
+            raise UserError(f"the precision is {self.precision!r}, but it must be 'auto', 'fp32' or 'bf16'")
+        Clock(self.deadline)
         self.objective.check(self.model)
         for constraint in self.constraints:
             constraint.cost.check(self.model)
@@ -60,53 +81,94 @@ class PlanningAgent(Agent):
     def spec(self) -> DataSpec:  # type: ignore[override]
         return self.model.spec
 
+    @property
+    def device(self) -> torch.device:
+        weight = next(self.model.parameters(), None)
+        return torch.device("cpu") if weight is None else weight.device
+
     @torch.no_grad()
     def start(self, obs: Obs, seed: int = 0) -> tuple[Tensor, PlanningMemory]:
-        belief = self.model.start(obs)
-        seeds = torch.full((belief.features.shape[0],), seed)
-        return self._decide(belief, None, seeds)
+        clock = self.make_clock(self.deadline)
+        batch = next(iter(obs.values())).shape[0]
+        seeds = following(torch.full((batch,), seed, device=self.device))
+        with self._drawing(seeds):
+            with clock.section("observe"):
+                belief = self.model.start(obs)
+            return self._decide(belief, None, seeds, clock)
 
     @torch.no_grad()
     def act(self, memory: State, obs: Obs) -> tuple[Tensor, PlanningMemory]:
         assert isinstance(memory, PlanningMemory), f"this is the memory of another agent: {type(memory).__name__}"
-        belief = self.model.observe(memory.belief, memory.action, obs)
-        age = memory.age + 1
-        if int(age.max()) < self.replan_every:
-            action = at(memory.plan.actions, age)
-            return action, replace(memory, belief=belief, action=action, age=age)
-        return self._decide(belief, shift(memory.plan.actions, age), memory.seed + 1)
+        clock = self.make_clock(self.deadline)
+        seeds, age = following(memory.seed), memory.age + 1
+        with self._drawing(seeds):
+            with clock.section("observe"):
+                belief = self.model.observe(memory.belief, memory.action, obs)
+            if int(age.max()) < self.replan_every:
+                action = self._explored(at(memory.plan.actions, age), at(memory.plan.std, age))
+                return action, replace(memory, belief=belief, action=action, age=age, seed=seeds)
+            return self._decide(belief, shift(memory.plan.actions, age), seeds, clock)
 
-    def _decide(self, belief: State, warm: Tensor | None, seed: Tensor) -> tuple[Tensor, PlanningMemory]:
-        clock = Clock(self.deadline)
-        problem = Problem(
-            self.model, belief, self.objective, self.constraints, warm, self._prior(), int(seed[0]), clock
-        )
-        with autocast(choose_precision(self.precision, problem.device), problem.device):
+    def _decide(self, belief: State, warm: Tensor | None, seed: Tensor, clock: Clock) -> tuple[Tensor, PlanningMemory]:
+        prior = self._prior()
+        # Another stream than the one the belief was drawn from.
+        problem = Problem(self.model, belief, self.objective, self.constraints, warm, prior, int(seed[0]) ^ 1, clock)
+        with autocast(choose_precision(self.precision, self.device), self.device):
             plan = self.planner.plan(problem)
-        action = plan.actions[:, 0]
-        if self.explore:
-            action = (action + plan.std[:, 0] * torch.randn_like(action)).clamp(-1, 1)
+        action = self._explored(plan.actions[:, 0], plan.std[:, 0])
         return action, PlanningMemory(belief, action, plan, torch.zeros_like(seed), seed)
 
-    def _prior(self):
+    @contextmanager
+    def _drawing(self, seed: Tensor) -> Iterator[None]:
+        """Everything drawn inside follows from `seed`."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(int(seed[0]))
+            yield
+
+    def _explored(self, action: Tensor, std: Tensor) -> Tensor:
+        """The action `[B, A]`, with noise as wide as the search still was where the agent explores."""
+        if not self.explore:
+            return action
+        noisy = action + std * torch.randn_like(action)
+        if self.spec.action.kind == "discrete":
+            return any_choice(F.one_hot(noisy.argmax(-1), noisy.shape[-1]).to(action), ANY_CHOICE)
+        low, high = (getattr(self.planner, name, None) for name in ("low", "high"))
+        return Bounds.of(self.spec.action, low, high).clip(noisy)
+
+    def _prior(self) -> Policy | None:
         if not (self.use_prior and "action" in self.model.decodes):
             return None
 
         def policy(belief: State) -> Tensor:
-            mean = self.model.decode(belief, "action")
-            return (mean + self.prior_noise * torch.randn_like(mean)).clamp(-1, 1)
+            chosen = self.model.decode(belief, "action")
+            if self.spec.action.kind == "discrete":
+                return any_choice(chosen, self.prior_noise)
+            return (chosen + self.prior_noise * torch.randn_like(chosen)).clamp(-1, 1)
 
         return policy
 
 
+def any_choice(one_hot: Tensor, probability: float) -> Tensor:
+    """One-hot choices `[N, A]`, each replaced by a uniform one with a probability."""
+    size = one_hot.shape[-1]
+    drawn = F.one_hot(torch.randint(size, one_hot.shape[:-1], device=one_hot.device), size).to(one_hot)
+    return torch.where(torch.rand_like(one_hot[..., :1]) < probability, drawn, one_hot)
+
+
+def following(seed: Tensor) -> Tensor:
+    """The seeds of the next decision: Knuth's linear congruential generator, so that near seeds do not stay near."""
+    return (seed * 6364136223846793005 + 1442695040888963407) & 0x7FFFFFFFFFFFFFFF
+
+
 def at(actions: Tensor, age: Tensor) -> Tensor:
-    """The action that is `age` `[B]` steps into each plan `[B, H, A]`: `[B, A]`."""
-    return actions[torch.arange(len(age)), age.clamp(max=actions.shape[1] - 1)]
+    """What is `age` `[B]` steps into each plan `[B, H, A]`: `[B, A]`."""
+    return actions[torch.arange(len(age), device=age.device), age.clamp(max=actions.shape[1] - 1)]
 
 
 def shift(actions: Tensor, age: Tensor) -> Tensor:
     """Plans `[B, H, A]` moved on by `age` `[B]` steps; what comes after their end is zero."""
     horizon = actions.shape[1]
-    index = torch.arange(horizon) + age[:, None]
+    index = torch.arange(horizon, device=age.device) + age[:, None]
     moved = actions.gather(1, index.clamp(max=horizon - 1)[..., None].expand_as(actions))
     return torch.where((index < horizon)[..., None], moved, 0.0)

@@ -1,0 +1,114 @@
+"""The border between an environment and an agent: observations in, actions out, and whether the two fit at all.
+
+B environments, A action size, N categories, C H W image channels, height, width. Environments speak numpy, one moment
+at a time, images `[H, W, C]` and actions in their own units. Agents speak tensors `[B, ...]`, images `[C, H, W]` and
+actions in model units.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
+from worldloom.envs.adapt import AdaptedEnv
+from worldloom.envs.describe import describe
+from worldloom.errors import UserError
+
+# Bounds that went through JSON and float32 may differ in the last digit.
+ROUNDING = 1e-4
+
+
+def to_obs(
+    rows: Sequence[dict[str, np.ndarray]],
+    spec: DataSpec,
+    device: torch.device | str = "cpu",
+    tasks: Sequence[str] | None = None,
+) -> dict[str, Tensor]:
+    """What B environments show now, as one `obs` of the keys that `spec` names, images uint8 `[B, C, H, W]`.
+
+    `tasks` are the language tasks that the environments' `reset` told, for a model that knows a "task".
+    """
+    obs = {}
+    for key, key_spec in spec.obs.items():
+        if key_spec.kind == "category":
+            array = one_hot(tasks or [""] * len(rows), key_spec)
+        else:
+            array = np.stack([row[key] for row in rows])
+        if key_spec.kind == "image":
+            array = np.ascontiguousarray(array.transpose(0, 3, 1, 2))
+        obs[key] = torch.from_numpy(array).to(device)
+    return obs
+
+
+def one_hot(tasks: Sequence[str], spec: KeySpec) -> np.ndarray:
+    """Language tasks as float32 `[B, N]`, zeros where there is none. Raises `UserError` for one the model never saw."""
+    names = spec.names or ()
+    made = np.zeros((len(tasks), len(names)), np.float32)
+    for row, task in enumerate(tasks):
+        if task and task not in names:
+            raise UserError(f"the environment's task is {task!r}, but the model knows {', '.join(map(repr, names))}")
+        if task:
+            made[row, names.index(task)] = 1
+    return made
+
+
+def to_env(action: Tensor, spec: DataSpec) -> list[Any]:
+    """Actions `[B, A]` in model units as the environments take them, one each: a choice, or a float32 `[A]`.
+
+    Continuous ones are in the environment's own units and clipped to the declared range, which a sum in float32 may
+    leave by its last digit.
+    """
+    rows = action.detach().float().cpu().numpy()
+    if spec.action.kind == "discrete":
+        return [int(row) for row in rows.argmax(1)]
+    rows = spec.action.unscale(rows)
+    if spec.action.low is not None and spec.action.high is not None:
+        rows = np.clip(rows, np.asarray(spec.action.low, np.float32), np.asarray(spec.action.high, np.float32))
+    return list(rows)
+
+
+def check_fits(env: AdaptedEnv, spec: DataSpec) -> None:
+    """Raise `UserError` when `env` does not show what a model of `spec` looks at, or takes other actions.
+
+    The environment may show more than the model knows, and allow actions beyond the range the model was taught.
+    """
+    shown = describe(env)
+    for key, wanted in spec.obs.items():
+        if wanted.kind != "category":
+            _check_key(env.name, key, wanted, shown.obs)
+    _check_action(env, spec.action, shown.action)
+
+
+def _check_key(name: str, key: str, wanted: KeySpec, shown: dict[str, KeySpec]) -> None:
+    found = shown.get(key)
+    if found is None:
+        hint = "make it with --options pixels=true" if wanted.kind == "image" else "make it as for the recording"
+        raise UserError(f"{name} shows {', '.join(shown)}, but the model looks at {key!r} ({wanted.kind}): {hint}")
+    if (found.kind, found.shape) != (wanted.kind, wanted.shape):
+        raise UserError(
+            f"{name} shows {key!r} as {found.kind} {found.shape}, but the model was trained on {wanted.kind} "
+            f"{wanted.shape}: make the environment as it was when the data were recorded"
+        )
+
+
+def _check_action(env: AdaptedEnv, wanted: ActionSpec, taken: ActionSpec) -> None:
+    if (taken.kind, taken.size) != (wanted.kind, wanted.size):
+        raise UserError(
+            f"{env.name} takes {taken.size} {taken.kind} actions, but the model was trained with "
+            f"{wanted.size} {wanted.kind} ones: choose the environment that its data came from"
+        )
+    if wanted.kind == "discrete" or wanted.low is None or wanted.high is None:
+        return
+    assert isinstance(env.action_space, spaces.Box)
+    low, high = np.asarray(wanted.low), np.asarray(wanted.high)
+    slack = ROUNDING * np.maximum(np.abs(low), np.abs(high))
+    outside = (low < env.action_space.low - slack) | (high > env.action_space.high + slack)
+    for index in np.flatnonzero(outside)[:1]:
+        raise UserError(
+            f"{env.name} takes action {index} in [{env.action_space.low[index]:g}, {env.action_space.high[index]:g}], "
+            f"but the model was trained with [{low[index]:g}, {high[index]:g}]: its actions would mean something else"
+        )
