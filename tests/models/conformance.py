@@ -23,6 +23,7 @@ class FamilyConformance:
         segment = random_segment(SPECS["vector"], batch=2)
         model = self.make("vector").eval()
         model.loss(segment)
-        decoded = [model.decode(model.start({k: v[:n, 0] for k, v in segment.obs.items()}), "state") for n in (1, 2)]
-        assert decoded[0].shape == (1, 5)
-        assert decoded[1].shape == (2, 5)
+        key = model.decodes[0]
+        decoded = [model.decode(model.start({k: v[:n, 0] for k, v in segment.obs.items()}), key) for n in (1, 2)]
+        assert decoded[0].shape[0] == 1
+        assert decoded[1].shape == (2, *decoded[0].shape[1:])

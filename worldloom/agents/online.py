@@ -115,7 +115,7 @@ class Session:
                 wave = seeds[first : first + len(self.evaluation_envs)]
                 envs = self.evaluation_envs[: len(wave)]
                 limit = self.settings.max_episode_steps
-                episodes += collect(self.learner.evaluation_agent, envs, wave, max_steps=limit)
+                episodes += collect(self.learner.judged, envs, wave, max_steps=limit)
         returns = [episode_return(episode) for episode in episodes]
         mean, low, high = bootstrap(
             lambda weights: weights @ np.array(returns) / weights.sum(1), np.arange(len(returns))
@@ -280,7 +280,7 @@ def prepare_folder(settings: LearnSettings, session: Session) -> None:
     }
     RunRecord(
         family=type(trainer.model).family,
-        config=asdict(trainer.model.config),  # type: ignore[call-overload]
+        config=asdict(trainer.model.config),
         spec=session.spec,
         datasets=[],
         image_size=(settings.image_size, settings.image_size),

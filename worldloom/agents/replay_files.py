@@ -27,6 +27,7 @@ def load_episode(path: Path) -> Episode:
     try:
         arrays = load(path.read_bytes())
         obs = {name.removeprefix(OBS): value for name, value in arrays.items() if name.startswith(OBS)}
-        return Episode(obs=obs, **{name: arrays[name] for name in FIELDS})
+        action, reward, terminated, truncated = (arrays[name] for name in FIELDS)
+        return Episode(obs, action, reward, terminated, truncated)
     except (OSError, SafetensorError, KeyError) as error:
         raise UserError(f"{path} cannot be read ({error}): the run cannot go on; start another --out") from error

@@ -1,7 +1,8 @@
-"""Learning by planning: the world model is all that is trained, and its planner is the agent (TD-MPC2, PlaNet)."""
+"""Learning by planning: the world model is all that is trained, and its planner is the agent (PlaNet, TD-MPC2)."""
 
 from dataclasses import replace
-from typing import Any
+
+from torch import Tensor
 
 from worldloom.agents.learn import LearnSettings
 from worldloom.agents.planning import PlanningAgent
@@ -18,35 +19,25 @@ from worldloom.training.trainer import Trainer
 class PlanningLearner:
     """A trainer of the model, fed from a replay, and the agents that act with the model as it is.
 
-    `trainer` saves and restores everything; `agent` explores while it collects, `evaluation_agent` does not.
+    `trainer` saves and restores everything; `agent` explores while it collects, `judged` does not.
     """
 
     def __init__(self, settings: LearnSettings, spec: DataSpec):
         device = choose_device(settings.device)
         training = train_settings(settings)
         model = build_model(training, spec).to(device)
-        length = training.length if not hasattr(model.config, "horizon") else model.config.horizon + 1
-        replay = Replay(
-            spec, batch_size=settings.batch_size, length=length, capacity=settings.capacity, seed=settings.seed
+        horizon: int = model.config.horizon  # type: ignore[assignment, union-attr]
+        discount: float = model.config.discount  # type: ignore[assignment, union-attr]
+        self.replay = Replay(
+            spec, batch_size=settings.batch_size, length=horizon + 1, capacity=settings.capacity, seed=settings.seed
         )
-        precision = choose_precision(settings.precision, device)
-        self.replay = replay
-        self.trainer = Trainer(model, replay, training, device, precision)
-        self.evaluation_agent = PlanningAgent(
-            model,
-            MPPI(
-                horizon=getattr(model.config, "horizon", 12),
-                samples=settings.samples,
-                elites=settings.elites,
-                iterations=settings.iterations,
-                policy_samples=settings.prior_samples,
-            ),
-            Return(getattr(model.config, "discount", 0.99)),
-        )
-        self.agent = replace(self.evaluation_agent, explore=True)
+        self.trainer = Trainer(model, self.replay, training, device, choose_precision(settings.precision, device))
+        planner = MPPI(horizon, settings.samples, settings.elites, settings.iterations, settings.prior_samples)
+        self.judged = PlanningAgent(model, planner, Return(discount), precision=self.trainer.precision)
+        self.agent = replace(self.judged, explore=True)
 
-    def update(self) -> dict[str, Any]:
-        """One gradient step on a batch from the replay: the loss terms as tensors, read only when they are logged."""
+    def update(self) -> dict[str, Tensor]:
+        """One gradient step on a batch from the replay: the loss terms, as tensors until somebody reads them."""
         objective, norm = self.trainer.update(next(self.replay).to(self.trainer.device))
         return {"loss": objective.total.detach(), "gradient_norm": norm, **objective.terms}
 

@@ -1,6 +1,6 @@
 """Decoder-free latent dynamics with values and a policy prior: TD-MPC2 (Hansen et al., 2024).
 
-B batch, T time, H horizon, A action size, L latent size, U units, Q members, K bins, F = L features, N rows of any kind.
+B batch, T time, H horizon, A action size, L latent size, Q members, N rows of any kind.
 
 A belief is the encoding of one observation, so it must be observable: stack frames if it is not. Nothing is
 reconstructed; the latent is held to what foresees its own next value, the reward and the return. Targets of the value
@@ -89,7 +89,7 @@ class TDMPCState(State):
 
 
 class Simplices(nn.Module):
-    """SimNorm: the latent as groups that each sum to one. Groups run across, `[simplex, L / simplex]`, which is fast."""
+    """SimNorm: the latent as groups that each sum to one, laid out `[simplex, L / simplex]`, as a softmax is fast."""
 
     def __init__(self, simplex: int):
         super().__init__()
@@ -134,11 +134,12 @@ class TDMPC(WorldModel):
         self.dynamics = nn.Sequential(
             *trunk(latent + action, units, 2), nn.Linear(units, latent), *copy.deepcopy(simplices)
         )
-        self.reward = nn.Sequential(*trunk(latent + action, units, 2), nn.Linear(units, config.bins))
+        reward_output = nn.Linear(units, config.bins)
+        self.reward = nn.Sequential(*trunk(latent + action, units, 2), reward_output)
         self.prior = nn.Sequential(*trunk(latent, units, 2), nn.Linear(units, action if self.discrete else 2 * action))
         self.terminated = BernoulliHead(latent, units=units, layers=1) if spec.has_end else None
         self.apply(initialise)
-        nn.init.zeros_(self.reward[-1].weight)
+        nn.init.zeros_(reward_output.weight)
         self.value = TwoHotEnsemble(latent + action, units=units, layers=2, bins=config.bins, members=config.members)
         self.slow_value = copy.deepcopy(self.value).requires_grad_(False)
         self.register_buffer("bins", symexp_bins(config.bins, 10.0), persistent=False)

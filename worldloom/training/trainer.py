@@ -6,12 +6,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from worldloom.data.loader import SegmentLoader
 from worldloom.data.segment import Segment
 from worldloom.errors import UserError
 from worldloom.model import WorldModel
@@ -30,12 +29,20 @@ class NotFinite(UserError):
     """A loss or a gradient is infinite or not a number."""
 
 
+class Batches(Protocol):
+    """Where training segments come from, and where in their order it is, as JSON."""
+
+    def __next__(self) -> Segment: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
 @dataclass
 class Trainer:
     """`module` is the model as it is called: wrapped when a team trains it. `seconds` is the loop's wall time."""
 
     model: WorldModel
-    loader: SegmentLoader
+    loader: Batches
     settings: TrainSettings
     device: torch.device
     precision: str = "fp32"
