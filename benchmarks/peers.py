@@ -34,7 +34,7 @@ class Peer:
 
     @property
     def variable(self) -> str:
-        return f"WORLDLOOM_PEER_{self.repository.split('/')[1].upper()}"
+        return f"WORLDLOOM_PEER_{self.repository.split('/')[1].upper().replace('-', '_')}"
 
 
 PEERS = {
