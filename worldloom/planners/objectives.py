@@ -5,7 +5,9 @@ N trajectories, H horizon, A action size. An objective maps imagined beliefs `[N
 side by side.
 """
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +26,11 @@ class Objective(ABC):
 
     def check(self, model: WorldModel) -> None:  # noqa: B027, most objectives need nothing
         """Raise `UserError` when `model` cannot decode what this objective reads."""
+
+    @property
+    def rows(self) -> int | None:
+        """For how many beliefs B this objective was made, None or 1 where it serves any number."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -54,11 +61,95 @@ class Return(Objective):
 
 
 @dataclass(frozen=True)
+class Goal(Objective):
+    """Minus the distance to a goal belief `[B]` or `[1]`: the mean square of the difference of their features.
+
+    Of the last imagined belief alone, or (`last_only=False`) summed over the horizon, which also asks for haste.
+    """
+
+    belief: State
+    last_only: bool = True
+
+    def __call__(self, model: WorldModel, states: State, actions: Tensor) -> Tensor:
+        features = (states[:, -1:] if self.last_only else states).features
+        rows, wanted = features.shape[0], self.belief.features
+        if rows % len(wanted):
+            raise UserError(f"the goal has {len(wanted)} rows, but {rows} trajectories are no multiple of it")
+        # The candidates of one belief are side by side, so each goal meets its own without being copied.
+        apart = features.unflatten(0, (len(wanted), -1)) - wanted[:, None, None]
+        return -apart.square().mean(-1).sum(-1).flatten()
+
+    def check(self, model: WorldModel) -> None:
+        if self.belief.features.dim() != 2:
+            shape = tuple(self.belief.features.shape)
+            raise UserError(f"the goal is a belief with features {shape}, but it must be one belief a row, (B, F)")
+
+    @property
+    def rows(self) -> int | None:
+        return len(self.belief.features)
+
+
+@dataclass(frozen=True)
+class Decoded(Objective):
+    """A Python function of decoded keys: `function({key: Tensor [N, H, ...]})` is `[N]`, or `[N, H]`, which is summed.
+
+    Among `keys` "actions" stands for the candidates themselves, `[N, H, A]` in model units.
+    """
+
+    function: Callable[[dict[str, Tensor]], Tensor]
+    keys: tuple[str, ...]
+
+    def __call__(self, model: WorldModel, states: State, actions: Tensor) -> Tensor:
+        seen = {key: actions if key == "actions" else model.decode(states, key) for key in self.keys}
+        score, leading = self.function(seen), tuple(actions.shape[:2])
+        if not isinstance(score, Tensor) or tuple(score.shape) not in (leading, leading[:1]):
+            got = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
+            raise UserError(
+                f"the objective's function returned {got}, but it must be a tensor {leading} or {leading[:1]}"
+            )
+        return score.sum(1) if score.dim() == 2 else score
+
+    def check(self, model: WorldModel) -> None:
+        if not isinstance(self.keys, tuple) or not self.keys:
+            raise UserError(f"the keys of an objective are {self.keys!r}, but they must be a tuple such as ('state',)")
+        for key in self.keys:
+            if key != "actions":
+                require_key(model, key, "an objective or a constraint reads it")
+
+
+@dataclass(frozen=True)
+class Weighted(Objective):
+    """A weighted sum: `Weighted(((1.0, Return()), (0.1, Goal(belief))))`."""
+
+    parts: tuple[tuple[float, Objective], ...]
+
+    def __call__(self, model: WorldModel, states: State, actions: Tensor) -> Tensor:
+        scores = [weight * part(model, states, actions) for weight, part in self.parts]
+        return torch.stack(scores).sum(0)
+
+    def check(self, model: WorldModel) -> None:
+        if not self.parts:
+            raise UserError("a weighted objective has no parts: give at least one (weight, objective)")
+        for weight, part in self.parts:
+            if not math.isfinite(weight):
+                raise UserError(f"the weight of {type(part).__name__} is {weight}, but it must be a finite number")
+            part.check(model)
+
+    @property
+    def rows(self) -> int | None:
+        return max((part.rows or 1 for _, part in self.parts), default=1)
+
+
+@dataclass(frozen=True)
 class Constraint:
     """A cost that must stay at or below `limit`: `cost` is an objective read the other way round, smaller is better."""
 
     cost: Objective
     limit: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.limit):
+            raise UserError(f"the limit of a constraint is {self.limit}, but it must be a finite number")
 
     def excess(self, model: WorldModel, states: State, actions: Tensor) -> Tensor:
         """By how much each trajectory exceeds the limit, 0 where it keeps it: `[N]`."""

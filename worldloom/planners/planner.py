@@ -1,34 +1,40 @@
-"""What every planner shares: the problem it is given, how candidates are scored, the clock, and the plan it returns.
+"""What every planner shares: the problem it is given, how candidates are scored, and the plan it returns.
 
 B beliefs, N candidates per belief, H horizon, A action size. Actions are in model units: continuous ones within bounds
 inside [-1, 1], discrete ones one-hot. Bigger scores are better.
 """
 
 import math
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Self
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from worldloom.data.spec import ActionSpec
 from worldloom.errors import UserError
 from worldloom.model import Policy, State, WorldModel, state
+from worldloom.planners.bounds import Bounds
+from worldloom.planners.clock import Clock
 from worldloom.planners.objectives import Constraint, Objective
+
+MARGIN = 0.9  # of the time that is left, how much is planned with: the clock is not that exact
+PILOT = 8  # under a deadline one candidate in so many is scored first, to see how fast the model is
+
+Judged = tuple[Tensor, Tensor | None, State]  # values, excess over the limits, trajectories
 
 
 @state
 class Plan(State):
     """A decision for B beliefs, one row each.
 
-    actions `[B, H, A]`, and states `[B, H]`, the trajectory imagined for them (None where the planner was told not to
-    keep it). score `[B]` is what the objective makes of it. spread `[B]`: the standard deviation of the elites' scores,
-    how undecided the search still is. std `[B, H, A]`: the width of the last search distribution, for exploration.
-    found bool `[B]`: False where no candidate had a finite score; the actions are then the fallback, zeros.
+    actions `[B, H, A]`, and states `[B, H]`, the trajectory imagined for them. score `[B]` is what the objective makes
+    of it. spread `[B]`: the standard deviation of the elites' scores, how undecided the search still is. std
+    `[B, H, A]`: the width of the last search distribution, for exploration. found bool `[B]`: False where no candidate
+    had a finite score; the actions are then the fallback, zeros (the first choice of a discrete action).
     iterations and milliseconds `[B]`: what the search took, the same number for the whole batch.
     """
 
@@ -42,58 +48,53 @@ class Plan(State):
     milliseconds: Tensor
 
 
-class Clock:
-    """The deadline of one decision, and where its milliseconds go. `deadline` in milliseconds; None is no deadline."""
-
-    def __init__(self, deadline: float | None = None):
-        if deadline is not None and not deadline > 0:
-            raise UserError(f"the deadline is {deadline} ms, but it must be more than 0")
-        self.deadline, self.began = deadline, time.perf_counter()
-        self.sections: dict[str, float] = {}
-
-    @property
-    def elapsed(self) -> float:
-        """Milliseconds since the decision began."""
-        return 1000 * (time.perf_counter() - self.began)
-
-    def allows(self, milliseconds: float) -> bool:
-        """Whether that much more work would still end before the deadline."""
-        return self.deadline is None or self.elapsed + milliseconds <= self.deadline
-
-    @contextmanager
-    def section(self, name: str) -> Iterator[None]:
-        """Count the time of a block under `name`."""
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.sections[name] = self.sections.get(name, 0.0) + 1000 * (time.perf_counter() - began)
-
-
 @dataclass(frozen=True)
-class Bounds:
-    """The range of a continuous action in model units, `[A]` each."""
+class Others:
+    """What somebody else does with some numbers of the action while a planner searches the rest.
 
-    low: Tensor
-    high: Tensor
+    `searched` are the indices the planner searches. `possible` are whole action sequences `[B, H, A]`, one for each
+    thing the others may do; a candidate counts by the worst of them. The searched numbers in them are not read.
+    """
 
-    @classmethod
-    def of(cls, action: ActionSpec, low: Any = None, high: Any = None) -> "Bounds":
-        """The declared range, or a narrower one. Raises `UserError` when the range is missing, inverted or too wide."""
-        if action.kind == "discrete":
-            raise UserError("the action is discrete, and this planner searches continuous ones: use 'categorical'")
-        if (action.low is None or action.high is None) and (low is None or high is None):
-            raise UserError("the data declare no action range: give the planner low and high, in model units")
-        ends = [torch.as_tensor(default if end is None else end, dtype=torch.float32).expand(action.size)
-                for end, default in ((low, -1.0), (high, 1.0))]  # fmt: skip
-        for index, (least, most) in enumerate(zip(*(end.tolist() for end in ends), strict=True)):
-            if not (math.isfinite(least) and math.isfinite(most) and least < most):
-                raise UserError(f"action {index} is bounded by [{least}, {most}]: low must lie below high, both finite")
-        return cls(*ends)
+    searched: tuple[int, ...]
+    possible: tuple[Tensor, ...]
 
-    def clip(self, actions: Tensor) -> Tensor:
-        """`[..., A]` into the range."""
-        return torch.maximum(torch.minimum(actions, self.high.to(actions)), self.low.to(actions))
+    def complete(self, actions: Tensor) -> Iterator[Tensor]:
+        """Candidates `[B, N, H, D]` of the searched numbers as whole actions `[B, N, H, A]`, once per possibility."""
+        for given in self.possible:
+            whole = given[:, None].repeat(1, actions.shape[1], 1, 1)
+            yield whole.index_copy(-1, torch.tensor(self.searched, device=actions.device), actions)
+
+    def part(self, action: ActionSpec) -> ActionSpec:
+        names, low, high = (
+            None if of is None else tuple(of[i] for i in self.searched)
+            for of in (action.names, action.low, action.high)
+        )
+        return ActionSpec(action.kind, len(self.searched), names, low, high)  # type: ignore[arg-type]
+
+
+class Seeded:
+    """A block without gradients in which torch's generators start from `seed`; both are as before afterwards.
+
+    Models and policies that sample draw from torch's own generators, so this is what makes their plans repeatable.
+    """
+
+    def __init__(self, seed: int, device: torch.device):
+        self.seed, self.generators = seed, [torch.default_generator]
+        if device.type == "cuda":
+            self.generators.append(torch.cuda.default_generators[device.index or 0])
+
+    def __enter__(self) -> Self:
+        self.states, self.grad = [each.get_state() for each in self.generators], torch.is_grad_enabled()
+        for each in self.generators:
+            each.manual_seed(self.seed)
+        torch.set_grad_enabled(False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        torch.set_grad_enabled(self.grad)
+        for each, before in zip(self.generators, self.states, strict=True):
+            each.set_state(before)
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ class Problem:
     """What is to be decided: from beliefs `[B]`, which actions make the most of the objective?
 
     warm `[B, H, A]` is the last plan, already shifted to now. policy is a prior to start from. seed makes the search
-    repeatable. keep_states=False leaves `Plan.states` at the start belief, for training loops that do not look at it.
+    repeatable. others, where given, hold a part of the action: planners then search the rest, and `A` is its size.
+    Raises `UserError` when the model cannot decode what the objective or a constraint reads.
     """
 
     model: WorldModel
@@ -112,6 +114,15 @@ class Problem:
     policy: Policy | None = None
     seed: int = 0
     clock: Clock = field(default_factory=Clock)
+    others: Others | None = None
+
+    def __post_init__(self) -> None:
+        for part in (self.objective, *(constraint.cost for constraint in self.constraints)):
+            part.check(self.model)
+            if part.rows not in (None, 1, self.batch):
+                raise UserError(
+                    f"the goal has {part.rows} rows, but {self.batch} beliefs are planned: give one for each"
+                )
 
     @property
     def batch(self) -> int:
@@ -121,8 +132,66 @@ class Problem:
     def device(self) -> torch.device:
         return self.state.features.device
 
-    def generator(self) -> torch.Generator:
-        return torch.Generator(self.device).manual_seed(self.seed)
+    @property
+    def action(self) -> ActionSpec:
+        """What is searched: the model's action, or the part of it that others leave."""
+        action = self.model.spec.action
+        return action if self.others is None else self.others.part(action)
+
+    def bounds(self, low: tuple[float, ...] | float | None, high: tuple[float, ...] | float | None) -> Bounds:
+        """The range of what is searched; `low` and `high` are those of the model's whole action."""
+        whole = Bounds.of(self.model.spec.action, low, high, self.device)
+        return whole if self.others is None else whole.part(self.others.searched)
+
+    def search(self, horizon: int) -> Seeded:
+        """`with problem.search(horizon):` around a whole search: inputs checked, gradients off, generators seeded.
+
+        Raises `UserError` when `warm` has another shape than the plan will have.
+        """
+        expected = (self.batch, horizon, self.action.size)
+        if self.warm is not None and tuple(self.warm.shape) != expected:
+            raise UserError(
+                f"warm is {tuple(self.warm.shape)}, but this plan is (beliefs, horizon, action size) = {expected}: "
+                "start from the last plan of the same planner, or from None"
+            )
+        return Seeded(self.seed, self.device)
+
+    def warm_start(self, horizon: int) -> Tensor:
+        """The actions to start from `[B, H, A]`: the last plan, or zeros."""
+        if self.warm is None:
+            return torch.zeros(self.batch, horizon, self.action.size, device=self.device)
+        return self.warm.detach().to(self.device, torch.float32).nan_to_num()
+
+    def rounds(self, most: int, growth: float = 1.0) -> Iterator[int]:
+        """0, 1, ... for each iteration that fits: the first always, later ones judged by the time of the last.
+
+        `growth` is how many times as long as the first the second may take, where they do different things.
+        """
+        clock, last = self.clock, 0.0
+        for number in range(most):
+            if number and not clock.allows(last * (growth if number == 1 else 1.0) / MARGIN):
+                return
+            began = clock.elapsed
+            yield number
+            if clock.deadline is not None and self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            last = clock.elapsed - began
+
+    def prior(self, count: int, horizon: int, legal: Callable[[Tensor], Tensor]) -> Tensor:
+        """What the policy prior does inside the model, `count` times: `[B, count, H, A]`, none without a prior.
+
+        `legal` puts what the policy says `[..., A]` into the range of the action.
+        """
+        if self.policy is None or not count or self.others is not None:
+            return self.state.features.new_zeros(self.batch, 0, horizon, self.action.size)
+        with self.clock.section("policy"):
+            belief = self.state.repeat(count)
+            actions: list[Tensor] = []
+            for step in range(horizon):
+                if step:
+                    belief = self.model.predict(belief, actions[-1])
+                actions.append(legal(self.policy(belief).nan_to_num()))
+            return torch.stack(actions, 1).unflatten(0, (self.batch, count))
 
     def score(self, actions: Tensor) -> tuple[Tensor, State]:
         """Imagine candidates `[B, N, H, A]`: their scores `[B, N]` and trajectories `[B * N, H]`.
@@ -130,25 +199,52 @@ class Problem:
         A candidate whose score or cost is not finite gets -inf. One that breaks a constraint ranks below all that
         keep them, and the less it exceeds the limits the higher.
         """
-        batch, count = actions.shape[:2]
-        flat = actions.flatten(0, 1)
-        with self.clock.section("imagine"):
-            states = self.model.imagine(self.state.repeat(count), flat)
-        with self.clock.section("objective"):
-            scores = self.objective(self.model, states, flat).float().view(batch, count)
-        with self.clock.section("constraints"):
-            scores = self._constrained(scores, states, flat)
-        return scores, states
+        values, excess, states = self.judge(actions)
+        return (values if excess is None else rank(values, excess)), states
 
-    def _constrained(self, scores: Tensor, states: State, flat: Tensor) -> Tensor:
-        scores = scores.nan_to_num(-math.inf, -math.inf, -math.inf)
+    def score_in_time(self, actions: Tensor) -> tuple[Tensor, State]:
+        """`score` of as many of the candidates, from the first on, as fit before the deadline: N may shrink."""
+        pilot = max(1, actions.shape[1] // PILOT)
+        if self.clock.deadline is None or pilot == actions.shape[1]:
+            return self.score(actions)
+        began = self.clock.elapsed
+        first = self.judge(actions[:, :pilot])
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        now = self.clock.elapsed
+        fitting = MARGIN * (self.clock.deadline - now) * pilot / max(now - began, 1e-6)
+        more = actions[:, pilot : pilot + max(0, int(fitting))]
+        values, excess, states = first if not more.shape[1] else join(first, self.judge(more), self.batch)
+        return (values if excess is None else rank(values, excess)), states
+
+    def judge(self, actions: Tensor) -> Judged:
+        """Values `[B, N]` of candidates `[B, N, H, A]`, by how much they exceed the limits, and trajectories.
+
+        Values are -inf where they or the excess are not finite. Differentiable where the model and objective are. The
+        excess `[B, N]` is None without constraints. Where others may do several things, the worst counts.
+        """
+        if self.others is None:
+            return self._judge(actions)
+        outcomes = [self._judge(whole) for whole in self.others.complete(actions)]
+        values, excess, states = outcomes[0]
+        for other, more, _ in outcomes[1:]:
+            values, excess = values.minimum(other), None if excess is None or more is None else excess.maximum(more)
+        return values, excess, states
+
+    def _judge(self, actions: Tensor) -> Judged:
+        batch, count = actions.shape[:2]
+        flat, clock = actions.flatten(0, 1), self.clock
+        with clock.section("imagine"):
+            states = self.model.imagine(self.state.repeat(count), flat)
+        with clock.section("objective"):
+            values = self.objective(self.model, states, flat).float().view(batch, count)
+            values = values.nan_to_num(-math.inf, -math.inf, -math.inf)
         if not self.constraints:
-            return scores
-        excess = sum((c.excess(self.model, states, flat) for c in self.constraints), torch.zeros(()).to(scores))
-        excess = excess.view_as(scores)
-        worst = scores.masked_fill(scores.isinf(), math.inf).amin(1, keepdim=True).clamp(max=1e30)
-        ranked = torch.where(excess > 0, worst - 1 - excess, scores)
-        return torch.where(scores.isinf() | ~excess.isfinite(), -math.inf, ranked)
+            return values, None, states
+        with clock.section("constraints"):
+            excess = sum((c.excess(self.model, states, flat) for c in self.constraints), values.new_zeros(()))
+            excess = excess.view(batch, count).nan_to_num(math.inf, math.inf)
+        return values.masked_fill(excess.isinf(), -math.inf), excess, states
 
 
 class Planner(ABC):
@@ -158,7 +254,71 @@ class Planner(ABC):
 
     @abstractmethod
     def plan(self, problem: Problem) -> Plan:
-        """The best actions found before the problem's deadline. Never raises because of what the model predicts."""
+        """The best actions found before the problem's deadline. Never raises because of what the model predicts.
+
+        Raises `UserError` for a problem it cannot search: another kind of action, no bounds, a warm start of another
+        shape.
+        """
+
+
+def rank(values: Tensor, excess: Tensor) -> Tensor:
+    """Scores that order one pool `[B, N]`: what keeps the limits first, then by how little it exceeds them."""
+    lost = values.isinf()
+    worst = values.masked_fill(lost, math.inf).amin(1, keepdim=True).clamp(max=1e30)
+    return torch.where((excess > 0) & ~lost, worst - 1 - excess, values)
+
+
+def join(one: Judged, other: Judged, batch: int) -> Judged:
+    """Two pools of judged candidates as one, the candidates of each belief side by side again."""
+
+    def cat(*xs: Tensor) -> Tensor:
+        return torch.cat([x.unflatten(0, (batch, -1)) for x in xs], 1).flatten(0, 1)
+
+    excess = None if one[1] is None or other[1] is None else torch.cat([one[1], other[1]], 1)
+    return torch.cat([one[0], other[0]], 1), excess, tree_map(cat, one[2], other[2])
+
+
+def conclude(
+    problem: Problem,
+    actions: Tensor,
+    states: State | None,
+    score: Tensor,
+    spread: Tensor,
+    std: Tensor,
+    iterations: int,
+    rest: Tensor,
+) -> Plan:
+    """The plan of the best candidates `[B, H, A]` of a search, where their `score` `[B]` is finite, else of `rest`.
+
+    `rest` `[H, A]` is the fallback. What was only ranked, by constraints or because it is the fallback, or has no
+    trajectory yet, is imagined once more: the score is then what the objective makes of it.
+    """
+    found = score.isfinite()
+    if states is None or problem.constraints or problem.others is not None or not bool(found.all()):
+        actions = torch.where(found[:, None, None], actions, rest)
+        values, _, states = problem.judge(actions[:, None])
+        score = torch.where(found, values[:, 0], -math.inf)
+    return Plan(
+        actions=actions,
+        states=states,
+        score=score,
+        spread=spread.nan_to_num(0.0, 0.0, 0.0),
+        std=std,
+        found=found,
+        iterations=torch.full_like(score, iterations, dtype=torch.long),
+        milliseconds=torch.full_like(score, problem.clock.elapsed),
+    )
+
+
+def check_search(horizon: int, samples: int, elites: int, iterations: int, least: int = 1) -> None:
+    """Raise `UserError` for numbers that no search can be made of; `least` candidates are kept or given, not drawn."""
+    check_horizon(horizon)
+    if samples < least:
+        raise UserError(f"samples is {samples}, but at least {least} are needed to have something to draw")
+    if not 1 <= elites <= samples:
+        raise UserError(f"elites is {elites}, but it must be from 1 to samples, which is {samples}")
+    if iterations < 1:
+        raise UserError(f"iterations is {iterations}, but it must be 1 or more")
 
 
 def check_horizon(horizon: int) -> None:

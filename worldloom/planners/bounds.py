@@ -1,0 +1,80 @@
+"""The range that a search over continuous actions stays in. A action size, D size of a part of it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from worldloom.data.spec import ActionSpec
+from worldloom.errors import UserError
+
+End = Sequence[float] | float | None
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The range of a continuous action in model units, `[A]` each."""
+
+    low: Tensor
+    high: Tensor
+
+    @classmethod
+    def of(cls, action: ActionSpec, low: End = None, high: End = None, device: torch.device | None = None) -> "Bounds":
+        """The declared range, which is [-1, 1] in model units, or a narrower one.
+
+        A number whose declared range is empty can only be 0. Raises `UserError` when the action is discrete, or the
+        range is missing, inverted, not finite, of another size, or wider than the declared one.
+        """
+        low, high = (tuple(end) if isinstance(end, Sequence) else end for end in (low, high))
+        return _bounds(action, low, high, device or torch.device("cpu"))
+
+    def clip(self, actions: Tensor) -> Tensor:
+        """`[..., A]` into the range."""
+        return torch.maximum(torch.minimum(actions, self.high), self.low)
+
+    def rest(self, horizon: int) -> Tensor:
+        """Doing nothing, as far as the range allows it: `[H, A]`."""
+        return self.clip(torch.zeros_like(self.low)).expand(horizon, -1)
+
+    def part(self, indices: Sequence[int]) -> "Bounds":
+        return Bounds(self.low[list(indices)], self.high[list(indices)])
+
+
+@lru_cache(maxsize=64)  # asked for at every decision, and always the same
+def _bounds(action: ActionSpec, low: End, high: End, device: torch.device) -> Bounds:
+    if action.kind == "discrete":
+        raise UserError("the action is discrete, and this planner searches continuous ones: use 'categorical'")
+    declared = action.low is not None and action.high is not None
+    if not declared and (low is None or high is None):
+        raise UserError("the data declare no action range: give the planner low and high, in model units")
+    least, most = _ends("low", low, -1.0, action.size), _ends("high", high, 1.0, action.size)
+    for index, (a, b) in enumerate(zip(least, most, strict=True)):
+        name = action.names[index] if action.names else index
+        if not (math.isfinite(a) and math.isfinite(b) and a < b):
+            raise UserError(f"action {name} is bounded by [{a}, {b}]: low must lie below high, both finite")
+        if declared and (a < -1 or b > 1):
+            raise UserError(f"action {name} is bounded by [{a}, {b}], but the data only go from -1 to 1 in model units")
+    if action.low is not None and action.high is not None:
+        _check_declared(action, action.low, action.high)
+        empty = [a == b for a, b in zip(action.low, action.high, strict=True)]
+        least, most = ([0.0 if e else x for e, x in zip(empty, end, strict=True)] for end in (least, most))
+    return Bounds(torch.tensor(least, device=device), torch.tensor(most, device=device))
+
+
+def _ends(which: str, end: End, default: float, size: int) -> list[float]:
+    ends = list(end) if isinstance(end, Sequence) else [default if end is None else end] * size
+    if len(ends) != size:
+        raise UserError(
+            f"{which} has {len(ends)} numbers, but the action has {size}: give one for each, or one for all"
+        )
+    return [float(x) for x in ends]
+
+
+def _check_declared(action: ActionSpec, low: tuple[float, ...], high: tuple[float, ...]) -> None:
+    for index, (a, b) in enumerate(zip(low, high, strict=True)):
+        if not a <= b:
+            name = action.names[index] if action.names else index
+            raise UserError(f"the data declare action {name} from {a} to {b}: low must not lie above high")

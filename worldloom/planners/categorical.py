@@ -1,0 +1,83 @@
+"""The cross-entropy method for discrete actions: a categorical distribution per step (Rubinstein & Kroese, 2004).
+
+B beliefs, N candidates, K elites, H horizon, A choices.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from worldloom.errors import UserError
+from worldloom.planners.elites import choose, settle
+from worldloom.planners.planner import Plan, Planner, Problem, check_search
+
+
+@dataclass(frozen=True)
+class CategoricalCEM(Planner):
+    """Choices drawn by their probabilities, which then move to how often the elites make them, and again.
+
+    Two of the `samples` candidates are the likeliest choices and the best candidate so far, which is the plan in the
+    end; `policy_samples` are the prior's own trajectories. `momentum` is how much of the old probabilities stays, and
+    `floor` how much of an even choice is always mixed in, the warm start included. The fallback is the first choice.
+    """
+
+    horizon: int = 8
+    samples: int = 256
+    elites: int = 32
+    iterations: int = 5
+    policy_samples: int = 0
+    momentum: float = 0.1
+    floor: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_search(self.horizon, self.samples, self.elites, self.iterations, self.policy_samples + 3)
+        if not 0 < self.floor <= 1:
+            raise UserError(f"floor is {self.floor}, but it must be above 0 and at most 1: no choice may die out")
+
+    def plan(self, problem: Problem) -> Plan:
+        check_discrete(problem)
+        size = problem.action.size
+        with problem.search(self.horizon):
+            chances = self.mixed(likely(problem.warm_start(self.horizon)))
+            best = pick(torch.zeros_like(chances))[:, None]
+            given = problem.prior(self.policy_samples, self.horizon, pick)
+            drawn = self.samples - 2 - given.shape[1]
+            for number in problem.rounds(self.iterations):
+                with problem.clock.section("sample"):
+                    draws = chances.flatten(0, 1).multinomial(drawn, replacement=True)
+                    around = one_hot(draws.T, size).to(chances).view(drawn, *chances.shape).transpose(0, 1)
+                    actions = torch.cat([pick(chances)[:, None], best, given, around], 1)
+                elites = choose(problem, actions, self.elites, first=number == 0)
+                with problem.clock.section("refit"):
+                    seen = torch.lerp(elites.actions.mean(1), chances, self.momentum)
+                    chances, best = self.mixed(seen), elites.best
+            std = (chances * (1 - chances)).sqrt()
+            rest = pick(torch.zeros_like(chances[0]))
+            return settle(problem, elites, std, number + 1, rest)
+
+    def mixed(self, chances: Tensor) -> Tensor:
+        return chances * (1 - self.floor) + self.floor / chances.shape[-1]
+
+
+def check_discrete(problem: Problem) -> None:
+    """Raise `UserError` unless the action is one choice."""
+    if problem.action.kind != "discrete":
+        raise UserError(
+            "the action is continuous, and this planner searches discrete ones: use 'cem', 'icem' or 'mppi'"
+        )
+    if problem.others is not None:
+        raise UserError("a discrete action is one choice and has no part that belongs to others")
+
+
+def pick(chances: Tensor) -> Tensor:
+    """The likeliest choice as one-hot `[..., A]`; the first one where all are alike."""
+    return one_hot(chances.argmax(-1), chances.shape[-1]).to(chances)
+
+
+def likely(warm: Tensor) -> Tensor:
+    """A warm start as probabilities; rows without any choice, past the end of the last plan, are even."""
+    weights = warm.clamp(min=0)
+    total = weights.sum(-1, keepdim=True)
+    return torch.where(total > 0, weights / total.clamp(min=1e-6), 1 / warm.shape[-1])

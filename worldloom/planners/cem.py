@@ -1,0 +1,51 @@
+"""The cross-entropy method, as PlaNet plans with it (Hafner et al., 2019, algorithm 2; Rubinstein, 1997).
+
+B beliefs, N candidates, K elites, H horizon, A action size.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from worldloom.planners.elites import choose, settle
+from worldloom.planners.planner import Plan, Planner, Problem, check_search
+
+
+@dataclass(frozen=True)
+class CEM(Planner):
+    """Candidates drawn around a mean, mean and width moved to those of the elites, and again.
+
+    Two of the `samples` candidates are the mean and the best one so far, which is the plan in the end. `momentum` is
+    how much of the old mean and width stays. `low` and `high` narrow the bounds. A policy prior is not used.
+    """
+
+    horizon: int = 12
+    samples: int = 512
+    elites: int = 64
+    iterations: int = 6
+    momentum: float = 0.0
+    min_std: float = 0.05
+    max_std: float = 1.0
+    low: tuple[float, ...] | float | None = None
+    high: tuple[float, ...] | float | None = None
+
+    def __post_init__(self) -> None:
+        check_search(self.horizon, self.samples, self.elites, self.iterations, least=3)
+
+    def plan(self, problem: Problem) -> Plan:
+        bounds = problem.bounds(self.low, self.high)
+        with problem.search(self.horizon):
+            mean = bounds.clip(problem.warm_start(self.horizon))
+            best, std = torch.zeros_like(mean)[:, None], torch.full_like(mean, self.max_std)
+            for number in problem.rounds(self.iterations):
+                with problem.clock.section("sample"):
+                    noise = torch.randn(len(mean), self.samples - 2, *mean.shape[1:], device=mean.device)
+                    around = torch.addcmul(mean[:, None], noise, std[:, None])
+                    actions = bounds.clip(torch.cat([mean[:, None], best, around], 1))
+                elites = choose(problem, actions, self.elites, first=number == 0)
+                with problem.clock.section("refit"):
+                    spread, centre = torch.std_mean(elites.actions, 1, correction=0)
+                    mean = torch.lerp(centre, mean, self.momentum)
+                    std = torch.lerp(spread, std, self.momentum).clamp(self.min_std, self.max_std)
+                    best = elites.best
+            return settle(problem, elites, std, number + 1, bounds.rest(self.horizon))

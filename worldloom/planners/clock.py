@@ -1,0 +1,45 @@
+"""The deadline of one decision, and where its milliseconds go."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Self
+
+from worldloom.errors import UserError
+
+
+class Clock:
+    """Counts from when it is made. `deadline` in milliseconds, None is no deadline; `now` tells the time in seconds."""
+
+    def __init__(self, deadline: float | None = None, now: Callable[[], float] = time.perf_counter):
+        if deadline is not None and not deadline > 0:
+            raise UserError(f"the deadline is {deadline} ms, but it must be more than 0")
+        self.deadline, self.now = deadline, now
+        self.began = now()
+        self.sections: dict[str, float] = {}
+
+    @property
+    def elapsed(self) -> float:
+        """Milliseconds since the decision began."""
+        return 1000 * (self.now() - self.began)
+
+    def allows(self, milliseconds: float) -> bool:
+        """Whether that much more work would still end before the deadline."""
+        return self.deadline is None or self.elapsed + milliseconds <= self.deadline
+
+    def share(self, parts: int) -> Self:
+        """The clock of the next of `parts` equal parts of the time that is left. Sections are counted together."""
+        part = type(self)(None, self.now)
+        part.began, part.sections = self.began, self.sections
+        if self.deadline is not None:
+            part.deadline = self.elapsed + max(0.0, self.deadline - self.elapsed) / parts
+        return part
+
+    @contextmanager
+    def section(self, name: str) -> Iterator[None]:
+        """Count the time of a block under `name`."""
+        began = self.now()
+        try:
+            yield
+        finally:
+            self.sections[name] = self.sections.get(name, 0.0) + 1000 * (self.now() - began)

@@ -1,0 +1,78 @@
+"""The sample-efficient cross-entropy method (iCEM, Pinneri et al., 2020): noise with a colour, and elites that stay.
+
+B beliefs, N candidates, K elites, R kept elites, H horizon, A action size, F frequencies.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from worldloom.planners.elites import choose, settle
+from worldloom.planners.planner import Plan, Planner, Problem, check_search
+
+
+@dataclass(frozen=True)
+class ICEM(Planner):
+    """CEM whose candidates move smoothly in time, with fewer of them in every iteration, and some elites kept.
+
+    `colour` is the exponent of the noise's power spectrum, `1 / f ** colour`: 0 is white, 2 is a random walk. Iteration
+    i draws `samples / decay ** i` candidates, never fewer than twice the elites. A fraction `keep` of the elites, at
+    least the best one, are candidates of the next iteration, and so is the mean, in every iteration. Elites are not
+    kept from one decision to the next; the warm start is. `momentum` is how much of the old mean and width stays.
+    """
+
+    horizon: int = 12
+    samples: int = 256
+    elites: int = 24
+    iterations: int = 4
+    colour: float = 2.0
+    decay: float = 1.25
+    keep: float = 0.3
+    momentum: float = 0.1
+    min_std: float = 0.02
+    max_std: float = 0.8
+    low: tuple[float, ...] | float | None = None
+    high: tuple[float, ...] | float | None = None
+
+    def __post_init__(self) -> None:
+        check_search(self.horizon, self.samples, self.elites, self.iterations, least=3)
+
+    def plan(self, problem: Problem) -> Plan:
+        bounds = problem.bounds(self.low, self.high)
+        with problem.search(self.horizon):
+            mean = bounds.clip(problem.warm_start(self.horizon))
+            kept, std = torch.zeros_like(mean)[:, None], torch.full_like(mean, self.max_std)
+            for number in problem.rounds(self.iterations):
+                with problem.clock.section("sample"):
+                    noise = coloured((len(mean), self.drawn(number), *mean.shape[1:]), self.colour, mean.device)
+                    around = torch.addcmul(mean[:, None], noise, std[:, None])
+                    actions = bounds.clip(torch.cat([mean[:, None], kept, around], 1))
+                elites = choose(problem, actions, self.elites, first=number == 0)
+                with problem.clock.section("refit"):
+                    spread, centre = torch.std_mean(elites.actions, 1, correction=0)
+                    mean = torch.lerp(centre, mean, self.momentum)
+                    std = torch.lerp(spread, std, self.momentum).clamp(self.min_std, self.max_std)
+                    kept = elites.actions[:, : max(1, round(self.keep * self.elites))]
+            return settle(problem, elites, std, number + 1, bounds.rest(self.horizon))
+
+    def drawn(self, number: int) -> int:
+        """How many candidates iteration `number` draws."""
+        return max(1, min(self.samples - 2, max(round(self.samples * self.decay**-number), 2 * self.elites)))
+
+
+def coloured(shape: tuple[int, ...], colour: float, device: torch.device) -> Tensor:
+    """Noise `[B, N, H, A]` of variance 1 whose power falls with `1 / f ** colour` along H (Timmer & Koenig, 1995)."""
+    *leading, horizon, size = shape
+    if colour == 0 or horizon < 2:
+        return torch.randn(shape, device=device)
+    scale = torch.fft.rfftfreq(horizon, device=device)
+    scale[0] = scale[1]  # what does not change at all is as strong as the slowest wave
+    scale = scale ** (-colour / 2)
+    waves = torch.randn(*leading, size, len(scale), 2, device=device) * scale[:, None]
+    # The first and, of an even horizon, the last wave are real: all their power is in one number.
+    real = torch.zeros(len(scale), dtype=torch.bool, device=device)
+    real[0], real[-1] = True, horizon % 2 == 0
+    waves = torch.where(real[:, None], waves * torch.tensor([2**0.5, 0.0], device=device), waves)
+    sigma = (torch.where(real, 2.0, 4.0) * scale.square()).sum().sqrt() / horizon
+    return (torch.fft.irfft(torch.view_as_complex(waves), n=horizon) / sigma).transpose(-1, -2)
