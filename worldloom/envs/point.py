@@ -29,25 +29,27 @@ def make(
     image_size: int = 64,
     pixels: bool = False,
     state: bool = True,
+    goal: bool = True,
     mass: float = 1.0,
     friction: float = 1.0,
     max_steps: int = 200,
 ) -> gymnasium.Env:
-    """`point`. Keys: "state" (x, y, velocity x, velocity y) and "goal" (x, y), and "image" when `pixels`.
+    """`point`. Keys: "state" (x, y, velocity x, velocity y), "goal" (x, y), and "image" when `pixels`.
 
     The action is a force in [-1, 1] of `FORCE` newtons in x and in y. `mass` is in kilograms, `friction` the viscous
     drag in newton seconds per metre. The reward is the distance gained towards the goal, and 1 for reaching it, which
     also brings a new goal; `info["cost"]` is 1 inside an obstacle. Raises `UserError` for values no world can have.
     """
-    if not (pixels or state):
-        raise UserError("point would show nothing: ask for pixels=true or state=true")
+    if not (pixels or state or goal):
+        raise UserError("point would show nothing: ask for pixels=true, state=true or goal=true")
     if not (mass > 0 and np.isfinite(mass)):
         raise UserError(f"point: mass is {mass}, but it must be more than 0")
     if not 0 <= friction * TIME_STEP / mass < 1:
         raise UserError(f"point: friction is {friction}, but it must be at least 0 and below mass / {TIME_STEP}")
     if max_steps < 1:
         raise UserError(f"point: max_steps is {max_steps}, but it must be 1 or more")
-    return Point(image_size or 64, pixels, state, mass, friction, max_steps)
+    shown = tuple(key for key, wanted in (("image", pixels), ("state", state), ("goal", goal)) if wanted)
+    return Point(image_size or 64, shown, mass, friction, max_steps)
 
 
 class Point(gymnasium.Env[Any, Any]):
@@ -57,20 +59,16 @@ class Point(gymnasium.Env[Any, Any]):
     action_names = ("force_x", "force_y")
     terminates = False
 
-    def __init__(self, image_size: int, pixels: bool, state: bool, mass: float, friction: float, max_steps: int):
-        self.image_size, self.pixels, self.state, self.render_mode = image_size, pixels, state, "rgb_array"
+    def __init__(self, image_size: int, shown: tuple[str, ...], mass: float, friction: float, max_steps: int):
+        self.image_size, self.shown, self.render_mode = image_size, shown, "rgb_array"
         self.mass, self.friction, self.max_steps = mass, friction, max_steps
         self.action_space = spaces.Box(-1, 1, (2,), np.float32)
-        self.observation_space = spaces.Dict(self._spaces())
-
-    def _spaces(self) -> dict[str, spaces.Space]:
-        found: dict[str, spaces.Space] = {}
-        if self.pixels:
-            found["image"] = spaces.Box(0, 255, (self.image_size, self.image_size, 3), np.uint8)
-        if self.state:
-            found["state"] = spaces.Box(-np.inf, np.inf, (4,), np.float32)
-            found["goal"] = spaces.Box(-ARENA, ARENA, (2,), np.float32)
-        return found
+        known = {
+            "image": spaces.Box(0, 255, (image_size, image_size, 3), np.uint8),
+            "state": spaces.Box(-np.inf, np.inf, (4,), np.float32),
+            "goal": spaces.Box(-ARENA, ARENA, (2,), np.float32),
+        }
+        self.observation_space = spaces.Dict({key: known[key] for key in shown})
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -106,11 +104,9 @@ class Point(gymnasium.Env[Any, Any]):
                 return place
 
     def _look(self) -> dict[str, np.ndarray]:
-        obs = {"image": self.render()} if self.pixels else {}
-        if self.state:
-            obs["state"] = np.concatenate([self.place, self.velocity]).astype(np.float32)
-            obs["goal"] = self.goal.astype(np.float32)
-        return obs
+        state, goal = np.concatenate([self.place, self.velocity]), self.goal
+        read = {"image": self.render, "state": lambda: np.float32(state), "goal": lambda: np.float32(goal)}
+        return {key: read[key]() for key in self.shown}
 
     def render(self) -> np.ndarray:
         """uint8 `[H, W, 3]`, y upwards; edges are blended, so that a robot moves by less than a pixel visibly."""

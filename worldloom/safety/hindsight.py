@@ -1,0 +1,77 @@
+"""How forecasts turned out in the very episode that is being played, and what that does to the bounds.
+
+B environments, H horizon, R rules, A action size. Calibration promises for worlds like the one it saw. In another one
+(heavier, more slippery) residuals are larger from the first moves on, and that can be seen: from an anchor belief the
+model foresees the actions that were really sent, and its margins are compared with what happened. Where one was worse
+than promised by a factor, all bounds are widened by that factor, and the factor is forgotten slowly. A world like the
+calibration's exceeds 1 with probability about alpha a horizon, so there it costs next to nothing.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from worldloom.model import State, state
+from worldloom.safety.calibration import Calibration
+from worldloom.safety.forecast import Forecaster
+
+FORGET = 0.98
+WIDEST = 100.0
+
+
+@state
+class Hindsight(State):
+    """anchor `[B]`: a past belief. actions `[B, H, A]` and margins `[B, H, R]`: what followed it, `count` `[B]` steps.
+
+    widen `[B]`, at least 1: by how much the bounds are pushed down at present.
+    """
+
+    anchor: State
+    actions: Tensor
+    margins: Tensor
+    count: Tensor
+    widen: Tensor
+
+    @property
+    def features(self) -> Tensor:
+        return self.anchor.features
+
+    @classmethod
+    def none(cls, belief: State, action: Tensor, bounds: Tensor) -> "Hindsight":
+        """At the beginning of an episode; shapes are taken from an action `[B, A]` and bounds `[B, H, R]`."""
+        batch, horizon, _ = bounds.shape
+        count = torch.zeros(batch, dtype=torch.long, device=action.device)
+        actions = action.new_zeros(batch, horizon, action.shape[1])
+        return cls(belief, actions, torch.zeros_like(bounds), count, torch.ones_like(bounds[:, 0, 0]))
+
+    def compare(
+        self, forecaster: Forecaster, calibration: Calibration, action: Tensor, happened: Tensor, belief: State
+    ) -> "Hindsight":
+        """After `action` `[B, A]` was sent, margins `[B, R]` `happened` and the belief became `belief`.
+
+        After H steps the anchor moves here, so that each step is compared once.
+        """
+        horizon = self.actions.shape[1]
+        newest = torch.arange(horizon, device=action.device) == self.count[:, None]
+        actions = torch.where(newest[..., None], action[:, None], self.actions)
+        seen = torch.where(newest[..., None], happened[:, None], self.margins)
+        count = self.count + 1
+        foreseen = forecaster.foresee(self.anchor, actions)
+        slack = calibration.slack(foreseen.spread)
+        # At least a thousandth of a scale: a bound that is already tight needs no division by nothing.
+        ratio = (foreseen.margin - seen) / slack.clamp(min=1e-3 * float(slack.abs().mean()) + 1e-9)
+        known = torch.arange(horizon, device=action.device) < count[:, None]
+        exact = slack == 0
+        ratio = ratio.masked_fill(exact | ~known[..., None], 0.0).nan_to_num(WIDEST).flatten(1).amax(1)
+        widen = torch.maximum(1 + FORGET * (self.widen - 1), ratio).clamp(1, WIDEST)
+        made = replace(self, actions=actions, margins=seen, count=count, widen=widen)
+        return made._moved(count == horizon, belief)
+
+    def _moved(self, full: Tensor, belief: State) -> "Hindsight":
+        """Anchored at `belief` in the rows that are `full`."""
+        anchor = tree_map(
+            lambda old, new: torch.where(full.view(-1, *[1] * (old.ndim - 1)), new, old), self.anchor, belief
+        )
+        return replace(self, anchor=anchor, count=torch.where(full, 0, self.count))

@@ -1,0 +1,104 @@
+"""Is a plan safe, and which safe plan is nearest? Both are answered for plans that end in the user's fallback.
+
+B beliefs, N candidates, F prefix steps, H horizon, R rules, A action size. A plan is F actions of its own and then the
+fallback, in closed loop, up to the horizon of the calibration. To accept an action is to have seen a safe way on from
+it: if nothing better turns up, the fallback is taken from the next step on. This is model predictive shielding (Bastani,
+2021) and the safe backup trajectory of predictive safety filters (Wabersich & Zeilinger, 2021), with bounds that were
+calibrated.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from worldloom.model import State, WorldModel
+from worldloom.planners.objectives import Constraint, Objective
+from worldloom.planners.planner import Plan, Planner, Problem
+from worldloom.safety.calibration import Calibration
+from worldloom.safety.forecast import Fallback, Forecast, Forecaster
+
+
+@dataclass(frozen=True)
+class Assessed:
+    """Plans as the judge sees them: the forecast and its lower bounds `[N, H, R]`."""
+
+    forecast: Forecast
+    lower: Tensor
+
+    @property
+    def safe(self) -> Tensor:
+        """Whether no bound of any rule at any step is below 0: bool `[N]`."""
+        return (self.lower >= 0).flatten(1).all(1)
+
+    @property
+    def harm(self) -> Tensor:
+        """How far the worst rule's bound is below 0, on average over the steps: `[N]`, 0 for a safe plan."""
+        return (-self.lower).amax(-1).clamp(min=0).mean(1)
+
+    def where(self, mask: Tensor, other: "Assessed") -> "Assessed":
+        """These where `mask` `[N]`, the `other` ones elsewhere."""
+
+        def pick(mine: Tensor, theirs: Tensor) -> Tensor:
+            return torch.where(mask.view(-1, *[1] * (mine.ndim - 1)), mine, theirs)
+
+        mine, theirs = self.forecast, other.forecast
+        forecast = Forecast(
+            margin=pick(mine.margin, theirs.margin),
+            spread=pick(mine.spread, theirs.spread),
+            actions=pick(mine.actions, theirs.actions),
+            values={key: pick(mine.values[key], theirs.values[key]) for key in mine.values},
+        )
+        return Assessed(forecast, pick(self.lower, other.lower))
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Foresees plans and bounds them."""
+
+    forecaster: Forecaster
+    calibration: Calibration
+    fallback: Fallback
+
+    def assess(self, state: State, prefix: Tensor, widen: Tensor) -> Assessed:
+        """Beliefs `[N]`, then actions `[N, F, A]`, then the fallback; bounds widened by `widen` `[N]`."""
+        forecast = self.forecaster.foresee(state, prefix, self.fallback, self.calibration.horizon)
+        return Assessed(forecast, self.calibration.lower(forecast, widen))
+
+    def repair(self, planner: Planner, state: State, wanted: Tensor, widen: Tensor, seed: int) -> tuple[Plan, Assessed]:
+        """For beliefs `[B]` the plan nearest to `wanted` `[B, F, A]` that is safe, or does least harm if none is found.
+
+        The plan is judged once more, as a stochastic model never foresees quite the same twice.
+        """
+        harmless = Constraint(Harm(self, state, widen), 0.0)
+        problem = Problem(self.forecaster.model, state, Nearest(wanted), (harmless,), warm=wanted, seed=seed)
+        plan = planner.plan(problem)
+        return plan, self.assess(state, plan.actions, widen)
+
+
+@dataclass(frozen=True)
+class Nearest(Objective):
+    """Minus the squared distance to the actions that were wanted, `[B, F, A]`: each step counts less than the first."""
+
+    wanted: Tensor
+    discount: float = 0.8
+
+    def __call__(self, model: WorldModel, states: State, actions: Tensor) -> Tensor:
+        wanted = self.wanted.repeat_interleave(len(actions) // len(self.wanted), 0)
+        weights = self.discount ** torch.arange(actions.shape[1]).to(actions)
+        return -((actions - wanted).square().sum(-1) * weights).sum(1)
+
+
+@dataclass(frozen=True)
+class Harm(Objective):
+    """What `Assessed.harm` makes of candidates from the beliefs `state` `[B]`, fallback included; 0 is safe."""
+
+    judge: Judge
+    state: State
+    widen: Tensor
+
+    def __call__(self, model: WorldModel, states: State, actions: Tensor) -> Tensor:
+        count = len(actions) // len(self.widen)
+        # Imagined anew, because a spread takes several particles of each candidate and the end takes the fallback.
+        widen = self.widen.repeat_interleave(count)
+        return self.judge.assess(self.state.repeat(count), actions, widen).harm

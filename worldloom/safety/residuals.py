@@ -1,0 +1,122 @@
+"""What a model foresaw of held-out episodes, and what then happened.
+
+B episodes, T rows, H horizon, R rules. All forecasts start from the belief that the episode's own rows led to, and
+follow the actions that were really taken.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from worldloom.data.segment import Segment
+from worldloom.errors import UserError
+from worldloom.model import State
+from worldloom.safety.forecast import Forecaster
+from worldloom.safety.novelty import Looks
+from worldloom.safety.rules import margins, own_units
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """Of B episodes, at each row and step ahead: error (foreseen - true margin) and spread `[B, T - 1, H, R]`.
+
+    margin `[B, T - 1, H, R]` is the true one. valid `[B, T - 1, H]` is false where the episode ends before that step.
+    looks says how familiar each row was.
+    """
+
+    error: Tensor
+    spread: Tensor
+    margin: Tensor
+    valid: Tensor
+    looks: Looks
+
+    def __getitem__(self, index: int | slice) -> "Residuals":
+        rest = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name != "looks"}
+        return Residuals(**rest, looks=self.looks[index])
+
+
+def residuals(forecaster: Forecaster, episodes: Sequence[Segment], horizon: int) -> Residuals:
+    """Of all `episodes` `[1, T]`, padded to the longest of them."""
+    longest = max(episode.shape[1] for episode in episodes)
+    padded = [pad(episode, longest) for episode in episodes]
+    parts = [_residuals(forecaster, join(padded[i : i + BATCH]), horizon) for i in range(0, len(padded), BATCH)]
+    rest = {f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Residuals) if f.name != "looks"}
+    return Residuals(**rest, looks=Looks.cat([part.looks for part in parts]))
+
+
+def _residuals(forecaster: Forecaster, segment: Segment, horizon: int) -> Residuals:
+    model, steps = forecaster.model, segment.shape[1] - 1
+    beliefs = model.track(segment.obs, segment.action)
+    true = margins(
+        forecaster.rules, truth(segment, forecaster.keys), own_units(segment.action[:, :-1], model.spec.action)
+    )
+    index = torch.arange(steps)[:, None] + torch.arange(horizon)
+    inside = index.clamp(max=steps - 1)
+    valid = segment.mask[:, 1:][:, inside] & (index < steps)
+    start: State = beliefs[:, :-1]
+    actions = segment.action[:, inside].flatten(0, 1)
+    foreseen = forecaster.foresee(flat(start), actions)
+    shape = (segment.shape[0], steps)
+    error = foreseen.margin.unflatten(0, shape) - true[:, inside]
+    looks = Looks.of(model, forecaster.keys, beliefs, segment)
+    return Residuals(error, foreseen.spread.unflatten(0, shape), true[:, inside], valid, looks)
+
+
+def episode_scores(
+    found: Residuals, width: Callable[[Tensor], Tensor], every: bool, generator: torch.Generator
+) -> Tensor:
+    """The largest normalised residual of each episode `[B, H]`, over rules and rows, or at one random row.
+
+    Rules without width are known exactly and do not count; minus infinity where an episode is shorter than the step. A
+    residual that is not finite counts as infinite: the model has failed there.
+    """
+    unit = width(found.spread)
+    scores = torch.where(unit > 0, found.error / unit, -torch.inf)
+    scores = torch.where(scores.isnan(), torch.inf, scores).amax(-1).masked_fill(~found.valid, -torch.inf)
+    if every:
+        return scores.amax(1)
+    # Rows with a whole horizon ahead of them where there are any, or else the first.
+    draws = torch.rand(scores.shape[:2], generator=generator) * found.valid[..., -1]
+    return scores[torch.arange(len(scores)), draws.argmax(1)]
+
+
+def truth(segment: Segment, keys: Sequence[str]) -> Mapping[str, Tensor]:
+    """What was really seen of `keys` at the rows 1 to T - 1. Raises `UserError` for a key that the data do not hold."""
+    known = {**segment.obs, "reward": segment.reward, "terminated": segment.terminated.float()}
+    for key in keys:
+        if key not in known:
+            raise UserError(
+                f"the held-out episodes hold no {key!r}, only {', '.join(known)}: a rule on it has no truth"
+            )
+    return {key: known[key][:, 1:] for key in keys}
+
+
+def pad(episode: Segment, length: int) -> Segment:
+    """The last row again, masked, up to `length` rows."""
+    rows = episode.shape[1]
+    cut = episode[:, torch.arange(length).clamp(max=rows - 1)]
+    outside = torch.arange(length)[None] >= rows
+    return Segment(
+        obs=cut.obs,
+        action=cut.action.masked_fill(outside[..., None], 0),
+        reward=cut.reward.masked_fill(outside, 0),
+        terminated=cut.terminated & ~outside,
+        truncated=cut.truncated & ~outside,
+        mask=cut.mask & ~outside,
+    )
+
+
+def join(episodes: Sequence[Segment]) -> Segment:
+    """B episodes `[1, T]` of one length: `[B, T]`."""
+    rest = {f.name: torch.cat([getattr(e, f.name) for e in episodes]) for f in fields(Segment) if f.name != "obs"}
+    return Segment(obs={key: torch.cat([e.obs[key] for e in episodes]) for key in episodes[0].obs}, **rest)
+
+
+def flat(beliefs: State) -> State:
+    """`[B, T]` to `[B * T]`."""
+    return tree_map(lambda x: x.flatten(0, 1), beliefs)

@@ -1,0 +1,223 @@
+"""What must not happen, written down outside the model. A rule is a signed margin in the units of the data.
+
+A margin of 0 or more is safe, below 0 the rule is broken, and by how much. Leading shape `[...]` is anything; D is the
+size of a vector key, A the action size. Step k of a trajectory is judged by the values after it and the action that led
+there. Values and actions are in the data's own units, as the user knows them, and never in the model's.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import inf, isfinite, isnan
+
+import torch
+from torch import Tensor
+
+from worldloom.data.spec import ActionSpec, DataSpec
+from worldloom.errors import UserError, unknown
+
+Values = Mapping[str, Tensor]
+
+
+class Rule(ABC):
+    """One thing that must hold. `name` is what a person calls it, `keys` what it reads besides the action."""
+
+    name: str
+    keys: tuple[str, ...]
+
+    @abstractmethod
+    def margin(self, values: Values, action: Tensor) -> Tensor:
+        """`[...]` from values `{key: [..., D]}` and actions `[..., A]`: at least 0 where the rule is kept."""
+
+    def check(self, spec: DataSpec, decodes: Sequence[str]) -> None:
+        """Raise `UserError` when the rule cannot be read from what a model of this data decodes."""
+        for key in self.keys:
+            if key not in decodes:
+                raise UserError(f"rule {self.name!r}: {unknown('key', key, decodes)} A rule needs a key it can decode")
+
+
+@dataclass(frozen=True)
+class Limit(Rule):
+    """Entry `index` of `key` stays within [low, high]; one side may be left open."""
+
+    key: str
+    index: int
+    low: float = -inf
+    high: float = inf
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        check_range(self.name, self.low, self.high)
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self.label or f"{self.key}[{self.index}] in [{self.low:g}, {self.high:g}]"
+
+    @property
+    def keys(self) -> tuple[str, ...]:  # type: ignore[override]
+        return (self.key,)
+
+    def margin(self, values: Values, action: Tensor) -> Tensor:
+        return within(values[self.key][..., self.index], self.low, self.high)
+
+    def check(self, spec: DataSpec, decodes: Sequence[str]) -> None:
+        super().check(spec, decodes)
+        check_index(self.name, spec, self.key, (self.index,))
+
+
+@dataclass(frozen=True)
+class ActionLimit(Rule):
+    """Entry `index` of the action, in the data's own units, stays within [low, high]. No model is needed to know it."""
+
+    index: int
+    low: float = -inf
+    high: float = inf
+    label: str = ""
+    keys: tuple[str, ...] = field(default=(), init=False)
+
+    def __post_init__(self) -> None:
+        check_range(self.name, self.low, self.high)
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self.label or f"action[{self.index}] in [{self.low:g}, {self.high:g}]"
+
+    def margin(self, values: Values, action: Tensor) -> Tensor:
+        return within(action[..., self.index], self.low, self.high)
+
+    def check(self, spec: DataSpec, decodes: Sequence[str]) -> None:
+        if not 0 <= self.index < spec.action.size:
+            raise UserError(f"rule {self.name!r}: the action has {spec.action.size} entries, so no entry {self.index}")
+
+
+@dataclass(frozen=True)
+class Circle:
+    """A disc, ball or interval about `centre`."""
+
+    centre: tuple[float, ...]
+    radius: float
+
+    def distance(self, place: Tensor) -> Tensor:
+        """From the edge, negative inside: `[..., n]` to `[...]`."""
+        return (place - place.new_tensor(self.centre)).norm(dim=-1) - self.radius
+
+    def words(self) -> str:
+        return f"the circle of radius {self.radius:g} about ({', '.join(f'{x:g}' for x in self.centre)})"
+
+
+@dataclass(frozen=True)
+class Box:
+    """Everything between the corners `low` and `high`."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def distance(self, place: Tensor) -> Tensor:
+        """From the faces, negative inside: `[..., n]` to `[...]`."""
+        beyond = torch.maximum(place.new_tensor(self.low) - place, place - place.new_tensor(self.high))
+        return beyond.clamp(min=0).norm(dim=-1) + beyond.amax(-1).clamp(max=0)
+
+    def words(self) -> str:
+        ends = (f"[{low:g}, {high:g}]" for low, high in zip(self.low, self.high, strict=True))
+        return f"the box {' x '.join(ends)}"
+
+
+@dataclass(frozen=True)
+class Forbidden(Rule):
+    """The entries `index` of `key` stay out of `region`, by at least `clearance`."""
+
+    key: str
+    index: tuple[int, ...]
+    region: Circle | Box
+    clearance: float = 0.0
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        corners = [self.region.low, self.region.high] if isinstance(self.region, Box) else [self.region.centre]
+        for corner in corners:
+            if len(corner) != len(self.index):
+                raise UserError(f"rule {self.name!r}: {len(self.index)} entries, but a region of {len(corner)}")
+        if isinstance(self.region, Circle):
+            check_range(self.name, 0, self.region.radius)
+        else:
+            for low, high in zip(self.region.low, self.region.high, strict=True):
+                check_range(self.name, low, high)
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self.label or f"{self.key} stays out of {self.region.words()}"
+
+    @property
+    def keys(self) -> tuple[str, ...]:  # type: ignore[override]
+        return (self.key,)
+
+    def margin(self, values: Values, action: Tensor) -> Tensor:
+        return self.region.distance(values[self.key][..., list(self.index)]) - self.clearance
+
+    def check(self, spec: DataSpec, decodes: Sequence[str]) -> None:
+        super().check(spec, decodes)
+        check_index(self.name, spec, self.key, self.index)
+
+
+@dataclass(frozen=True)
+class Predicate(Rule):
+    """Your own function of the values of `keys` and the action: a margin `[...]`, or true where all is well.
+
+    A margin tells the shield how near it is and is what calibration can work with; yes or no counts as 1 and -1.
+    """
+
+    name: str
+    function: Callable[[Values, Tensor], Tensor]
+    keys: tuple[str, ...] = ()
+
+    def margin(self, values: Values, action: Tensor) -> Tensor:
+        found = self.function(values, action)
+        if not isinstance(found, Tensor) or found.shape != action.shape[:-1]:
+            got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise UserError(
+                f"rule {self.name!r} returned {got}, but it must return one margin a row: {action.shape[:-1]}"
+            )
+        return 2.0 * found - 1 if found.dtype == torch.bool else found.float()
+
+
+def margins(rules: Sequence[Rule], values: Values, action: Tensor) -> Tensor:
+    """Every rule's margin side by side: `[..., R]`."""
+    return torch.stack([rule.margin(values, action) for rule in rules], -1)
+
+
+def own_units(action: Tensor, spec: ActionSpec) -> Tensor:
+    """Model units `[..., A]` to those of the data: `ActionSpec.unscale` for tensors."""
+    if spec.kind == "discrete" or spec.low is None or spec.high is None:
+        return action
+    low, high = action.new_tensor(spec.low), action.new_tensor(spec.high)
+    return action * (high - low) / 2 + (high + low) / 2
+
+
+def check_rules(rules: Sequence[Rule], spec: DataSpec, decodes: Sequence[str]) -> None:
+    """Raise `UserError` unless there are rules, their names differ, and each can be read."""
+    if not rules:
+        raise UserError("there are no rules: a shield without a rule would accept everything")
+    names = [rule.name for rule in rules]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"two rules are called {name!r}: label them, so that the log can name them")
+    for rule in rules:
+        rule.check(spec, decodes)
+
+
+def check_range(name: str, low: float, high: float) -> None:
+    if isnan(low) or isnan(high) or not low < high or not (isfinite(low) or isfinite(high)):
+        raise UserError(f"rule {name!r} is bounded by [{low}, {high}]: low must lie below high, and one must be finite")
+
+
+def check_index(name: str, spec: DataSpec, key: str, index: Sequence[int]) -> None:
+    size = spec.obs[key].shape[0] if key in spec.obs and len(spec.obs[key].shape) == 1 else 0
+    if not size:
+        raise UserError(f"rule {name!r} reads single entries, but {key!r} is no vector: use a Predicate")
+    for entry in index:
+        if not 0 <= entry < size:
+            raise UserError(f"rule {name!r}: {key!r} has {size} entries, 0 to {size - 1}, so no entry {entry}")
+
+
+def within(value: Tensor, low: float, high: float) -> Tensor:
+    return torch.minimum(value - low, high - value)
