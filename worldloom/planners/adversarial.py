@@ -88,7 +88,7 @@ class Adversarial(Planner):
         plans: list[Plan] = []
         held = [put(start, theirs, 0.0)]
         for number in problem.rounds(self.rounds):
-            left = 2 * (self.rounds - number)
+            left = 2 * (self.rounds - number) + 1
             against = Others(ours, tuple(held))
             warm, clock = start[..., list(ours)], problem.clock.share(left)
             plan = self.inner.plan(part(problem, against, warm, clock, 2 * number))
@@ -107,8 +107,7 @@ class Adversarial(Planner):
         against = part(problem, Others(theirs, (whole,)), whole[..., list(theirs)], clock, turn)
         harm = Harm(problem.objective, problem.constraints)
         plan = self.inner.plan(replace(against, objective=harm, constraints=(bound,)))
-        done = put(whole, theirs, plan.actions)
-        excess = bound.excess(problem.model, problem.model.imagine(problem.state, done), done)
+        excess = bound.excess(problem.model, plan.states, put(whole, theirs, plan.actions))
         return Attack(plan.actions, plan.found & (excess <= SLACK), plan)
 
     def _bound(self, theirs: Indices) -> Constraint:
@@ -130,13 +129,15 @@ class Adversarial(Planner):
         """Every reply against every attack; the reply whose worst case is best, with that worst case."""
         batch, shape = problem.batch, (len(replies), len(attacks))
         pool = torch.stack([put(reply, theirs, attack.actions) for reply in replies for attack in attacks], 1)
-        values, excess, _ = problem.judge(pool)
+        values, excess, states = problem.judge(pool)
         scores = (values if excess is None else rank(values, excess)).view(batch, *shape)
         allowed = torch.stack([attack.allowed for attack in attacks], 1)[:, None]
         worst, by = scores.masked_fill(~allowed, math.inf).min(2)
-        score, reply = worst.max(1)
+        lost, reply = worst.max(1)
         index = reply * shape[1] + by.gather(1, reply[:, None])[:, 0]
         rows = torch.arange(batch, device=index.device)
+        score = torch.where(lost.isfinite(), values[rows, index], -math.inf)
+        states = states[rows * pool.shape[1] + index]
         last, attack = plans[-1], attacks[-1].plan
         std = torch.zeros_like(pool[:, 0]).index_copy(-1, torch.tensor(theirs, device=pool.device), attack.std)
         if last is not attack:
@@ -145,7 +146,7 @@ class Adversarial(Planner):
             int(plan.iterations[0]) for plan in {id(p): p for p in [*plans, *(a.plan for a in attacks)]}.values()
         )
         rest = torch.zeros_like(pool[0, 0])
-        return conclude(problem, pool[rows, index], None, score, last.spread, std, took, rest)
+        return conclude(problem, pool[rows, index], states, score, last.spread, std, took, rest)
 
 
 @dataclass(frozen=True)

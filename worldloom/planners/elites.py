@@ -9,18 +9,20 @@ import torch
 from torch import Tensor
 
 from worldloom.model import State
-from worldloom.planners.planner import Plan, Problem, conclude
+from worldloom.planners.planner import Plan, Problem, conclude, rank
 
 
 @dataclass(frozen=True)
 class Elites:
     """The best K of a pool, best first: actions `[B, K, H, A]` and scores `[B, K]`; states `[B * N, H]` of the pool.
 
-    `index` `[B]` is where in the pool's states the best one of each belief is.
+    Of the best one of each belief, `index` `[B]` is where in the pool's states it is, and `value` `[B]` is what the
+    objective makes of it; its score only ranks it where there are constraints.
     """
 
     actions: Tensor
     scores: Tensor
+    value: Tensor
     states: State
     index: Tensor
 
@@ -31,26 +33,31 @@ class Elites:
 
 
 def choose(problem: Problem, actions: Tensor, count: int, first: bool) -> Elites:
-    """Score a pool `[B, N, H, A]` and keep its best `count`. The `first` pool shrinks if the deadline asks for it."""
-    scores, states = problem.score_in_time(actions) if first else problem.score(actions)
+    """Judge a pool `[B, N, H, A]` and keep its best `count`. The `first` pool shrinks if the deadline asks for it."""
+    values, excess, states = problem.judge_in_time(actions) if first else problem.judge(actions)
     with problem.clock.section("refit"):
-        batch, pool = scores.shape
-        values, order = scores.topk(min(count, pool), 1)
+        batch, pool = values.shape
+        scores, order = (values if excess is None else rank(values, excess)).topk(min(count, pool), 1)
         chosen = actions.gather(1, order[..., None, None].expand(-1, -1, *actions.shape[2:]))
+        value = scores[:, 0] if excess is None else values.gather(1, order[:, :1])[:, 0]
         index = torch.arange(0, batch * pool, pool, device=order.device) + order[:, 0]
-        return Elites(chosen, values, states, index)
+        return Elites(chosen, scores, value, states, index)
 
 
 def settle(problem: Problem, elites: Elites, std: Tensor, iterations: int, rest: Tensor) -> Plan:
     """The plan of the best elite; `rest` `[H, A]` is the fallback."""
-    finite = torch.where(elites.scores.isfinite(), elites.scores, elites.scores[:, :1])
     return conclude(
         problem,
         actions=elites.actions[:, 0],
         states=elites.states[elites.index],
-        score=elites.scores[:, 0],
-        spread=finite.std(1, correction=0),
+        score=elites.value,
+        spread=spread_of(elites.scores),
         std=std,
         iterations=iterations,
         rest=rest,
     )
+
+
+def spread_of(scores: Tensor) -> Tensor:
+    """The standard deviation `[B]` of the finite ones of scores `[B, K]`, best first; not finite where none is."""
+    return torch.where(scores.isfinite(), scores, scores[:, :1]).std(1, correction=0)

@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from worldloom.errors import UserError
-from worldloom.planners.elites import choose
+from worldloom.model import State
+from worldloom.planners.bounds import Bounds
+from worldloom.planners.elites import Elites, choose, spread_of
 from worldloom.planners.planner import Plan, Planner, Problem, check_search, conclude, rank
 
 DECAYS = (0.9, 0.999)
@@ -48,24 +50,21 @@ class Gradient(Planner):
         with problem.search(self.horizon):
             for number in problem.rounds(self.iterations, growth=BACKWARD):
                 if number == 0:
-                    elites = choose(problem, self._pool(problem), self.restarts, first=True)
-                    points, scores, best = elites.actions, elites.scores, Best.of(elites.actions, elites.scores)
+                    elites = choose(problem, self._pool(problem, bounds), self.restarts, first=True)
+                    points, scores, best = elites.actions, elites.scores, Best.of(elites)
                     moment, square = torch.zeros_like(points), torch.zeros_like(points)
                     continue
-                values, excess, slope = self._climb(problem, points)
-                scores = rank(values, excess)
-                best = best.or_one_of(points, values, excess, scores)
+                pool, slope = self._climb(problem, points)
+                scores, best = rank(pool[0], pool[1]), best.or_one_of(points, *pool)
                 moment, square = torch.lerp(slope, moment, DECAYS[0]), torch.lerp(slope.square(), square, DECAYS[1])
                 step = moment / (1 - DECAYS[0] ** number) / ((square / (1 - DECAYS[1] ** number)).sqrt() + 1e-8)
                 points = bounds.clip(points + self.learning_rate / number**0.5 * step)
-            finite = torch.where(scores.isfinite(), scores, scores.amax(1, keepdim=True))
-            spread, std = finite.std(1, correction=0), points.std(1, correction=0)
+            spread, std = spread_of(scores.sort(1, descending=True)[0]), points.std(1, correction=0)
             rest = bounds.rest(self.horizon)
-            return conclude(problem, best.actions, None, best.scores, spread, std, number + 1, rest)
+            return conclude(problem, best.actions, best.states, best.value, spread, std, number + 1, rest)
 
-    def _pool(self, problem: Problem) -> Tensor:
+    def _pool(self, problem: Problem, bounds: Bounds) -> Tensor:
         """Where to start from: `[B, N, H, A]`."""
-        bounds = problem.bounds(self.low, self.high)
         warm = bounds.clip(problem.warm_start(self.horizon))[:, None]
         given = problem.prior(self.policy_samples, self.horizon, bounds.clip)
         drawn = self.samples - 2 - given.shape[1]
@@ -73,41 +72,43 @@ class Gradient(Planner):
         rest = bounds.rest(self.horizon).expand_as(warm)
         return torch.cat([warm, rest, given, bounds.low + (bounds.high - bounds.low) * even], 1)
 
-    def _climb(self, problem: Problem, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Values and excess `[B, R]` of the points `[B, R, H, A]`, and the way up from them, zero where it is lost."""
+    def _climb(self, problem: Problem, points: Tensor) -> tuple[tuple[Tensor, Tensor, State], Tensor]:
+        """The points `[B, R, H, A]` judged, and the way up from them, zero where it is lost."""
         with torch.enable_grad():
             points = points.clone().requires_grad_()
-            values, excess, _ = problem.judge(points)
+            values, excess, states = problem.judge(points)
             good = values if excess is None else values - self.penalty * excess
             total = torch.where(good.isfinite(), good, 0.0).sum()
             slope = torch.autograd.grad(total, points, allow_unused=True)[0] if total.requires_grad else None
         if slope is None:
             raise UserError("no gradient leads from the objective to the actions: use 'cem' or 'icem' for this model")
         excess = torch.zeros_like(values) if excess is None else excess
-        return values.detach(), excess.detach(), slope.nan_to_num(0.0, 0.0, 0.0)
+        return (values.detach(), excess.detach(), states.detach()), slope.nan_to_num(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
 class Best:
-    """The best points so far: actions `[B, H, A]`, by how much they exceed the limits `[B]`, scores `[B]`."""
+    """The best points so far: actions `[B, H, A]`, excess over the limits `[B]`, value `[B]`, states `[B, H]`."""
 
     actions: Tensor
     excess: Tensor
-    scores: Tensor
+    value: Tensor
+    states: State
 
     @classmethod
-    def of(cls, actions: Tensor, scores: Tensor) -> "Best":
-        """The first of a pool that was only ranked; any finite point that is judged later takes its place."""
-        return cls(actions[:, 0], torch.full_like(scores[:, 0], torch.inf), scores[:, 0])
+    def of(cls, elites: Elites) -> "Best":
+        """The best of a pool that was only ranked; any finite point that is judged later takes its place."""
+        excess = torch.full_like(elites.value, torch.inf)
+        return cls(elites.actions[:, 0], excess, elites.value, elites.states[elites.index])
 
-    def or_one_of(self, points: Tensor, values: Tensor, excess: Tensor, scores: Tensor) -> "Best":
+    def or_one_of(self, points: Tensor, values: Tensor, excess: Tensor, states: State) -> "Best":
         """These, or the best of `points` `[B, R, H, A]` in the rows where it exceeds less or, as little, has more."""
-        index = scores.argmax(1, keepdim=True)
-        value, over = values.gather(1, index)[:, 0], excess.gather(1, index)[:, 0]
-        better = value.isfinite() & ((over < self.excess) | ((over == self.excess) & (value > self.scores)))
-        actions = points.gather(1, index[..., None, None].expand(-1, -1, *points.shape[2:]))[:, 0]
-        return Best(
-            torch.where(better[:, None, None], actions, self.actions),
-            torch.where(better, over, self.excess),
-            torch.where(better, value, self.scores),
-        )
+        rows, chosen = torch.arange(len(points), device=points.device), rank(values, excess).argmax(1)
+        value, over = values[rows, chosen], excess[rows, chosen]
+        better = value.isfinite() & ((over < self.excess) | ((over == self.excess) & (value > self.value)))
+
+        def pick(new: Tensor, old: Tensor) -> Tensor:
+            return torch.where(better.view(-1, *[1] * (new.dim() - 1)), new, old)
+
+        kept = tree_map(pick, states[rows * points.shape[1] + chosen], self.states)
+        return Best(pick(points[rows, chosen], self.actions), pick(over, self.excess), pick(value, self.value), kept)

@@ -202,11 +202,11 @@ class Problem:
         values, excess, states = self.judge(actions)
         return (values if excess is None else rank(values, excess)), states
 
-    def score_in_time(self, actions: Tensor) -> tuple[Tensor, State]:
-        """`score` of as many of the candidates, from the first on, as fit before the deadline: N may shrink."""
+    def judge_in_time(self, actions: Tensor) -> Judged:
+        """`judge` of as many of the candidates, from the first on, as fit before the deadline: N may shrink."""
         pilot = max(1, actions.shape[1] // PILOT)
         if self.clock.deadline is None or pilot == actions.shape[1]:
-            return self.score(actions)
+            return self.judge(actions)
         began = self.clock.elapsed
         first = self.judge(actions[:, :pilot])
         if self.device.type == "cuda":
@@ -214,14 +214,14 @@ class Problem:
         now = self.clock.elapsed
         fitting = MARGIN * (self.clock.deadline - now) * pilot / max(now - began, 1e-6)
         more = actions[:, pilot : pilot + max(0, int(fitting))]
-        values, excess, states = first if not more.shape[1] else join(first, self.judge(more), self.batch)
-        return (values if excess is None else rank(values, excess)), states
+        return join(first, self.judge(more), self.batch) if more.shape[1] else first
 
     def judge(self, actions: Tensor) -> Judged:
         """Values `[B, N]` of candidates `[B, N, H, A]`, by how much they exceed the limits, and trajectories.
 
         Values are -inf where they or the excess are not finite. Differentiable where the model and objective are. The
-        excess `[B, N]` is None without constraints. Where others may do several things, the worst counts.
+        excess `[B, N]` is None without constraints. Where others may do several things, the worst counts, and the
+        trajectories are those of the first.
         """
         if self.others is None:
             return self._judge(actions)
@@ -281,7 +281,7 @@ def join(one: Judged, other: Judged, batch: int) -> Judged:
 def conclude(
     problem: Problem,
     actions: Tensor,
-    states: State | None,
+    states: State,
     score: Tensor,
     spread: Tensor,
     std: Tensor,
@@ -290,14 +290,12 @@ def conclude(
 ) -> Plan:
     """The plan of the best candidates `[B, H, A]` of a search, where their `score` `[B]` is finite, else of `rest`.
 
-    `rest` `[H, A]` is the fallback. What was only ranked, by constraints or because it is the fallback, or has no
-    trajectory yet, is imagined once more: the score is then what the objective makes of it.
+    `rest` `[H, A]` is the fallback, which is then imagined too.
     """
     found = score.isfinite()
-    if states is None or problem.constraints or problem.others is not None or not bool(found.all()):
+    if not bool(found.all()):
         actions = torch.where(found[:, None, None], actions, rest)
-        values, _, states = problem.judge(actions[:, None])
-        score = torch.where(found, values[:, 0], -math.inf)
+        states = problem.judge(actions[:, None])[2]
     return Plan(
         actions=actions,
         states=states,
