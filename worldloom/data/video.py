@@ -39,13 +39,13 @@ def pixel_format(height: int, width: int, codec: Codec) -> str:
     return "yuv444p" if min(height, width) < SMALL or height % 2 or width % 2 else "yuv420p"
 
 
-def encode(path: Path, frames: np.ndarray, fps: int, codec: Codec = "h264") -> None:
+def encode(path: Path, frames: np.ndarray | Sequence[np.ndarray], fps: int, codec: Codec = "h264") -> None:
     """Write uint8 `[T, C, H, W]` frames (C is 1 or 3) as one mp4. Frame t is shown at exactly t / fps seconds.
 
     No B-frames, so that packets are in display order and episodes can be joined by shifting times. AV1 has LeRobot's
     settings (libsvtav1, g=2, crf=30); H.264 is crf 18 with a key frame every ten, near-lossless and quick to seek.
     """
-    height, width = frames.shape[2:]
+    height, width = frames[0].shape[1:]
     options = {"g": "10", "crf": "18", "preset": "veryfast", "bf": "0"} if codec == "h264" else {"g": "2", "crf": "30"}
     if codec == "av1":
         options |= {"preset": "8"}

@@ -1,0 +1,120 @@
+"""`worldloom plan RUN ENV`: plan with a trained model in the real environment, and say what it scored."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+
+from worldloom.agents.play import check_seeds
+from worldloom.agents.saved import PlanningSettings
+from worldloom.agents.trial import Trial
+from worldloom.agents.world import World
+from worldloom.data.record import parse_options
+from worldloom.data.spec import DataSpec
+from worldloom.evaluation.evaluate import check_counts
+from worldloom.planners import PLANNERS
+from worldloom.training import checkpoint
+from worldloom.training.precision import choose_device
+
+# Of a planner's numbers, those that are a share of its samples.
+SHARES = ("elites", "policy_samples", "restarts")
+
+
+def plan(
+    run: tyro.conf.Positional[Path],
+    env: tyro.conf.Positional[str],
+    *,
+    planner: str | None = None,
+    horizon: int | None = None,
+    samples: int | None = None,
+    iterations: int | None = None,
+    settings: tuple[str, ...] = (),
+    replan_every: int = 1,
+    action_repeat: int = 1,
+    deadline: float | None = None,
+    discount: float = 0.99,
+    episodes: int = 10,
+    seeds: tuple[int, ...] | None = None,
+    num_envs: int = 1,
+    max_episode_steps: int | None = None,
+    options: tuple[str, ...] = (),
+    out: Path | None = None,
+    video: bool = True,
+    video_steps: int = 300,
+    floors: bool = True,
+    profile: bool = False,
+    step: int | None = None,
+    precision: str = "auto",
+    device: str = "auto",
+    threads: int = 1,
+) -> None:
+    """Plan with a trained model in the real environment: a score card, a video, and the agent as a folder.
+
+    Writes score.json, imagined.mp4 and agent.json; `worldloom record ENV DATA --policy FOLDER` plays the agent again.
+
+    Args:
+        run: folder of a `worldloom train` or `worldloom learn` run.
+        env: the environment, named as for `worldloom record`.
+        planner: cem, icem, mppi, gradient or categorical; by default mppi, for discrete actions categorical.
+        horizon: steps imagined ahead; by default the planner's own.
+        samples: action sequences tried in each iteration; elites and prior samples keep their share of them.
+        iterations: how often the search is repeated around what was best.
+        settings: further settings of the planner, such as elites=32 temperature=1.0.
+        replan_every: follow each plan for so many steps before the next search.
+        action_repeat: take each action so many times, where the model's steps are longer than the environment's.
+        deadline: milliseconds a decision may take; the best plan found by then is carried out.
+        discount: of rewards in the imagined future.
+        episodes: play the seeds 0 to EPISODES - 1.
+        seeds: play exactly these seeds instead.
+        num_envs: environments played side by side and decided in one batch; with 1 the latency is a single robot's.
+        max_episode_steps: truncate episodes at this length.
+        options: options of the environment, such as pixels=true action_repeat=2.
+        out: the folder to write; by default RUN/plan/ENV-PLANNER.
+        video: film the first seed.
+        video_steps: film at most so many decisions.
+        floors: play the seeds at random and doing nothing too, to compare.
+        profile: print where a decision's milliseconds go.
+        step: the checkpoint of this step instead of the last one.
+        precision: auto, bf16 or fp32 of the model's matrix products.
+        device: auto, cpu, cuda or cuda:N.
+        threads: CPU threads.
+    """
+    played = tuple(range(episodes)) if seeds is None else seeds
+    check_counts({"threads": threads, "video-steps": video_steps}, {"episodes": episodes})
+    check_seeds(played, num_envs, max_episode_steps)
+    torch.set_num_threads(threads)
+    model, found = checkpoint.load(run, str(choose_device(device)), step)
+    name = planner or default_planner(model.spec)
+    search = planner_settings(name, {"horizon": horizon, "samples": samples, "iterations": iterations}, settings)
+    agent = PlanningSettings(
+        name, search, replan_every, action_repeat, deadline, discount, use_prior=True, precision=precision
+    )
+    world = World(env, parse_options(options), found.image_size[0], max_episode_steps)
+    folder = out or run / "plan" / f"{slug(env)}-{name}"
+    trial = Trial(model, found, agent, world, played, num_envs, folder)
+    trial.hold(video_steps if video else 0, floors, profile)
+
+
+def default_planner(spec: DataSpec) -> str:
+    return "categorical" if spec.action.kind == "discrete" else "mppi"
+
+
+def slug(env: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", env).strip("-")
+
+
+def planner_settings(name: str, given: dict[str, int | None], further: tuple[str, ...]) -> dict[str, Any]:
+    """The planner's hyperparameters as asked for. With other `samples`, what is a share of them keeps its share."""
+    chosen: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    chosen |= parse_options(further)
+    defaults = {f.name: f.default for f in fields(PLANNERS[name])}
+    samples, usual = chosen.get("samples"), defaults.get("samples")
+    if isinstance(samples, int) and isinstance(usual, int):
+        for key in SHARES:
+            share = defaults.get(key)
+            if isinstance(share, int) and key not in chosen:
+                chosen[key] = min(share, -(-share * samples // usual))
+    return chosen

@@ -1,0 +1,167 @@
+"""A planning agent as a folder: `agent.json` names the run, the very checkpoint, the planner and all its settings.
+
+The weights stay in the run. `worldloom record ENV OUT --policy FOLDER` plays such a folder.
+
+A action size.
+"""
+
+import os
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from worldloom.agents.agent import Agent
+from worldloom.agents.environment import to_env, to_obs
+from worldloom.agents.planning import PlanningAgent
+from worldloom.agents.repeat import Repeat
+from worldloom.data.durable import make_folder, write_json
+from worldloom.envs.adapt import ActionSpace
+from worldloom.envs.describe import describe_action
+from worldloom.envs.policy import AGENT_FILE
+from worldloom.errors import UserError, unknown
+from worldloom.model import State, WorldModel
+from worldloom.planners import PLANNERS
+from worldloom.planners.objectives import Return
+from worldloom.planners.planner import Planner
+from worldloom.training import checkpoint
+from worldloom.training.run import Run, damaged, read_json
+
+KIND, FORMAT = "planning", 1
+
+
+@dataclass(frozen=True)
+class PlanningSettings:
+    """All that makes a planning agent of a model, as it travels in `agent.json` and on the score card."""
+
+    planner: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    replan_every: int = 1
+    action_repeat: int = 1
+    deadline: float | None = None
+    discount: float = 0.99
+    use_prior: bool = True
+    precision: str = "auto"
+
+    def make(self, model: WorldModel, **further: Any) -> Agent:
+        """The agent; `further` are fields of `PlanningAgent` that are not kept. Raises `UserError`."""
+        agent = PlanningAgent(
+            model,
+            make_planner(self.planner, self.settings),
+            Return(self.discount),
+            replan_every=self.replan_every,
+            deadline=self.deadline,
+            use_prior=self.use_prior,
+            precision=self.precision,
+            **further,
+        )
+        return agent if self.action_repeat == 1 else Repeat(agent, self.action_repeat)
+
+
+def make_planner(name: str, settings: dict[str, Any]) -> Planner:
+    """A registered planner with some hyperparameters set by name. Raises `UserError` for one that does not exist."""
+    made = PLANNERS[name]
+    known = {f.name: f for f in fields(made)}
+    for key, value in settings.items():
+        if key not in known:
+            raise unknown(f"setting of planner {name!r}", key, known)
+        check_type(name, key, value, known[key].default)
+    required = [f.name for f in known.values() if f.default is MISSING and f.default_factory is MISSING]
+    for key in required:
+        if key not in settings:
+            raise UserError(f"planner {name!r} needs {key}, which only Python can give: make a PlanningAgent there")
+    return made(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
+
+
+def check_type(planner: str, key: str, value: Any, default: Any) -> None:
+    """Numbers where the planner has numbers; a whole number serves as a fraction, but not the other way round."""
+    if default is MISSING or default is None:
+        return
+    wanted = (int, float) if isinstance(default, float) else (type(default),)
+    if not isinstance(value, wanted) or (isinstance(value, bool) and not isinstance(default, bool)):
+        raise UserError(f"planner {planner!r}: {key} is {value!r}, but it must be a {type(default).__name__}")
+
+
+def save_agent(folder: Path, settings: PlanningSettings, run: Run) -> None:
+    """Write `folder/agent.json`. The planner's every setting is kept, so that later defaults change nothing."""
+    planner = make_planner(settings.planner, settings.settings)
+    content = {
+        "kind": KIND,
+        "format": FORMAT,
+        "run": where(run.path, folder),
+        "step": run.step,
+        "checkpoint": run.checkpoint_hash,
+        **asdict(settings),
+        "settings": asdict(planner),  # type: ignore[call-overload]
+    }
+    make_folder(folder)
+    write_json(folder / AGENT_FILE, content)
+
+
+def where(run: Path, folder: Path) -> str:
+    """The run as seen from the agent's folder: relative when it lies inside the run and so moves along with it."""
+    run, folder = run.resolve(), folder.resolve()
+    return os.path.relpath(run, folder) if folder.is_relative_to(run) else str(run)
+
+
+def load_agent(folder: Path, device: str = "cpu") -> Agent:
+    """The agent that `save_agent` kept. Raises `UserError` when its run is gone or the checkpoint is another one."""
+    path = folder / AGENT_FILE
+    content = read_json(path, f"{folder} is not a saved agent")
+    try:
+        if (content["kind"], content["format"]) != (KIND, FORMAT):
+            raise UserError(
+                f"{path} is a {content['kind']!r} agent of format {content['format']!r}, not {KIND!r} {FORMAT}"
+            )
+        kept = PlanningSettings(**{f.name: content[f.name] for f in fields(PlanningSettings)})
+        run, step, wanted = (folder / content["run"]).resolve(), content["step"], content["checkpoint"]
+    except (KeyError, TypeError) as error:
+        raise damaged(path, error) from error
+    model, found = checkpoint.load(run, device, step)
+    if found.checkpoint_hash != wanted:
+        raise UserError(f"{run} was trained again since {path} was saved: its step {step} is another one. Plan again")
+    return kept.make(model)
+
+
+class SavedPolicy:
+    """A saved planning agent as a policy for recording, one environment at a time, on one thread."""
+
+    def __init__(self, folder: Path, action_space: ActionSpace):
+        torch.set_num_threads(1)
+        self.agent = load_agent(folder)
+        wanted, taken = self.agent.spec.action, describe_action(action_space, None)
+        if (wanted.kind, wanted.size) != (taken.kind, taken.size):
+            raise UserError(
+                f"policy {str(folder)!r} plans {wanted.size} {wanted.kind} actions, but the environment takes "
+                f"{taken.size} {taken.kind} ones"
+            )
+        self.reset()
+
+    def reset(self) -> None:
+        self.memory: State | None = None
+
+    def __call__(self, obs: dict[str, np.ndarray], rng: np.random.Generator) -> Any:
+        if self.memory is None:
+            check_shown(obs, self.agent)
+        seen = to_obs([obs], self.agent.spec)
+        if self.memory is None:
+            action, self.memory = self.agent.start(seen, int(rng.integers(2**31)))
+        else:
+            action, self.memory = self.agent.act(self.memory, seen)
+        return to_env(action, self.agent.spec)[0]
+
+
+def check_shown(obs: dict[str, np.ndarray], agent: Agent) -> None:
+    """Raise `UserError` unless the environment shows what the agent's model looks at."""
+    for key, spec in agent.spec.obs.items():
+        if spec.kind == "category":
+            continue
+        if key not in obs:
+            raise UserError(f"the environment shows {', '.join(obs)}, but the saved agent looks at {key!r}")
+        shape = obs[key].shape if spec.kind == "vector" else (obs[key].shape[2], *obs[key].shape[:2])
+        if shape != spec.shape:
+            raise UserError(
+                f"the environment shows {key!r} as {shape}, but the saved agent was trained on {spec.shape}"
+            )

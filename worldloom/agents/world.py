@@ -1,0 +1,72 @@
+"""The environment an agent is tried in: made as asked, made to be looked at, and made as cheaply as possible."""
+
+from dataclasses import dataclass, replace
+from inspect import signature
+from typing import Any
+
+from gymnasium.error import DependencyNotInstalled
+
+from worldloom.agents.environment import check_fits
+from worldloom.data.spec import DataSpec
+from worldloom.envs import ENVIRONMENTS, make_env
+from worldloom.envs.adapt import AdaptedEnv
+from worldloom.errors import UserError
+
+SAME_RATE = 0.1  # datasets may keep whole frames per second
+
+
+@dataclass(frozen=True)
+class World:
+    """How an environment is made, and where its episodes are cut."""
+
+    name: str
+    options: dict[str, Any]
+    image_size: int = 64
+    max_steps: int | None = None
+
+    def make(self) -> AdaptedEnv:
+        return make_env(self.name, image_size=self.image_size, **self.options)
+
+    def make_for_spectators(self, spec: DataSpec) -> AdaptedEnv:
+        """The same world, drawn in its own size where it can be drawn and the agent does not look at pictures."""
+        head = self.name.partition(":")[0]
+        drawable = head in ENVIRONMENTS.entries and "pixels" in signature(ENVIRONMENTS[head]).parameters
+        if drawable and not spec.image_keys and "pixels" not in self.options:
+            try:
+                return make_env(self.name, image_size=0, **self.options, pixels=True)
+            except (UserError, DependencyNotInstalled):
+                return self.make()  # nothing here can draw it; its own render() may still do
+        return self.make()
+
+    def make_blind(self) -> AdaptedEnv:
+        """The world without its pictures where it can do without: who does not look needs none drawn."""
+        if self.options.get("pixels") is True and self.options.get("state", True) is True:
+            return replace(self, options={**self.options, "pixels": False}).make()
+        return self.make()
+
+    def check(self, spec: DataSpec, action_repeat: int = 1) -> float:
+        """Steps a second of this world. Raises `UserError` when it is another one than the data of `spec` show."""
+        env = self.make()
+        try:
+            check_fits(env, spec)
+            check_rate(env, spec, action_repeat)
+            return env.fps
+        finally:
+            env.close()
+
+
+def check_rate(env: AdaptedEnv, spec: DataSpec, action_repeat: int) -> None:
+    """Raise `UserError` when a step of the model lasts longer or shorter than a decision in this environment."""
+    decisions = env.fps / action_repeat
+    if abs(decisions / spec.fps - 1) <= SAME_RATE:
+        return
+    repeat = env.fps / spec.fps
+    whole = repeat >= 1 and abs(repeat / round(repeat) - 1) <= SAME_RATE
+    fix = (
+        f"--action-repeat {round(repeat)}, or the options the data were recorded with"
+        if whole
+        else ("make the environment as it was when the data were recorded")
+    )
+    raise UserError(
+        f"{env.name} takes {decisions:g} decisions a second, but the model's steps are {spec.fps:g} a second: {fix}"
+    )
