@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from worldloom.agents.collect import RandomAgent, collect, episode_return
+from worldloom.agents.collect import RandomAgent, collect
 from worldloom.agents.learn import LEARNERS, LearnSettings
+from worldloom.agents.play import play_in
 from worldloom.agents.replay_files import load_episode, save_episode
 from worldloom.data import durable
 from worldloom.data.episode import Episode
@@ -75,7 +76,7 @@ class Session:
         is_random = progress.decisions < settings.random_steps
         agent = RandomAgent(self.spec) if is_random else self.learner.agent
         seeds = [episode_seed(settings.seed, progress.episodes + i) for i in range(len(self.envs))]
-        episodes = collect(agent, self.envs, seeds, max_steps=settings.max_episode_steps, on_step=self._on_step)
+        episodes = collect(agent, self.envs, seeds, settings.max_episode_steps, self._on_decision)
         for episode in episodes:
             save_episode(self.replay_folder / f"{progress.episodes:06d}.safetensors", episode)
             self.learner.replay.add(episode)
@@ -97,9 +98,9 @@ class Session:
     def replay_folder(self) -> Path:
         return self.settings.out / "replay"
 
-    def _on_step(self, count: int) -> None:
-        self.progress.decisions += count
-        self.progress.owed += count * self.settings.updates
+    def _on_decision(self) -> None:
+        self.progress.decisions += 1
+        self.progress.owed += self.settings.updates
         if self.progress.decisions >= self.settings.random_steps and self.learner.replay.rows:
             while self.progress.owed >= 1:
                 self.losses.append(self.learner.update())
@@ -110,13 +111,8 @@ class Session:
         seeds = [EVALUATION_SEED + i for i in range(self.settings.eval_episodes)]
         began = time.perf_counter()
         with self.learner.trainer.aside():
-            episodes = []
-            for first in range(0, len(seeds), len(self.evaluation_envs)):
-                wave = seeds[first : first + len(self.evaluation_envs)]
-                envs = self.evaluation_envs[: len(wave)]
-                limit = self.settings.max_episode_steps
-                episodes += collect(self.learner.judged, envs, wave, max_steps=limit)
-        returns = [episode_return(episode) for episode in episodes]
+            played = play_in(self.learner.judged, self.evaluation_envs, seeds, self.settings.max_episode_steps)
+        returns = [each.episode_return for each in played]
         mean, low, high = bootstrap(
             lambda weights: weights @ np.array(returns) / weights.sum(1), np.arange(len(returns))
         )
@@ -125,7 +121,7 @@ class Session:
             "low": float(low) if np.isfinite(low) else None,
             "high": float(high) if np.isfinite(high) else None,
             "returns": returns,
-            "lengths": [len(e) - 1 for e in episodes],
+            "lengths": [each.length for each in played],
             "seconds": time.perf_counter() - began,
         }
 
@@ -209,7 +205,7 @@ def save(session: Session) -> None:
 def report(session: Session, episodes: list[Episode], log: Log, console: Console) -> None:
     """One line and one log record for each wave of episodes."""
     progress = session.progress
-    returns = [episode_return(episode) for episode in episodes]
+    returns = [float(episode.reward.sum(dtype=np.float64)) for episode in episodes]
     record = {
         "step": session.learner.trainer.step,
         "decisions": progress.decisions,

@@ -8,6 +8,7 @@ from worldloom.agents.learn import LearnSettings
 from worldloom.agents.planning import PlanningAgent
 from worldloom.data.replay import Replay
 from worldloom.data.spec import DataSpec
+from worldloom.planners.categorical import CategoricalCEM
 from worldloom.planners.mppi import MPPI
 from worldloom.planners.objectives import Return
 from worldloom.training.precision import choose_device, choose_precision
@@ -32,7 +33,8 @@ class PlanningLearner:
             spec, batch_size=settings.batch_size, length=horizon + 1, capacity=settings.capacity, seed=settings.seed
         )
         self.trainer = Trainer(model, self.replay, training, device, choose_precision(settings.precision, device))
-        planner = MPPI(horizon, settings.samples, settings.elites, settings.iterations, settings.prior_samples)
+        make = CategoricalCEM if spec.action.kind == "discrete" else MPPI
+        planner = make(horizon, settings.samples, settings.elites, settings.iterations, settings.prior_samples)
         self.judged = PlanningAgent(model, planner, Return(discount), precision=self.trainer.precision)
         self.agent = replace(self.judged, explore=True)
 

@@ -1,0 +1,86 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from worldloom.agents.learn import LearnSettings, learn
+from worldloom.agents.online import episode_seed
+from worldloom.errors import UserError
+from worldloom.training.checkpoint import Checkpoint, load
+
+SHORT = {
+    "size": "debug", "steps": 120, "random_steps": 40, "max_episode_steps": 20, "batch_size": 8, "samples": 16,
+    "elites": 4, "iterations": 2, "prior_samples": 2, "eval_every": 60, "eval_episodes": 2, "checkpoint_every": 40,
+}  # fmt: skip
+
+
+def settings(out: Path, env: str = "gym:Pendulum-v1", **changes: object) -> LearnSettings:
+    return LearnSettings("tdmpc", env, out, **{**SHORT, **changes})  # type: ignore[arg-type]
+
+
+def test_learning_leaves_a_run_that_loads_like_a_trained_one(tmp_path: Path) -> None:
+    learn(settings(tmp_path / "run"))
+    model, run = load(tmp_path / "run")
+    records = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    evaluations = [record["evaluation"] for record in records if "evaluation" in record]
+    assert run.family == "tdmpc"
+    assert [e["decisions"] for e in evaluations] == [60, 120]
+    assert all(len(e["returns"]) == 2 for e in evaluations)
+    assert run.step == 120  # as many updates as decisions, those of the random phase made up for
+
+
+def test_several_environments_share_each_decision(tmp_path: Path) -> None:
+    learn(settings(tmp_path / "run", num_envs=3))
+    assert len(list((tmp_path / "run" / "replay").iterdir())) == 6
+    assert load(tmp_path / "run")[1].step == 120
+
+
+def test_discrete_actions_with_ends_are_learned_too(tmp_path: Path) -> None:
+    learn(settings(tmp_path / "run", "gym:CartPole-v1", steps=80, max_episode_steps=None))
+    model, _ = load(tmp_path / "run")
+    assert "terminated" in model.decodes
+
+
+def test_a_resumed_learning_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
+    learn(settings(tmp_path / "whole"))
+    learn(settings(tmp_path / "parts", steps=80))
+    learn(settings(tmp_path / "parts", resume=True))
+    whole, parts = (Checkpoint.read(tmp_path / name) for name in ("whole", "parts"))
+    assert whole.step == parts.step
+    assert all(torch.equal(whole.model[name], parts.model[name]) for name in whole.model)
+
+
+def test_training_and_evaluation_episodes_never_share_a_seed() -> None:
+    training = {episode_seed(seed, index) for seed in range(3) for index in range(500)}
+    assert training.isdisjoint(range(1_000_000, 1_000_100))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"steps": 0}, "--steps is 0"),
+        ({"updates": 0.0}, "--updates is 0.0"),
+        ({"elites": 17}, "--elites is 17"),
+        ({"method": "tdmcp"}, "unknown learning method 'tdmcp'"),
+        ({"size": "huge"}, "size of family 'tdmpc'"),
+        ({"overrides": ("latnt=3",)}, "latnt"),
+        ({"env": "gym:NoSuchThing-v0"}, "NoSuchThing"),
+        ({"resume": True}, "no learning to resume"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(
+    tmp_path: Path, change: dict[str, object], words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        learn(replace(settings(tmp_path / "run"), **change))  # type: ignore[arg-type]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_neither_overwritten_nor_continued_as_another(tmp_path: Path) -> None:
+    learn(settings(tmp_path / "run", steps=40))
+    with pytest.raises(UserError, match="already holds a run"):
+        learn(settings(tmp_path / "run"))
+    with pytest.raises(UserError, match="--seed 0, not 1"):
+        learn(settings(tmp_path / "run", seed=1, resume=True))

@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+import torch
+
+from worldloom.data.episode import Episode
+from worldloom.data.replay import Replay
+from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
+from worldloom.errors import UserError
+
+SPEC = DataSpec(
+    {"state": KeySpec("vector", (1,))}, ActionSpec("continuous", 1, low=(-2.0,), high=(2.0,)), 10.0, True, True
+)
+
+
+def episode(number: int, rows: int, terminated: bool = False) -> Episode:
+    """Every observation says which episode and which row it is; the reward is the row too."""
+    time = np.arange(rows, dtype=np.float32)
+    last = np.arange(rows) == rows - 1
+    state = (100 * number + time)[:, None].astype(np.float32)
+    return Episode({"state": state}, np.full((rows, 1), 2.0, np.float32), time, last & terminated, last & ~terminated)
+
+
+def replay(length: int = 4, **options: int) -> Replay:
+    return Replay(SPEC, batch_size=64, length=length, **options)
+
+
+def test_windows_are_rows_in_order_and_never_cross_an_episode() -> None:
+    held = replay()
+    for number, rows in enumerate((5, 9, 17)):
+        held.add(episode(number, rows))
+    for _ in range(20):
+        state = next(held).obs["state"][..., 0]
+        assert (state.diff(dim=1) == 1).all()
+
+
+def test_an_episode_shorter_than_a_window_is_padded_and_masked() -> None:
+    held = replay(length=6)
+    held.add(episode(0, 3, terminated=True))
+    segment = next(held)
+    assert segment.mask.sum(1).unique().tolist() == [3]
+    assert segment.terminated.sum(1).unique().tolist() == [1]
+    assert (segment.reward[:, 3:] == 0).all()
+
+
+def test_actions_are_in_model_units_and_the_last_row_did_nothing() -> None:
+    held = replay()
+    held.add(episode(0, 4))
+    action = next(held).action[..., 0]
+    assert (action[:, :3] == 1).all()
+    assert (action[:, 3] == 0).all()
+
+
+def test_the_last_row_is_seen_as_often_as_one_in_the_middle() -> None:
+    held = replay()
+    held.add(episode(0, 40))
+    seen = torch.cat([next(held).obs["state"].flatten() for _ in range(200)]).long().bincount(minlength=40)
+    assert 0.8 < seen[39] / seen[20] < 1.25
+
+
+def test_beyond_its_capacity_the_oldest_episodes_are_forgotten() -> None:
+    held = replay(capacity=25)
+    for number in range(5):
+        held.add(episode(number, 10))
+    assert held.rows == 20
+    numbers = next(held).obs["state"].div(100, rounding_mode="floor").unique()
+    assert numbers.tolist() == [3, 4]
+
+
+def test_an_episode_larger_than_everything_is_refused() -> None:
+    with pytest.raises(UserError, match="does not fit into a replay of 25"):
+        replay(capacity=25).add(episode(0, 26))
+
+
+def test_the_same_state_draws_the_same_windows() -> None:
+    held, again = replay(), replay(seed=7)
+    for each in (held, again):
+        each.add(episode(0, 50))
+    next(held)
+    again.load_state_dict(held.state_dict())
+    assert torch.equal(next(held).obs["state"], next(again).obs["state"])
