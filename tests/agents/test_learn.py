@@ -22,7 +22,7 @@ def settings(out: Path, env: str = "gym:Pendulum-v1", **changes: object) -> Lear
 
 def test_learning_leaves_a_run_that_loads_like_a_trained_one(tmp_path: Path) -> None:
     learn(settings(tmp_path / "run"))
-    model, run = load(tmp_path / "run")
+    _, run = load(tmp_path / "run")
     records = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     evaluations = [record["evaluation"] for record in records if "evaluation" in record]
     assert run.family == "tdmpc"
