@@ -63,7 +63,7 @@ class Point(gymnasium.Env[Any, Any]):
         self.image_size, self.shown, self.render_mode = image_size, shown, "rgb_array"
         self.mass, self.friction, self.max_steps = mass, friction, max_steps
         self.action_space = spaces.Box(-1, 1, (2,), np.float32)
-        known = {
+        known: dict[str, spaces.Space] = {
             "image": spaces.Box(0, 255, (image_size, image_size, 3), np.uint8),
             "state": spaces.Box(-np.inf, np.inf, (4,), np.float32),
             "goal": spaces.Box(-ARENA, ARENA, (2,), np.float32),
@@ -104,9 +104,8 @@ class Point(gymnasium.Env[Any, Any]):
                 return place
 
     def _look(self) -> dict[str, np.ndarray]:
-        state, goal = np.concatenate([self.place, self.velocity]), self.goal
-        read = {"image": self.render, "state": lambda: np.float32(state), "goal": lambda: np.float32(goal)}
-        return {key: read[key]() for key in self.shown}
+        vectors = {"state": np.concatenate([self.place, self.velocity]), "goal": self.goal}
+        return {key: self.render() if key == "image" else vectors[key].astype(np.float32) for key in self.shown}
 
     def render(self) -> np.ndarray:
         """uint8 `[H, W, 3]`, y upwards; edges are blended, so that a robot moves by less than a pixel visibly."""

@@ -202,7 +202,7 @@ def check_episodes(episodes: Sequence[Segment], horizon: int, alpha: float, alph
         raise UserError(f"the horizon of the calibration is {horizon}, but it must be 1 or more")
     if not episodes:
         raise UserError("the calibration set is empty: give whole episodes that the model was not trained on")
-    strictest, need = min(("alpha", alpha), ("alpha_ood", alpha_ood), key=lambda pair: pair[1]), 0
+    strictest = min(("alpha", alpha), ("alpha_ood", alpha_ood), key=lambda pair: pair[1])
     need = episodes_needed(strictest[1])
     if len(episodes) <= need:
         raise UserError(

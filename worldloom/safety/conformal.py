@@ -1,8 +1,8 @@
 """Split-conformal prediction: how far scores of new episodes go, learned from those of held-out ones.
 
 n episodes. If the new episode's score and the n held-out ones are exchangeable, it exceeds the quantile returned here
-with probability at most alpha, whatever the model and however few the episodes (Vovk et al., 2005; Angelopoulos & Bates,
-2023, theorem 1). One score an episode, because steps of one episode are not exchangeable with anything.
+with probability at most alpha, whatever the model and however few the episodes (Vovk et al., 2005; Angelopoulos and
+Bates, 2023, theorem 1). One score an episode, because the steps of one episode are not exchangeable with anything.
 """
 
 import math

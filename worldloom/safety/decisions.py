@@ -49,7 +49,8 @@ def reason(
     """Why, in one sentence."""
     if verdict == "refuse":
         threshold = judge.calibration.novelty.threshold
-        return f"the observation is unlike those of the calibration ({strange:.3g}, threshold {threshold:.3g}): fallback sent"
+        strangeness = f"{strange:.3g}, threshold {threshold:.3g}"
+        return f"the observation is unlike those of the calibration ({strangeness}): the fallback is sent"
     if verdict == "accept":
         return f"{bound(judge, choice.lower[row])}, with the fallback to follow"
     change = float((choice.action[row] - wanted[row]).norm())

@@ -2,9 +2,9 @@
 
 B beliefs, N candidates, F prefix steps, H horizon, R rules, A action size. A plan is F actions of its own and then the
 fallback, in closed loop, up to the horizon of the calibration. To accept an action is to have seen a safe way on from
-it: if nothing better turns up, the fallback is taken from the next step on. This is model predictive shielding (Bastani,
-2021) and the safe backup trajectory of predictive safety filters (Wabersich & Zeilinger, 2021), with bounds that were
-calibrated.
+it: if nothing better turns up, the fallback is taken from the next step on. This is model predictive shielding
+(Bastani, 2021) and the backup trajectory of predictive safety filters (Wabersich and Zeilinger, 2021), with bounds that
+were calibrated.
 """
 
 from dataclasses import dataclass

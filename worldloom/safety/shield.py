@@ -31,10 +31,10 @@ from worldloom.planners.planner import Plan, Planner
 from worldloom.safety.calibration import Calibration
 from worldloom.safety.decisions import explain, write_log
 from worldloom.safety.forecast import Fallback, Forecaster, Reading
+from worldloom.safety.hindsight import Hindsight
 from worldloom.safety.judge import Assessed, Judge
 from worldloom.safety.novelty import surprise
 from worldloom.safety.rules import Rule, Values, check_rules
-from worldloom.safety.hindsight import Hindsight
 
 
 class Verdict(IntEnum):
@@ -85,8 +85,8 @@ class Shield(Agent):
 
     `fallback` is an action in model units or a function of the values `{key: [N, D]}`, such as to brake; it should lead
     to where staying is safe within the horizon. `planner` searches repairs; its horizon is F. With `adapt`, bounds are
-    widened for as long as forecasts in this very episode turn out worse than calibration promised, as they do in a world
-    that has changed. `log` gets one JSON line a decision.
+    widened for as long as forecasts in this very episode turn out worse than calibration promised, as they do in a
+    world that has changed. `log` gets one JSON line a decision.
 
     Raises `UserError` when the parts do not belong together.
     """
@@ -251,7 +251,7 @@ def choose(mask: Tensor, one: Choice, other: Choice) -> Choice:
 
 
 def told(memory: Any, action: Tensor) -> Any:
-    """The wrapped agent's memory, told that `action` was sent: an agent that keeps its last action has a field for it."""
+    """The wrapped agent's memory, told what was sent: an agent that keeps its last action has a field `action`."""
     if isinstance(memory, ShieldMemory):
         return replace(memory, sent=replace(memory.sent, action=action), agent=told(memory.agent, action))
     if "action" in {f.name for f in fields(memory)} and memory.action.shape == action.shape:

@@ -1,0 +1,208 @@
+"""A shield keeps the rules, leaves the rest alone, says why, and is an agent whose memory is a value."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils._pytree import tree_leaves, tree_map
+
+from tests.safety.worlds import RULES, SPEC, Cart, Pusher, brake, calibrated, drive, look, step
+from worldloom.data.spec import ActionSpec
+from worldloom.errors import UserError
+from worldloom.planners.mppi import MPPI
+from worldloom.safety.calibration import Calibration
+from worldloom.safety.decisions import VERDICTS, read_log, write_log
+from worldloom.safety.shield import Choice, Shield, ShieldMemory, Verdict, told
+
+SEARCH = MPPI(horizon=3, samples=32, elites=8, iterations=3, policy_samples=0)
+
+
+def shield(model: Cart | None = None, push: float = 1.0, **options: object) -> Shield:
+    model = model or Cart()
+    calibration = options.pop("calibration", None) or calibrated(model)
+    given = {"fallback": brake, "planner": SEARCH, **options}
+    return Shield(Pusher(push), model, RULES, calibration, **given)  # type: ignore[arg-type]
+
+
+def credulous(calibration: Calibration) -> Calibration:
+    """The same, but nothing is ever strange to it."""
+    return replace(calibration, novelty=replace(calibration.novelty, threshold=float("inf")))
+
+
+def verdicts(memories: list[object]) -> torch.Tensor:
+    """`[B, T]`"""
+    return torch.stack([memory.sent.verdict for memory in memories], 1)  # type: ignore[attr-defined]
+
+
+def test_it_keeps_a_rule_that_the_agent_breaks() -> None:
+    unshielded, _ = drive(Pusher())
+    shielded, memories = drive(shield())
+    assert (unshielded > 1).any(1).all()
+    assert (shielded <= 1).all()
+    assert {Verdict.ACCEPT, Verdict.REPAIR} <= set(verdicts(memories).unique().tolist())
+
+
+def test_it_leaves_a_safe_agent_alone() -> None:
+    places, memories = drive(shield(push=-0.1), steps=10)
+    alone, _ = drive(Pusher(-0.1), steps=10)
+    assert torch.equal(places, alone)
+    assert (verdicts(memories) == Verdict.ACCEPT).all()
+
+
+def test_no_action_judged_unsafe_is_sent_where_a_safe_one_was_found() -> None:
+    _, memories = drive(shield(Cart(noise=0.01), calibration=None), steps=60, batch=6)
+    for memory in memories:
+        safe = (memory.sent.lower >= 0).flatten(1).all(1)
+        claimed = (memory.sent.verdict == Verdict.ACCEPT) | (memory.sent.verdict == Verdict.REPAIR)
+        assert torch.equal(safe[claimed], torch.ones_like(safe[claimed]))
+        refused = memory.sent.verdict == Verdict.RECOVER
+        assert not safe[refused].any()
+
+
+def test_it_stays_safe_where_actions_are_weaker_than_the_model_thinks() -> None:
+    places, _ = drive(shield(), strength=0.6, steps=60)
+    assert (places <= 1).all()
+
+
+def test_bounds_are_widened_while_forecasts_turn_out_too_good() -> None:
+    """Actions are stronger than the model thinks, so that the wall comes nearer than it foresees."""
+    trusting = credulous(calibrated(Cart()))
+    places, memories = drive(shield(calibration=trusting), strength=1.5, steps=60)
+    alone, _ = drive(shield(calibration=trusting, adapt=False), strength=1.5, steps=60)
+    assert max(float(memory.hindsight.widen.max()) for memory in memories) > 1
+    assert places.max() < alone.max()
+    steady = [float(memory.hindsight.widen.max()) for memory in drive(shield(push=-0.1), steps=10)[1]]
+    assert steady == [1.0] * 10, "a model that is right is believed"
+
+
+def test_without_a_planner_that_finds_anything_the_fallback_is_sent() -> None:
+    useless = MPPI(horizon=1, samples=4, elites=1, iterations=1, policy_samples=0, max_std=1e-6, min_std=1e-7)
+    places, memories = drive(shield(planner=useless))
+    assert (places <= 1).all()
+    assert (verdicts(memories) == Verdict.FALL_BACK).any()
+
+
+def test_a_plan_that_was_found_safe_is_gone_on_with() -> None:
+    made = shield()
+    _, memory = made.start(look(torch.tensor([[0.0, 0.0]])))
+    plan = torch.tensor([[[-0.25], [-0.5], [0.0]]])
+    sent = Choice(memory.sent.action, plan, torch.tensor([2]), memory.sent.verdict, memory.sent.lower)
+    before = replace(memory, sent=sent)
+    verdict, obs = torch.tensor([int(Verdict.FALL_BACK)]), look(torch.tensor([[0.5, 1.0]]))
+    choice, _ = made._fall_back(before, verdict, obs, torch.ones(1))
+    assert choice.action.item() == -0.25
+    assert choice.left.item() == 1
+    assert choice.plan[0, 0].item() == -0.5
+
+
+def test_it_recovers_from_where_no_bound_can_be_kept() -> None:
+    made = shield(push=0.0, calibration=credulous(calibrated(Cart())))
+    place, memory = torch.tensor([[1.3, 0.0]]), None
+    for _ in range(30):
+        action, memory = made.start(look(place)) if memory is None else made.act(memory, look(place))
+        place = step(place, action)
+    assert place[0, 0] < 1, "the fallback alone would have stood still inside the forbidden region"
+
+
+def test_an_observation_unlike_the_calibration_is_refused_as_such(tmp_path: Path) -> None:
+    made = shield(push=-0.1, log=tmp_path / "log.jsonl")
+    _, memory = made.start(look(torch.tensor([[0.0, 0.0], [0.0, 0.0]])))
+    teleported = torch.tensor([[0.0, -0.04], [-5.0, 3.0]])
+    action, memory = made.act(memory, look(teleported))
+    assert memory.sent.verdict.tolist() == [Verdict.ACCEPT, Verdict.REFUSE]
+    assert action[1].item() == -1.0, "the fallback brakes"
+    assert "unlike those of the calibration" in read_log(tmp_path / "log.jsonl")[-1]["reason"]
+
+
+def test_a_look_that_is_not_a_number_is_refused() -> None:
+    made = shield(push=-0.1)
+    _, memory = made.start(look(torch.zeros(1, 2)))
+    _, memory = made.act(memory, look(torch.full((1, 2), torch.nan)))
+    assert memory.sent.verdict.tolist() == [Verdict.REFUSE]
+
+
+def test_memory_is_a_value() -> None:
+    made = shield()
+    _, memory = made.start(look(torch.zeros(3, 2)))
+    before = [leaf.clone() for leaf in tree_leaves(memory)]
+    one, after = made.act(memory, look(torch.full((3, 2), 0.5)))
+    again, _ = made.act(memory, look(torch.full((3, 2), 0.5)))
+    assert torch.equal(one, again)
+    assert all(torch.equal(old, new) for old, new in zip(before, tree_leaves(memory), strict=True))
+    alone, _ = made.act(memory[torch.tensor([1])], look(torch.full((1, 2), 0.5)))
+    assert alone.shape == (1, 1)
+    assert tree_map(lambda x: x.shape[0], after).belief.place == 3
+
+
+def test_the_wrapped_agent_is_told_what_was_sent() -> None:
+    made = shield()
+    place, memory, sent = torch.zeros(1, 2), None, []
+    for _ in range(25):
+        action, memory = made.start(look(place)) if memory is None else made.act(memory, look(place))
+        place = step(place, action)
+        sent.append(action.item())
+        _, after = made.act(memory, look(place))
+        assert told(memory.agent, memory.sent.action).action == action
+        assert after.agent.count == memory.agent.count + 1
+    assert min(sent) < 1, "the agent wants 1 every time, so something else was sent"
+
+
+def test_a_shield_can_be_shielded() -> None:
+    inner = shield()
+    outer = Shield(inner, inner.model, RULES, inner.calibration, brake, SEARCH)
+    places, memories = drive(outer)
+    assert (places <= 1).all()
+    assert isinstance(memories[-1].agent, ShieldMemory)
+
+
+def test_every_decision_is_a_line_of_the_log(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    drive(shield(log=path), steps=25, batch=2)
+    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(e["step"], e["row"]) for e in entries] == [(t, b) for t in range(25) for b in range(2)]
+    assert {e["verdict"] for e in entries} <= set(VERDICTS)
+    repaired = next(e for e in entries if e["verdict"] == "repair")
+    assert "'the wall' may be down to" in repaired["reason"]
+    assert min(repaired["counterexample"]["bounds"]["the wall"]) < 0
+    assert len(repaired["counterexample"]["values"]["state"]) == 8
+    assert repaired["bound"] >= 0
+
+
+def test_a_line_that_a_crash_cut_short_spoils_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    write_log(path, [{"step": 1}])
+    with path.open("a") as file:
+        file.write('{"step": 2, "ver')
+    write_log(path, [{"step": 3}])
+    assert read_log(path) == [{"step": 1}, {"step": 3}]
+
+
+def test_a_log_that_cannot_be_written_stops_the_shield(tmp_path: Path) -> None:
+    made = shield(log=tmp_path / "none" / "log.jsonl")
+    with pytest.raises(UserError, match="no action is sent"):
+        made.start(look(torch.zeros(1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"fallback": (0.0, 0.0)}, "the fallback has 2 numbers, but the action has 1"),
+        ({"fallback": (3.0,)}, "must lie in [-1, 1]"),
+        ({"planner": MPPI(horizon=20)}, "the planner's horizon is 20 steps"),
+        ({"model": Cart(bias=0.5)}, "made for the checkpoint"),
+        ({"agent": Pusher(spec=replace(SPEC, action=ActionSpec("discrete", 3)))}, "3 discrete actions"),
+    ],
+)
+def test_parts_that_do_not_belong_together_are_refused(changed: dict[str, object], words: str) -> None:
+    given = {"agent": Pusher(), "model": Cart(), "rules": RULES, "calibration": calibrated(Cart()), "fallback": brake}
+    with pytest.raises(UserError, match=r"^[^\n]*$") as caught:
+        Shield(**given | changed)  # type: ignore[arg-type]
+    assert words in str(caught.value)
+
+
+def test_a_fallback_function_of_the_wrong_shape_is_named() -> None:
+    made = shield(fallback=lambda values: values["state"])
+    with pytest.raises(UserError, match="the fallback returned"):
+        made.start(look(torch.zeros(2, 2)))
