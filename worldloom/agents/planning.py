@@ -3,9 +3,9 @@
 B environments, H horizon, A action size, N beliefs of any kind.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +16,12 @@ from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
 from worldloom.model import Obs, Policy, State, WorldModel, state
 from worldloom.planners.objectives import Constraint, Objective, Return
-from worldloom.planners.planner import Bounds, Clock, Plan, Planner, Problem
+from worldloom.planners.planner import Bounds, Clock, Plan, Planner, Problem, Seeded
 from worldloom.training.precision import autocast, choose_precision
 
 # How often an exploring agent with discrete actions takes any of them, as a search that has decided is never unsure.
 ANY_CHOICE = 0.05
+SMALL = 400_000  # parameters of a model for which casting to bf16 takes as long as its products save
 
 
 @state
@@ -45,8 +46,8 @@ class PlanningAgent(Agent):
     The model's own policy prior, where it decodes "action", seeds the search (`use_prior`): its action plus normal
     noise of `prior_noise`, or with discrete actions any choice with that probability. `explore` adds noise as wide as
     the last search distribution, for collecting data. `deadline` is in milliseconds per decision, from the
-    observation on. `precision` is that of the model's matrix products during the search, "auto", "bf16" or "fp32";
-    beliefs and scores are fp32.
+    observation on. `precision` is that of the model's matrix products during the search: "bf16", "fp32", or "auto",
+    which is bf16 where the processor has it and the model is not small. Beliefs and scores are fp32.
 
     Whatever model and planner draw follows from the seed of the episode, and the caller's generators are left as they
     were; rows decided together draw from the first row's seed. Raises `UserError` when the parts do not fit together.
@@ -91,7 +92,7 @@ class PlanningAgent(Agent):
         clock = self.make_clock(self.deadline)
         batch = next(iter(obs.values())).shape[0]
         seeds = following(torch.full((batch,), seed, device=self.device))
-        with self._drawing(seeds):
+        with Seeded(int(seeds[0]), self.device):
             with clock.section("observe"):
                 belief = self.model.start(obs)
             return self._decide(belief, None, seeds, clock)
@@ -101,7 +102,7 @@ class PlanningAgent(Agent):
         assert isinstance(memory, PlanningMemory), f"this is the memory of another agent: {type(memory).__name__}"
         clock = self.make_clock(self.deadline)
         seeds, age = following(memory.seed), memory.age + 1
-        with self._drawing(seeds):
+        with Seeded(int(seeds[0]), self.device):
             with clock.section("observe"):
                 belief = self.model.observe(memory.belief, memory.action, obs)
             if int(age.max()) < self.replan_every:
@@ -113,18 +114,16 @@ class PlanningAgent(Agent):
         prior = self._prior()
         # Another stream than the one the belief was drawn from.
         problem = Problem(self.model, belief, self.objective, self.constraints, warm, prior, int(seed[0]) ^ 1, clock)
-        with autocast(choose_precision(self.precision, self.device), self.device):
+        with autocast(self._precision, self.device):
             plan = self.planner.plan(problem)
         action = self._explored(plan.actions[:, 0], plan.std[:, 0])
         return action, PlanningMemory(belief, action, plan, torch.zeros_like(seed), seed)
 
-    @contextmanager
-    def _drawing(self, seed: Tensor) -> Iterator[None]:
-        """Everything drawn inside follows from `seed`."""
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(int(seed[0]))
-            yield
+    @cached_property
+    def _precision(self) -> str:
+        if self.precision == "auto" and sum(p.numel() for p in self.model.parameters()) < SMALL:
+            return "fp32"
+        return choose_precision(self.precision, self.device)
 
     def _explored(self, action: Tensor, std: Tensor) -> Tensor:
         """The action `[B, A]`, with noise as wide as the search still was where the agent explores."""
