@@ -8,7 +8,14 @@ from worldloom.errors import unknown
 from worldloom.model import WorldModel
 from worldloom.registry import Registry
 
-FAMILIES = Registry("model family", {"rssm": "worldloom.models.rssm:RSSM", "tdmpc": "worldloom.models.tdmpc:TDMPC"})
+FAMILIES = Registry(
+    "model family",
+    {
+        "ensemble": "worldloom.models.ensemble:Ensemble",
+        "rssm": "worldloom.models.rssm:RSSM",
+        "tdmpc": "worldloom.models.tdmpc:TDMPC",
+    },
+)
 
 
 def build(family: str, spec: DataSpec, size: str = "nano", **overrides: Any) -> WorldModel:

@@ -1,43 +1,51 @@
 """Several members as one world model (Lakshminarayanan et al., 2017): where they disagree, the data have not spoken.
 
-B batch, T time, H horizon, K members, F features of one member, C size of the common code.
+B batch, T time, H horizon, K members, F features of one member, C size of the common code, `[...]` any leading shape.
 
-Every member sees every row; they differ in their initial weights alone, which makes better ensembles of networks than
-bootstrapped data do (Lakshminarayanan et al., 2017, section 2.4). All draw the same random numbers: they then disagree
-in what they have learned and not in their luck, identical members agree exactly, and luck is averaged by particles
-(`State.repeat`) as in any other model.
+Every member sees every row and they differ in their initial weights alone, which makes better ensembles of networks
+than bootstrapped data do (section 2.4 of the paper). All draw the same random numbers: they then disagree in what they
+learned and not in their luck, identical members agree exactly, and luck is averaged by particles (`State.repeat`) as in
+any other model.
 
-The members' parameters are stored stacked, so that one pass can run through all of them. `batched` is that pass
-(`torch.func.vmap`): on a CPU it halves the time of small networks, changes nothing once the products are large, and
-loses where there are pictures, whose convolutions become grouped ones and have no rule for bf16. There the members take
-turns, which gives the same numbers. Each costs as much as a model of its own.
+The members' parameters are stored stacked, so that one pass can run through all of them (`torch.func.vmap`). That pass
+is `batched`. On a CPU it makes small networks about twice as fast and changes nothing once their products are large;
+where there are pictures it loses, because K convolutions become one grouped one, and has no rule for bf16. There the
+members take turns, which gives the same numbers and costs as much as K models.
 """
 
+import copy
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Self, TypeVar
 
-from torch import Tensor
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.utils._pytree import tree_map
 
+from worldloom.data.segment import Segment
 from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
 from worldloom.model import Obs, State, WorldModel, state
-from worldloom.models import build
-from worldloom.nets.code import ObsCode
+from worldloom.models import FAMILIES, build
 from worldloom.nets.dense import BlockLinear, initialise
+from worldloom.nets.observation import PictureScale, VectorScale
 
 R = TypeVar("R")
-COMMON = "common"
-DISAGREEMENT = "disagreement"
+Call = Callable[[Any, Any], R]
+COMMON, DISAGREEMENT = "common", "disagreement"
+GRID = 8  # pictures enter the common code as averages over this many rows and columns
 
 
 @dataclass(frozen=True)
 class EnsembleConfig:
-    """`members` models of the family `member` at its preset `size`, its `hyperparameters` overridden by name.
+    """`members` models of the family `member` at its preset `size`, single `hyperparameters` overridden by name.
 
-    A built ensemble's config holds all hyperparameters of its members, so that a checkpoint outlives a preset. `batched`
-    None lets the data decide: together for vectors, in turns for pictures. `code` is the size of the common code.
+    The config of a built ensemble holds all hyperparameters of its members, so that a checkpoint outlives a preset.
+    `batched` None decides by the data: one pass for vectors, turns for pictures. `code` is C.
     """
 
     members: int = 5
@@ -53,18 +61,18 @@ class EnsembleConfig:
             if getattr(self, name) < 1:
                 raise UserError(f"hyperparameter {name}={getattr(self, name)} of family 'ensemble': must be at least 1")
         if self.member == "ensemble":
-            raise UserError("hyperparameter member='ensemble' of family 'ensemble': name a family that is not one")
+            raise UserError("hyperparameter member='ensemble' of family 'ensemble': name a family of single models")
 
 
 @state
 class EnsembleState(State):
-    """The members' beliefs as one belief of their family, K in the dimension after the leading ones: `[..., K, ...]`."""
+    """The members' beliefs, each tensor with K behind the leading shape: `[B, K, ...]`, tracked `[B, T, K, ...]`."""
 
     members: State
 
     @property
     def features(self) -> Tensor:
-        """Side by side, `[..., K * F]`: each member has axes of its own, so that a mean of them would mean nothing."""
+        """Side by side `[..., K * F]`. Each member has axes of its own, so their mean would mean nothing."""
         return self.members.features.flatten(-2)
 
     @property
@@ -74,11 +82,12 @@ class EnsembleState(State):
 
 
 class Ensemble(WorldModel):
-    """The family `ensemble`. What is decoded is the members' mean, and "disagreement" `[...]` how far they are apart.
+    """The family `ensemble`. What is decoded is the members' mean; "disagreement" is how far their beliefs are apart.
 
-    Members that share no axes are compared in a common code: a fixed random projection of what is seen, which a linear
-    readout of each belief learns to name ("common" in the loss; it moves no member). Their standard deviation there is
-    the disagreement in belief space, in units of the data's own deviation. `disagreement` tells that of any key.
+    Beliefs that share no axes are compared in a common code, a fixed random projection of what is seen (`ObsCode`). A
+    linear readout of each member learns to tell it from the belief, which is the loss term "common" and moves no
+    member. "disagreement" is the members' standard deviation in that code, where 1 is how much the data themselves
+    vary; `disagreement` gives the same for any decoded key.
     """
 
     family: ClassVar[str] = "ensemble"
@@ -89,32 +98,37 @@ class Ensemble(WorldModel):
 
     def __init__(self, spec: DataSpec, config: EnsembleConfig):
         super().__init__()
-        made = [build(config.member, spec, config.size, **_tuples(config.hyperparameters)) for _ in range(config.members)]
-        resolved = json.loads(json.dumps(asdict(made[0].config)))  # type: ignore[call-overload]
-        self.spec, self.config = spec, replace(config, hyperparameters=resolved)
-        features = made[0].start(blank(spec)).features.shape[-1]
-        self.members = stack_members(made)
+        made = [build_member(spec, config) for _ in range(config.members)]
+        self.spec, self.config = spec, replace(config, hyperparameters=hyperparameters(made[0]))
         self.batched = not spec.image_keys if config.batched is None else config.batched
+        self.members = stack_members(made)
+        with torch.no_grad():
+            features = made[0].start(blank(spec)).features.shape[-1]
         self.code = ObsCode(spec, config.code)
         self.readout = BlockLinear(features * config.members, config.code * config.members, config.members)
         self.readout.apply(initialise)
+        self.readout_bias = nn.Parameter(torch.zeros(config.members, 1, config.code))
         self.loss_weights = {**made[0].loss_weights, COMMON: 1.0}
 
     @classmethod
-    def of(cls, members: Sequence[WorldModel]) -> Self:
-        """An ensemble of models of one family and configuration that were trained apart; their weights are copied."""
-        first = members[0]
-        values = asdict(first.config)  # type: ignore[call-overload]
-        if any(m.family != first.family or m.spec != first.spec or asdict(m.config) != values for m in members):  # type: ignore[call-overload]
-            raise UserError("these models differ in family, data or hyperparameters: an ensemble needs members alike")
-        made = cls(first.spec, EnsembleConfig(len(members), first.family, _a_size(first), values))
-        made.members = stack_members(members)
+    def of(cls, models: Sequence[WorldModel]) -> Self:
+        """An ensemble of models that were trained apart; their weights are copied and the readouts are yet to learn.
+
+        Raises `UserError` unless they are of one family, configuration and description of data.
+        """
+        kinds = [(m.family, m.spec, hyperparameters(m)) for m in models]
+        if not kinds or any(kind != kinds[0] for kind in kinds):
+            raise UserError("an ensemble needs models of one family, one kind of data and the same hyperparameters")
+        family, spec, values = kinds[0]
+        made = cls(spec, EnsembleConfig(len(models), family, next(iter(FAMILIES[family].sizes)), values))
+        made.members = stack_members(models)
         return made
 
     def member(self, number: int) -> WorldModel:
         """A copy of one member as a model of its own."""
-        alone = build(self.config.member, self.spec, self.config.size, **_tuples(self.config.hyperparameters))
-        alone.load_state_dict({name: pick(value, number) for name, value in self.members.state_dict().items()})
+        alone, stacked = build_member(self.spec, self.config), dict(self.members.named_parameters())
+        tensors = self.members.state_dict()
+        alone.load_state_dict({name: value[number] if name in stacked else value for name, value in tensors.items()})
         return alone
 
     def start(self, obs: Obs) -> EnsembleState:
@@ -131,3 +145,189 @@ class Ensemble(WorldModel):
 
     def imagine(self, state: EnsembleState, actions: Tensor) -> EnsembleState:  # type: ignore[override]
         return EnsembleState(self._each(lambda member, own: member.imagine(own, actions), state, out=2))
+
+    @property
+    def decodes(self) -> tuple[str, ...]:
+        return (*self.members.decodes, DISAGREEMENT)
+
+    def decode(self, state: EnsembleState, key: str) -> Tensor:  # type: ignore[override]
+        if key == DISAGREEMENT:
+            return rms(apart(self._codes(state.features), -2), 2)
+        return self._decode_each(state, key).mean(0)
+
+    def disagreement(self, state: EnsembleState, key: str) -> Tensor:
+        """The members' standard deviation of a decoded `key`, in its own units and with the shape of `decode`."""
+        return rms(apart(self._decode_each(state, key), 0).movedim(0, -1), 1)
+
+    def loss(self, segment: Segment, belief: EnsembleState | None = None) -> dict[str, Tensor]:  # type: ignore[override]
+        """The members' mean of every term of theirs, and "common" `[B, T]`."""
+        belief = self.track(segment.obs, segment.action) if belief is None else belief
+        terms = self._each(lambda member, own: member.loss(segment, own), belief)
+        return {**{name: term.mean(0) for name, term in terms.items()}, COMMON: self._code_loss(segment, belief)}
+
+    def _code_loss(self, segment: Segment, belief: EnsembleState) -> Tensor:
+        """How well each readout tells what is seen, from the belief that saw it and from the one that foresaw it."""
+        seen = self.code(segment.obs)
+        with torch.no_grad():
+            before = tree_map(lambda x: x[:, :-1].flatten(0, 1), belief)
+            foreseen = self.predict(before, segment.action[:, :-1].flatten(0, 1)).features
+        told, foretold = self._codes(belief.features.detach()), self._codes(foreseen.unflatten(0, seen[:, 1:].shape[:2]))
+        errors = [(c - s[..., None, :]).square().mean((-2, -1)) for c, s in ((told, seen), (foretold, seen[:, 1:]))]
+        return errors[0] + F.pad(errors[1], (1, 0))
+
+    def after_update(self) -> None:
+        for tensors in self._tensors_of_each(detach=True):
+            functional_call(Caller(self.members), tensors, (lambda member, _: member.after_update(), None))
+
+    def _decode_each(self, state: EnsembleState, key: str) -> Tensor:
+        """What each member decodes, `[K, ...]`."""
+        if key not in self.members.decodes:
+            raise UserError(f"this model can't decode {key!r}; it decodes {', '.join(self.decodes)}")
+        return self._each(lambda member, own: member.decode(own, key), state)
+
+    def _codes(self, features: Tensor) -> Tensor:
+        """The common code as each member's belief tells it: `[..., K * F]` to `[..., K, C]`."""
+        rows = features.flatten(0, -2)
+        told = self.readout(rows, self.readout_bias.to(rows.dtype)).float()
+        return told.transpose(0, 1).unflatten(0, features.shape[:-1])
+
+    def _each(self, call: Call[R], belief: EnsembleState | None = None, out: int = 0) -> R:
+        """`call(member, its belief)` for every member; K becomes dimension `out` of every tensor returned."""
+        own, place = ((), None) if belief is None else (belief.members, belief.leading)
+        results = (self._together if self.batched else self._in_turns)(call, own, place)
+        return tree_map(lambda x: x.movedim(0, out), results)
+
+    def _together(self, call: Call[R], own: Any, place: int | None) -> R:
+        caller, tensors = Caller(self.members), prefixed(self.members)
+
+        def one(tensors: dict[str, Tensor], own: Any) -> R:
+            return functional_call(caller, tensors, (call, own))
+
+        try:
+            return vmap(one, in_dims=(0, place), randomness="same")(tensors, own)
+        except RuntimeError as error:
+            if "vmap" not in str(error) and "batching rule" not in str(error):
+                raise
+            what = f"members of family {self.config.member!r} can't be computed in one pass"
+            raise UserError(f"{what}: make the ensemble with --set batched=false ({error})") from error
+
+    def _in_turns(self, call: Call[R], own: Any, place: int | None) -> R:
+        caller, results, again = Caller(self.members), [], same_luck(self.readout.weight.device)
+        for number, tensors in enumerate(self._tensors_of_each()):
+            again()
+            mine = own if place is None else tree_map(lambda x, k=number: x.select(place, k), own)
+            results.append(functional_call(caller, tensors, (call, mine)))
+        return tree_map(lambda *xs: torch.stack(xs), *results)
+
+    def _tensors_of_each(self, detach: bool = False) -> Iterator[dict[str, Tensor]]:
+        """Each member's parameters, as views of the stacked ones."""
+        columns = {name: (p.detach() if detach else p).unbind() for name, p in prefixed(self.members).items()}
+        for number in range(self.config.members):
+            yield {name: column[number] for name, column in columns.items()}
+
+
+class Caller(nn.Module):
+    """Lets `functional_call`, which knows only `forward`, reach every verb of a member."""
+
+    def __init__(self, member: nn.Module):
+        super().__init__()
+        self.member = member
+
+    def forward(self, call: Call[R], own: Any) -> R:
+        return call(self.member, own)
+
+
+class ObsCode(nn.Module):
+    """A fixed random linear code of what is seen, `[...]` rows to `[..., C]`: each entry varies by about 1 in the data.
+
+    Vectors enter scaled by the data's own deviation, categories as they are, and pictures shrunk to a small grid.
+    """
+
+    projection: Tensor
+
+    def __init__(self, spec: DataSpec, size: int):
+        super().__init__()
+        self.spec, self.vectors, self.pictures = spec, VectorScale(spec), PictureScale(spec)
+        flat = [math.prod(spec.obs[k].shape) for k in (*spec.vector_keys, *spec.category_keys)]
+        inputs = sum(flat) + sum(spec.obs[k].shape[0] * GRID**2 for k in spec.image_keys)
+        self.register_buffer("projection", torch.randn(inputs, size) / math.sqrt(max(inputs, 1)))
+
+    @torch.no_grad()
+    def forward(self, obs: Obs) -> Tensor:
+        parts = [obs[k] for k in self.spec.category_keys]
+        if self.spec.vector_keys:
+            parts.append(self.vectors(torch.cat([obs[k] for k in self.spec.vector_keys], -1)))
+        if self.spec.image_keys:
+            # Shrunk first: what follows then costs nothing.
+            small = [F.adaptive_avg_pool2d(obs[k].flatten(0, -4).float(), GRID) for k in self.spec.image_keys]
+            leading = obs[self.spec.image_keys[0]].shape[:-3]
+            parts.append(self.pictures(torch.cat(small, -3)).float().flatten(1).unflatten(0, leading))
+        with torch.autocast(self.projection.device.type, enabled=False):
+            return torch.cat(parts, -1) @ self.projection
+
+
+def build_member(spec: DataSpec, config: EnsembleConfig) -> WorldModel:
+    """A new model like every member."""
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.hyperparameters.items()}
+    return build(config.member, spec, config.size, **values)
+
+
+def hyperparameters(model: WorldModel) -> dict[str, Any]:
+    """All of a model's hyperparameters, as they come back from JSON."""
+    return json.loads(json.dumps(asdict(model.config)))  # type: ignore[call-overload]
+
+
+def stack_members(models: Sequence[WorldModel]) -> WorldModel:
+    """A model like each of `models` whose parameters are theirs, stacked: `[K, ...]`. Call it through `Caller` alone.
+
+    Buffers belong to the data and are shared. Raises `UserError` where they differ between the models.
+    """
+    stacked = copy.deepcopy(models[0])
+    for name, buffer in models[0].named_buffers():
+        if buffer.device.type != "meta" and not all(torch.equal(m.get_buffer(name), buffer) for m in models):
+            raise UserError(f"family {models[0].family!r} keeps {name} apart in each member: it can't be an ensemble's")
+    made: dict[Tensor, nn.Parameter] = {}  # a parameter that two layers share stays shared
+    for name, parameter in models[0].named_parameters(remove_duplicate=False):
+        if parameter not in made:
+            together = torch.stack([m.get_parameter(name).detach() for m in models])
+            made[parameter] = nn.Parameter(together, parameter.requires_grad)
+        owner, _, leaf = name.rpartition(".")
+        stacked.get_submodule(owner).register_parameter(leaf, made[parameter])
+    return stacked
+
+
+def prefixed(members: nn.Module) -> dict[str, Tensor]:
+    """The parameters by the names they have below `Caller`."""
+    return {f"member.{name}": parameter for name, parameter in members.named_parameters()}
+
+
+def same_luck(device: torch.device) -> Callable[[], None]:
+    """Puts torch's generators back to where they stand now, so that everybody draws the same numbers."""
+    cpu = torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+    def again() -> None:
+        torch.set_rng_state(cpu)
+        if cuda is not None:
+            torch.cuda.set_rng_state(cuda, device)
+
+    return again
+
+
+def blank(spec: DataSpec) -> dict[str, Tensor]:
+    """An observation of zeros, `[1, ...]`."""
+    return {
+        k: torch.zeros(1, *s.shape, dtype=torch.uint8 if s.kind == "image" else torch.float32)
+        for k, s in spec.obs.items()
+    }
+
+
+def apart(values: Tensor, dim: int) -> Tensor:
+    """How far each member is from their mean along `dim`."""
+    return values - values.mean(dim, keepdim=True)
+
+
+def rms(values: Tensor, dims: int) -> Tensor:
+    """Root mean square over the last `dims` dimensions. Its gradient at zero is zero, where a square root has none."""
+    flat = values.flatten(-dims)
+    return torch.linalg.vector_norm(flat, dim=-1) / math.sqrt(flat.shape[-1])

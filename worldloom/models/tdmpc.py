@@ -20,6 +20,7 @@ from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
 from worldloom.model import Obs, State, WorldModel, state
 from worldloom.nets.heads import BernoulliHead, TwoHot, symexp_bins
+from worldloom.nets.latent import draw
 from worldloom.nets.observation import ObsEncoder
 from worldloom.nets.value import TwoHotEnsemble
 
@@ -328,8 +329,7 @@ def sample_choice(logits: Tensor) -> tuple[Tensor, Tensor]:
     """A one-hot choice `[..., A]` with straight-through gradients, and the entropy `[...]` in place of its surprise."""
     log_probs = logits.log_softmax(-1)
     probs = log_probs.exp()
-    choice = torch.multinomial(probs.detach().flatten(0, -2), 1).view(probs.shape[:-1])
-    one_hot = F.one_hot(choice, logits.shape[-1]).float()
+    one_hot = draw(probs.detach()[..., None])[..., 0]
     return one_hot + (probs - probs.detach()), -(probs * log_probs).sum(-1)
 
 

@@ -53,7 +53,8 @@ class Categorical(Latent):
     def sample(self, params: Tensor) -> Tensor:
         probs = self.probs(params)
         one_hot = draw(probs.detach())
-        return (one_hot + (probs - probs.detach())).flatten(-2) if probs.requires_grad else one_hot.flatten(-2)
+        # Not `probs.requires_grad`, which says no inside vmap.
+        return (one_hot + (probs - probs.detach())).flatten(-2) if torch.is_grad_enabled() else one_hot.flatten(-2)
 
     def kl(self, p: Tensor, q: Tensor) -> Tensor:
         probs_p, probs_q = self.probs(p), self.probs(q)
