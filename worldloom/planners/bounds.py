@@ -44,6 +44,7 @@ class Bounds:
 
 
 @lru_cache(maxsize=64)  # asked for at every decision, and always the same
+@torch.inference_mode(False)
 def _bounds(action: ActionSpec, low: End, high: End, device: torch.device) -> Bounds:
     if action.kind == "discrete":
         raise UserError("the action is discrete, and this planner searches continuous ones: use 'categorical'")

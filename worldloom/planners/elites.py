@@ -16,8 +16,8 @@ from worldloom.planners.planner import Plan, Problem, conclude, rank
 class Elites:
     """The best K of a pool, best first: actions `[B, K, H, A]` and scores `[B, K]`; states `[B * N, H]` of the pool.
 
-    Of the best one of each belief, `index` `[B]` is where in the pool's states it is, and `value` `[B]` is what the
-    objective makes of it; its score only ranks it where there are constraints.
+    Of the best one of each belief, `index` `[B]` is its place in the pool, and `value` `[B]` is what the objective makes
+    of it; its score only ranks it where there are constraints.
     """
 
     actions: Tensor
@@ -25,6 +25,12 @@ class Elites:
     value: Tensor
     states: State
     index: Tensor
+
+    @property
+    def trajectory(self) -> State:
+        """The states of the best ones, `[B, H]`."""
+        batch, pool = len(self.index), len(self.states.features) // len(self.index)
+        return self.states[torch.arange(0, batch * pool, pool, device=self.index.device) + self.index]
 
     @property
     def best(self) -> Tensor:
@@ -36,12 +42,11 @@ def choose(problem: Problem, actions: Tensor, count: int, first: bool) -> Elites
     """Judge a pool `[B, N, H, A]` and keep its best `count`. The `first` pool shrinks if the deadline asks for it."""
     values, excess, states = problem.judge_in_time(actions) if first else problem.judge(actions)
     with problem.clock.section("refit"):
-        batch, pool = values.shape
-        scores, order = (values if excess is None else rank(values, excess)).topk(min(count, pool), 1)
+        scores = values if excess is None else rank(values, excess)
+        scores, order = scores.topk(min(count, scores.shape[1]), 1)
         chosen = actions.gather(1, order[..., None, None].expand(-1, -1, *actions.shape[2:]))
         value = scores[:, 0] if excess is None else values.gather(1, order[:, :1])[:, 0]
-        index = torch.arange(0, batch * pool, pool, device=order.device) + order[:, 0]
-        return Elites(chosen, scores, value, states, index)
+        return Elites(chosen, scores, value, states, order[:, 0])
 
 
 def settle(problem: Problem, elites: Elites, std: Tensor, iterations: int, rest: Tensor) -> Plan:
@@ -49,7 +54,7 @@ def settle(problem: Problem, elites: Elites, std: Tensor, iterations: int, rest:
     return conclude(
         problem,
         actions=elites.actions[:, 0],
-        states=elites.states[elites.index],
+        states=elites.trajectory,
         score=elites.value,
         spread=spread_of(elites.scores),
         std=std,

@@ -99,7 +99,7 @@ class Best:
     def of(cls, elites: Elites) -> "Best":
         """The best of a pool that was only ranked; any finite point that is judged later takes its place."""
         excess = torch.full_like(elites.value, torch.inf)
-        return cls(elites.actions[:, 0], excess, elites.value, elites.states[elites.index])
+        return cls(elites.actions[:, 0], excess, elites.value, elites.trajectory)
 
     def or_one_of(self, points: Tensor, values: Tensor, excess: Tensor, states: State) -> "Best":
         """These, or the best of `points` `[B, R, H, A]` in the rows where it exceeds less or, as little, has more."""

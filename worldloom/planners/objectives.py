@@ -9,6 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -43,10 +44,14 @@ class Return(Objective):
     discount: float = 0.99
     use_value: bool = True
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.discount <= 1:
+            raise UserError(f"the discount is {self.discount}, but it must be from 0 to 1")
+
     def __call__(self, model: WorldModel, states: State, actions: Tensor) -> Tensor:
         rewards = model.decode(states, "reward")
         horizon = rewards.shape[1]
-        weights = self.discount ** torch.arange(horizon + 1, device=rewards.device, dtype=rewards.dtype)
+        weights = powers(self.discount, horizon, rewards.device, rewards.dtype)
         alive = torch.ones_like(rewards[:, :1])
         if "terminated" in model.decodes:
             lives = (1 - model.decode(states, "terminated")).cumprod(1)
@@ -154,6 +159,13 @@ class Constraint:
     def excess(self, model: WorldModel, states: State, actions: Tensor) -> Tensor:
         """By how much each trajectory exceeds the limit, 0 where it keeps it: `[N]`."""
         return (self.cost(model, states, actions).float() - self.limit).clamp(min=0)
+
+
+@lru_cache(maxsize=64)  # asked for with every pool of candidates, and always the same
+@torch.inference_mode(False)  # a tensor made in inference mode could not be differentiated with later
+def powers(of: float, most: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """1, of, of squared, ... up to the power `most`: `[most + 1]`."""
+    return of ** torch.arange(most + 1, device=device, dtype=dtype)
 
 
 def require_key(model: WorldModel, key: str, why: str) -> None:
