@@ -34,12 +34,12 @@ class LearnSettings:
     num_envs: int = 1
     """Environments that are played side by side, with one batched decision for all."""
     random_steps: int = 2500
-    """Decisions taken at random first; as many updates are then made up for."""
-    updates: float = 1.0
+    """Decisions taken at random first; the updates they call for are then made up for."""
+    updates: float = 0.5
     """Model updates per decision, the replay ratio."""
     batch_size: int = 128
     """Windows per update."""
-    lr: float = 3e-4
+    lr: float = 1e-3
     """Learning rate."""
     clip: float = 0.3
     """A parameter's gradient norm is held below this share of the parameter's own norm; 0 switches clipping off."""
@@ -53,7 +53,7 @@ class LearnSettings:
     """Iterations of a plan."""
     prior_samples: int = 8
     """How many of the samples come from the model's own policy prior."""
-    eval_every: int = 5000
+    eval_every: int = 10_000
     """Decisions between evaluations without exploration."""
     eval_episodes: int = 10
     """Episodes of an evaluation, always with the same seeds."""
