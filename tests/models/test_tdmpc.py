@@ -1,9 +1,14 @@
+from typing import Any
+
 import pytest
+import torch
 
 from tests.models.conformance import FamilyConformance
-from tests.models.segments import SPECS
+from tests.models.segments import SPECS, random_segment
+from worldloom.errors import UserError
 from worldloom.model import WorldModel
 from worldloom.models import build
+from worldloom.models.tdmpc import TDMPC, Windows
 
 
 class TestTDMPC(FamilyConformance):
@@ -11,3 +16,89 @@ class TestTDMPC(FamilyConformance):
         if not SPECS[data].has_reward:
             pytest.skip("family tdmpc needs rewards and actions")
         return build("tdmpc", SPECS[data], "debug")
+
+
+def model(data: str = "vector", **overrides: Any) -> TDMPC:
+    torch.manual_seed(0)
+    return build("tdmpc", SPECS[data], "debug", **overrides)  # type: ignore[return-value]
+
+
+def test_the_prior_learns_from_its_own_term_alone_and_that_term_trains_nothing_else() -> None:
+    made = model()
+    made.loss(random_segment(SPECS["vector"]))["policy"].sum().backward()
+    trained = {name.split(".")[0] for name, p in made.named_parameters() if p.grad is not None and p.grad.any()}
+    assert trained == {"prior"}
+
+
+def test_the_slow_values_move_by_their_rate_and_only_after_an_update() -> None:
+    made = model(slow_rate=0.25)
+    with torch.no_grad():
+        made.value.output.add_(1.0)
+    made.loss(random_segment(SPECS["vector"]))
+    assert not made.slow_value.output.any()
+    made.after_update()
+    torch.testing.assert_close(made.slow_value.output, torch.full_like(made.value.output, 0.25))
+
+
+def test_nothing_is_expected_after_an_end() -> None:
+    made = model("image")
+    with torch.no_grad():
+        made.slow_value.output_bias[..., -20:] += 5.0
+    windows = Windows.cut(random_segment(SPECS["image"], time=4), 3)
+    targets = made._value_targets(made._encode(windows.obs_after), windows)
+    assert torch.equal(targets[:, -1], windows.reward[:, -1])  # the last row of these segments is an end
+    assert (targets[:, 0] - windows.reward[:, 0]).abs().min() > 1
+
+
+def test_what_lies_past_the_end_of_an_episode_costs_nothing() -> None:
+    segment = random_segment(SPECS["vector"], time=7)
+    segment.mask[:, 4:] = False
+    terms = model().loss(segment)
+    assert all((term[:, 4:] == 0).all() and (term[:, 0] == 0).all() for term in terms.values())
+    assert (terms["reward"][:, 1:4] > 0).all()
+
+
+def test_a_long_segment_is_cut_into_windows_that_share_their_border() -> None:
+    segment = random_segment(SPECS["vector"], batch=2, time=8)
+    windows = Windows.cut(segment, 3)
+    assert windows.action.shape == (4, 3, 3)  # rows 0 to 3 and 3 to 6 of each; the last step is left over
+    torch.testing.assert_close(windows.obs_first["state"][1], segment.obs["state"][0, 3])
+    torch.testing.assert_close(windows.reward[1], segment.reward[0, 4:7])
+
+
+def test_the_reward_that_arrives_depends_on_the_action_that_led_there() -> None:
+    made = model()
+    with torch.no_grad():
+        made.reward[-1].weight.normal_()
+    belief = made.start({"state": torch.randn(1, 5)})
+    left, right = (made.decode(made.predict(belief, torch.full((1, 3), a)), "reward") for a in (-1.0, 1.0))
+    assert left != right
+
+
+@pytest.mark.parametrize("data", ["vector", "image"])
+def test_the_prior_acts_within_the_action_space(data: str) -> None:
+    made = model(data)
+    action = made.decode(made.start({k: v[:, 0] for k, v in random_segment(SPECS[data]).obs.items()}), "action")
+    if SPECS[data].action.kind == "discrete":
+        assert action.sum(-1).eq(1).all()
+    assert action.abs().max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("data", "overrides", "words"),
+    [
+        ("cameras and task", {}, "the data have no reward"),
+        ("vector", {"latent": 30}, "latent=30 does not divide"),
+        ("vector", {"bins": 100}, "must be odd"),
+        ("vector", {"discount": 1.0}, "discount=1.0"),
+        ("vector", {"horizon": 0}, "horizon=0"),
+    ],
+)
+def test_what_cannot_be_a_model_is_refused(data: str, overrides: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        model(data, **overrides)
+
+
+def test_a_segment_shorter_than_the_unrolled_window_says_how_long_it_must_be() -> None:
+    with pytest.raises(UserError, match="--length 4"):
+        model().loss(random_segment(SPECS["vector"], time=3))
