@@ -12,6 +12,7 @@ FAMILIES = Registry(
     "model family",
     {
         "ensemble": "worldloom.models.ensemble:Ensemble",
+        "mlp": "worldloom.models.mlp:MLP",
         "rssm": "worldloom.models.rssm:RSSM",
         "tdmpc": "worldloom.models.tdmpc:TDMPC",
     },

@@ -1,0 +1,138 @@
+"""A network from what is seen and done to what is seen next: the model of vector worlds that hide nothing.
+
+B batch, T time, A action size, D summed vector size, N summed categories, U units.
+
+The belief is the vector observation itself, known or predicted, as in Nagabandi et al. (2018) and in the members of
+PETS (Chua et al., 2018), which is this family in an `ensemble`. It has no memory, so it cannot fill in what an
+observation leaves out; where nothing is left out it learns in seconds what a recurrent model learns in minutes.
+"""
+
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from worldloom.data.segment import Segment
+from worldloom.data.spec import DataSpec
+from worldloom.errors import UserError
+from worldloom.model import Obs, State, WorldModel, state
+from worldloom.nets.heads import BernoulliHead, TwoHotHead
+from worldloom.nets.observation import VectorScale
+
+
+@dataclass(frozen=True)
+class MLPConfig:
+    """`units` wide, `layers` deep; `bins` of the reward's head."""
+
+    units: int = 128
+    layers: int = 2
+    bins: int = 255
+
+    def __post_init__(self) -> None:
+        """Raise `UserError` for a value no model can be made of."""
+        least = {"units": 1, "layers": 1, "bins": 3}
+        for field in fields(self):
+            if getattr(self, field.name) < least[field.name]:
+                what = f"hyperparameter {field.name}={getattr(self, field.name)} of family 'mlp'"
+                raise UserError(f"{what}: must be at least {least[field.name]}")
+        if self.bins % 2 == 0:
+            raise UserError(f"hyperparameter bins={self.bins} of family 'mlp': must be odd, one bin is zero")
+
+
+@state
+class MLPState(State):
+    """seen `[B, D]` at unit scale, the categories `[B, N]`, and the hidden layer `[B, U]` of the step that led here."""
+
+    seen: Tensor
+    context: Tensor
+    hidden: Tensor
+
+    @property
+    def features(self) -> Tensor:
+        return torch.cat([self.seen, self.context], -1)
+
+
+class MLP(WorldModel):
+    """The family `mlp`. `loss` returns one term a decoded key `[B, T]`: row t > 0 holds what predicting row t cost."""
+
+    family: ClassVar[str] = "mlp"
+    config_class: ClassVar[type] = MLPConfig
+    sizes: ClassVar[dict[str, MLPConfig]] = {
+        "debug": MLPConfig(units=32),
+        "nano": MLPConfig(),
+        "small": MLPConfig(units=256, layers=3),
+        "base": MLPConfig(units=512, layers=4),
+    }
+
+    def __init__(self, spec: DataSpec, config: MLPConfig):
+        super().__init__()
+        if spec.image_keys or not spec.vector_keys:
+            raise UserError("family mlp predicts vectors and nothing else: use rssm for pictures")
+        self.spec, self.config = spec, config
+        self.scale = VectorScale(spec)
+        self.parts = {key: spec.obs[key].shape[0] for key in spec.vector_keys}
+        size = sum(self.parts.values())
+        inputs = size + sum(spec.obs[key].shape[0] for key in spec.category_keys) + spec.action.size
+        widths = [inputs] + [config.units] * config.layers
+        # No normalisation layer: it would hide how large the state is, which is what shall be predicted to the digit.
+        layers = [nn.Sequential(nn.Linear(a, b), nn.SiLU()) for a, b in pairwise(widths)]
+        self.body, self.change = nn.Sequential(*layers), nn.Linear(config.units, size)
+        # Most of a short step is linear, so that part need not go through the network.
+        self.linear = nn.Linear(inputs, size, bias=False)
+        nn.init.zeros_(self.linear.weight)
+        self.heads = nn.ModuleDict()
+        if spec.has_reward:
+            self.heads["reward"] = TwoHotHead(config.units, units=config.units, layers=1, bins=config.bins)
+        if spec.has_end:
+            self.heads["terminated"] = BernoulliHead(config.units, units=config.units, layers=1)
+        self.loss_weights = dict.fromkeys(self.decodes, 1.0)
+
+    @property
+    def decodes(self) -> tuple[str, ...]:
+        return (*self.parts, *self.heads)
+
+    def start(self, obs: Obs) -> MLPState:
+        seen, context = self._see(obs)
+        return MLPState(seen, context, seen.new_zeros(*seen.shape[:-1], self.config.units))
+
+    def observe(self, state: MLPState, action: Tensor, obs: Obs) -> MLPState:  # type: ignore[override]
+        return MLPState(*self._see(obs), self._hidden(state, action))
+
+    def predict(self, state: MLPState, action: Tensor) -> MLPState:  # type: ignore[override]
+        hidden = self._hidden(state, action)
+        moved = self.change(hidden) + self.linear(torch.cat([state.features, action], -1))
+        return MLPState(state.seen + moved, state.context, hidden)
+
+    def decode(self, state: MLPState, key: str) -> Tensor:  # type: ignore[override]
+        if key in self.heads:
+            return self.heads[key](state.hidden).mean
+        if key in self.parts:
+            return dict(zip(self.parts, self.scale.undo(state.seen).split(list(self.parts.values()), -1), strict=True))[
+                key
+            ]
+        raise UserError(f"this model can't decode {key!r}; it decodes {', '.join(self.decodes)}")
+
+    def track(self, obs: Obs, actions: Tensor) -> MLPState:
+        """One call for all rows: each belief is its observation."""
+        seen, context = self._see(obs)
+        first = self.start({key: value[:, :1] for key, value in obs.items()})
+        later = self._hidden(MLPState(seen, context, seen)[:, :-1], actions[:, :-1])
+        return MLPState(seen, context, torch.cat([first.hidden, later], 1))
+
+    def loss(self, segment: Segment, belief: State | None = None) -> dict[str, Tensor]:
+        seen, context = self._see(segment.obs)
+        ahead = self.predict(MLPState(seen, context, seen)[:, :-1], segment.action[:, :-1])
+        errors = (ahead.seen - seen[:, 1:]).square().split(list(self.parts.values()), -1)
+        terms = {key: error.mean(-1) for key, error in zip(self.parts, errors, strict=True)}
+        terms |= {key: head(ahead.hidden).nll(getattr(segment, key)[:, 1:]) for key, head in self.heads.items()}
+        return {key: nn.functional.pad(term, (1, 0)) for key, term in terms.items()}
+
+    def _see(self, obs: Obs) -> tuple[Tensor, Tensor]:
+        """Vectors `[..., D]` at unit scale and categories `[..., N]`, side by side in the order of the data."""
+        seen = self.scale(torch.cat([obs[key] for key in self.parts], -1).float())
+        return seen, torch.cat([seen[..., :0], *(obs[key] for key in self.spec.category_keys)], -1)
+
+    def _hidden(self, state: MLPState, action: Tensor) -> Tensor:
+        return self.body(torch.cat([state.features, action], -1))
