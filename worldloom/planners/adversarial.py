@@ -53,6 +53,8 @@ class Adversarial(Planner):
     limit: float | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.inner, Adversarial):
+            raise UserError("an adversary cannot be the inner planner of another: give it 'cem', 'icem' or 'gradient'")
         if self.rounds < 1:
             raise UserError(f"rounds is {self.rounds}, but it must be 1 or more")
         if not self.std > 0:
@@ -68,8 +70,6 @@ class Adversarial(Planner):
 
     def plan(self, problem: Problem) -> Plan:
         ours, theirs = split(problem.action, self.theirs)
-        if problem.others is not None:
-            raise UserError("an adversary cannot be the inner planner of another: give it 'cem', 'icem' or 'gradient'")
         with problem.search(self.horizon):
             start = problem.warm_start(self.horizon)
             if self.replies:

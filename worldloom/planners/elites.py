@@ -16,7 +16,7 @@ from worldloom.planners.planner import Plan, Problem, conclude, rank
 class Elites:
     """The best K of a pool, best first: actions `[B, K, H, A]` and scores `[B, K]`; states `[B * N, H]` of the pool.
 
-    Of the best one of each belief, `index` `[B]` is its place in the pool, and `value` `[B]` is what the objective makes
+    Of the best one of each belief, `index` `[B]` is its place in the pool, and `value` `[B]` what the objective makes
     of it; its score only ranks it where there are constraints.
     """
 
