@@ -64,8 +64,7 @@ def draw_chart(pen: ImageDraw.ImageDraw, box: Box, chart: Chart, now: int, past:
     draw_line(pen, ahead, DREAMING, 2 * scale)
     for x, y in ahead[-1:]:
         pen.ellipse((x - 3 * scale, y - 3 * scale, x + 3 * scale, y + 3 * scale), DREAMING)
-    for value, y in ((chart.high, inner[1] + scale), (chart.low, inner[3] - 13 * scale)):
-        pen.text((right - 4 * scale, y), f"{value:.3g}", FAINT, font(11 * scale), anchor="ra")
+    pen.text((right, top + 2 * scale), f"{chart.low:.3g} to {chart.high:.3g}", FAINT, font(11 * scale), anchor="ra")
 
 
 def draw_line(pen: ImageDraw.ImageDraw, points: list[tuple[float, float]], colour: tuple[int, ...], width: int) -> None:

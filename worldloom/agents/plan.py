@@ -3,7 +3,7 @@
 import re
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -47,7 +47,7 @@ def plan(
     floors: bool = True,
     profile: bool = False,
     step: int | None = None,
-    precision: str = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
     device: str = "auto",
     threads: int = 1,
 ) -> None:

@@ -8,6 +8,7 @@ B environments still going, A action size.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from time import perf_counter
 from typing import Any
 
@@ -169,6 +170,10 @@ class Episode:
         began = perf_counter()
         self.obs, reward, self.terminated, truncated, info = self.env.step(action)
         self.env_milliseconds += 1000 * (perf_counter() - began)
+        if not isfinite(reward):
+            raise UserError(
+                f"{self.env.name}: the reward of step {len(self.rewards) + 1}, seed {self.seed}, is {reward}"
+            )
         self.rewards.append(reward)
         self.milliseconds.append(milliseconds)
         for name, value in read_signals(info):

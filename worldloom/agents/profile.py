@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +34,7 @@ class Profile:
         return perf_counter()
 
     def summary(self, decisions: Sequence[float]) -> dict[str, dict[str, float]]:
-        """Mean and median milliseconds of each section, and its share of `decisions`, the milliseconds of each one.
+        """Mean and median milliseconds of each section, and its share of `decisions`, the milliseconds of each call.
 
         "other" is what no section holds: tensors in and out, the agent's own bookkeeping.
         """
@@ -61,7 +60,3 @@ def table(summary: dict[str, dict[str, float]], env_step: float) -> list[str]:
         if row["mean"] > 0:
             lines.append(f"  {name:<16}{row['mean']:>10.3f}{row['p50']:>10.3f}{row['share']:>9.1%}")
     return [*lines, f"  {'env step':<16}{env_step:>10.3f}"]
-
-
-def to_json(summary: dict[str, dict[str, float]]) -> dict[str, Any]:
-    return {name: dict(row) for name, row in summary.items()}

@@ -83,6 +83,17 @@ def latency(played: Sequence[Played], repeat: int = 1, deadline: float | None = 
     return found
 
 
+def calls(played: Sequence[Played], repeat: int = 1) -> list[float]:
+    """The milliseconds of each batched call: episodes of one wave share theirs, and the longest has them all."""
+    found: list[float] = []
+    first = 0
+    while first < len(played):
+        wave = played[first : first + played[first].batch]
+        found += max((episode.milliseconds for episode in wave), key=len)[::repeat]
+        first += len(wave)
+    return found
+
+
 def episode_to_json(episode: Played) -> dict[str, Any]:
     return {
         "seed": episode.seed,

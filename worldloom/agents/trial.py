@@ -19,7 +19,7 @@ from worldloom.agents.play import Decision, Played, play, play_in
 from worldloom.agents.profile import Profile, table
 from worldloom.agents.repeat import Repeat, innermost
 from worldloom.agents.saved import PlanningSettings, make_planner, save_agent
-from worldloom.agents.score import Score, episode_to_json, latency, line
+from worldloom.agents.score import Score, calls, episode_to_json, latency, line
 from worldloom.agents.video import write_video
 from worldloom.agents.world import World
 from worldloom.data.durable import make_folder, write_json
@@ -119,7 +119,6 @@ class Trial:
     ) -> dict[str, Any]:
         settings = self.settings
         spent = latency(played, settings.action_repeat, settings.deadline)
-        decisions = [ms for episode in played for ms in episode.milliseconds[:: settings.action_repeat]]
         return {
             "env": self.world.name,
             "options": self.world.options,
@@ -127,7 +126,7 @@ class Trial:
             "score": Score.of(played).to_json(),
             "floors": {name: Score.of(episodes).to_json() for name, episodes in compared.items()},
             "milliseconds": spent,
-            "profile": profile.summary(decisions) if profile else None,
+            "profile": profile.summary(calls(played, settings.action_repeat)) if profile else None,
             "plans": tally.to_json(),
             "episodes": [episode_to_json(episode) for episode in played],
             "floor_episodes": {
