@@ -15,7 +15,7 @@ COMMANDS = {
         "worldloom.evaluation.evaluate:evaluate",
         "judge a trained model on held-out episodes: card and report",
     ),
-    "learn": ("worldloom.agents.learn:learn", "learn to act in an environment, with a world model of it"),
+    "learn": ("worldloom.learning.settings:learn", "learn to act in an environment, with a world model of it"),
     "plan": ("worldloom.agents.plan:plan", "plan with a trained model in the real environment: score card and video"),
     "imagine": ("worldloom.evaluation.imagine:imagine", "let a trained model dream: a video or a synthetic dataset"),
 }

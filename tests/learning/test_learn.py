@@ -5,14 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from worldloom.agents.learn import LearnSettings, learn
-from worldloom.agents.online import episode_seed
 from worldloom.errors import UserError
+from worldloom.learning.session import episode_seed
+from worldloom.learning.settings import LearnSettings, learn
 from worldloom.training.checkpoint import Checkpoint, load
 
 SHORT = {
     "size": "debug", "steps": 120, "random_steps": 40, "max_episode_steps": 20, "batch_size": 8, "samples": 16,
-    "elites": 4, "iterations": 2, "prior_samples": 2, "updates": 1.0, "eval_every": 60, "eval_episodes": 2, "checkpoint_every": 40,
+    "elites": 4, "iterations": 2, "prior_samples": 2, "updates": 1.0, "eval_every": 60, "eval_episodes": 2,
+    "checkpoint_every": 40,
 }  # fmt: skip
 
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from worldloom.agents.learn import LearnSettings
 from worldloom.agents.planning import PlanningAgent
 from worldloom.data.replay import Replay
 from worldloom.data.spec import DataSpec
+from worldloom.learning.settings import LearnSettings
 from worldloom.planners.categorical import CategoricalCEM
 from worldloom.planners.mppi import MPPI
 from worldloom.planners.objectives import Return

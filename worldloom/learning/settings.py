@@ -9,7 +9,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 from worldloom.errors import UserError, unknown
 from worldloom.registry import Registry
 
-LEARNERS = Registry("learning method", {"tdmpc": "worldloom.agents.tdmpc_learner:PlanningLearner"})
+LEARNERS = Registry("learning method", {"tdmpc": "worldloom.learning.planning:PlanningLearner"})
 
 # A resumed run may go on for longer and report differently; anything else would make it another run.
 FREE_ON_RESUME = frozenset({"steps", "eval_every", "eval_episodes", "checkpoint_every", "resume", "out"})
@@ -113,6 +113,6 @@ class LearnSettings:
 
 def learn(settings: Annotated[LearnSettings, arg(name="")]) -> None:
     """Learn to act in an environment while acting in it."""
-    from worldloom.agents.online import run_learning
+    from worldloom.learning.loop import run_learning
 
     run_learning(settings)

@@ -1,0 +1,1 @@
+"""Learning while acting: collect, train on what was collected, judge, save."""
