@@ -7,6 +7,7 @@ import torch
 
 from worldloom.data.spec import ActionSpec
 from worldloom.errors import UserError
+from worldloom.model import State
 from worldloom.planners.bounds import Bounds
 from worldloom.planners.check import STARTS, Plane, Ticks, problem
 from worldloom.planners.clock import Clock
@@ -53,7 +54,7 @@ def test_a_cost_that_is_not_finite_loses_the_candidate() -> None:
 def test_judging_in_time_is_judging_as_far_as_it_goes(constraints: tuple[Constraint, ...]) -> None:
     pool, world = candidates(32), Plane()
     values, excess, states = problem(world, constraints=constraints).judge(pool)
-    for deadline, least, most in ((1e6, 32, 32), (4 * 32 * 3 * 0.6, 12, 20), (1e-3, 4, 4)):
+    for deadline, least, most in ((4 * 32 * 3 * 0.6, 16, 19), (1e-3, 2, 2), (1e6, 32, 32)):
         asked = problem(world, constraints=constraints, clock=Clock(deadline, Ticks(world)))
         some, more, trajectories = asked.judge_in_time(pool)
         count = some.shape[1]
@@ -63,6 +64,25 @@ def test_judging_in_time_is_judging_as_far_as_it_goes(constraints: tuple[Constra
             trajectories.features.unflatten(0, (4, count)), states.features.unflatten(0, (4, 32))[:, :count]
         )
         assert (more is None) == (excess is None)
+
+
+class Counting(Plane):
+    """Remembers how many candidates it was asked about at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[int] = []
+
+    def imagine(self, state: State, actions: torch.Tensor) -> State:
+        self.asked.append(len(actions) // len(STARTS))
+        return super().imagine(state, actions)
+
+
+def test_only_the_first_decision_feels_its_way() -> None:
+    world, pool = Counting(), candidates(32)
+    for _ in range(2):
+        problem(world, clock=Clock(1e6, Ticks(world))).judge_in_time(pool)
+    assert world.asked == [2, 30, 32]
 
 
 def test_rounds_stop_before_the_deadline() -> None:

@@ -33,7 +33,7 @@ class Bounds:
 
     def clip(self, actions: Tensor) -> Tensor:
         """`[..., A]` into the range."""
-        return torch.maximum(torch.minimum(actions, self.high), self.low)
+        return torch.maximum(torch.minimum(actions, self.high.to(actions)), self.low.to(actions))
 
     def rest(self, horizon: int) -> Tensor:
         """Doing nothing, as far as the range allows it: `[H, A]`."""

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Self
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -22,7 +23,10 @@ from worldloom.planners.clock import Clock
 from worldloom.planners.objectives import Constraint, Objective
 
 MARGIN = 0.9  # of the time that is left, how much is planned with: the clock is not that exact
-PILOT = 8  # under a deadline one candidate in so many is scored first, to see how fast the model is
+PILOT = 16  # under a deadline one candidate in so many is judged first, to see how fast the model is
+# How many milliseconds each model took last for pools of each shape: all that is remembered between decisions, so that
+# only the first one has to feel its way.
+PACES: WeakKeyDictionary[WorldModel, dict[torch.Size, float]] = WeakKeyDictionary()
 
 Judged = tuple[Tensor, Tensor | None, State]  # values, excess over the limits, trajectories
 
@@ -173,8 +177,7 @@ class Problem:
                 return
             began = clock.elapsed
             yield number
-            if clock.deadline is not None and self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
+            self.wait()
             last = clock.elapsed - began
 
     def prior(self, count: int, horizon: int, legal: Callable[[Tensor], Tensor]) -> Tensor:
@@ -203,18 +206,30 @@ class Problem:
         return (values if excess is None else rank(values, excess)), states
 
     def judge_in_time(self, actions: Tensor) -> Judged:
-        """`judge` of as many of the candidates, from the first on, as fit before the deadline: N may shrink."""
-        pilot = max(1, actions.shape[1] // PILOT)
-        if self.clock.deadline is None or pilot == actions.shape[1]:
+        """`judge` of as many of the candidates, from the first on, as fit before the deadline: N may shrink.
+
+        They are judged at once where the last decision shows that they fit, else bit by bit.
+        """
+        if self.clock.deadline is None:
             return self.judge(actions)
-        began = self.clock.elapsed
-        first = self.judge(actions[:, :pilot])
-        if self.device.type == "cuda":
+        began, pool, known = self.clock.elapsed, actions.shape[1], PACES.setdefault(self.model, {})
+        fits = self.clock.allows(known.get(actions.shape, math.inf) / MARGIN)
+        parts, done, count = [], 0, pool if fits else max(1, pool // PILOT)
+        while count > 0 and done < pool:
+            start = self.clock.elapsed
+            parts.append(self.judge(actions[:, done : done + count]))
+            self.wait()
+            now = self.clock.elapsed
+            done, each = done + count, max(now - start, 1e-6) / count
+            count = min(pool - done, int(MARGIN * (self.clock.deadline - now) / each))
+        if done == pool:
+            known[actions.shape] = self.clock.elapsed - began
+        return parts[0] if len(parts) == 1 else join(parts, self.batch)
+
+    def wait(self) -> None:
+        """Until the device has done what it was told, where there is a deadline that depends on it."""
+        if self.clock.deadline is not None and self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        now = self.clock.elapsed
-        fitting = MARGIN * (self.clock.deadline - now) * pilot / max(now - began, 1e-6)
-        more = actions[:, pilot : pilot + max(0, int(fitting))]
-        return join(first, self.judge(more), self.batch) if more.shape[1] else first
 
     def judge(self, actions: Tensor) -> Judged:
         """Values `[B, N]` of candidates `[B, N, H, A]`, by how much they exceed the limits, and trajectories.
@@ -268,14 +283,14 @@ def rank(values: Tensor, excess: Tensor) -> Tensor:
     return torch.where((excess > 0) & ~lost, worst - 1 - excess, values)
 
 
-def join(one: Judged, other: Judged, batch: int) -> Judged:
-    """Two pools of judged candidates as one, the candidates of each belief side by side again."""
+def join(parts: list[Judged], batch: int) -> Judged:
+    """Pools of judged candidates as one, the candidates of each belief side by side again."""
 
     def cat(*xs: Tensor) -> Tensor:
         return torch.cat([x.unflatten(0, (batch, -1)) for x in xs], 1).flatten(0, 1)
 
-    excess = None if one[1] is None or other[1] is None else torch.cat([one[1], other[1]], 1)
-    return torch.cat([one[0], other[0]], 1), excess, tree_map(cat, one[2], other[2])
+    values, excess, states = zip(*parts, strict=True)
+    return torch.cat(values, 1), None if excess[0] is None else torch.cat(excess, 1), tree_map(cat, *states)
 
 
 def conclude(
