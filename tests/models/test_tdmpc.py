@@ -41,11 +41,11 @@ def test_the_slow_values_move_by_their_rate_and_only_after_an_update() -> None:
 
 
 def test_nothing_is_expected_after_an_end() -> None:
-    made = model("image")
+    made = model("image", frames=1)
     with torch.no_grad():
         made.slow_value.output_bias[..., -20:] += 5.0
     windows = Windows.cut(random_segment(SPECS["image"], time=4), 3)
-    targets = made._value_targets(made._encode(windows.obs_after), windows)
+    targets = made._value_targets(made._latents(made.encoder(windows.obs_after)), windows)
     assert torch.equal(targets[:, -1], windows.reward[:, -1])  # the last row of these segments is an end
     assert (targets[:, 0] - windows.reward[:, 0]).abs().min() > 1
 
@@ -62,7 +62,7 @@ def test_a_long_segment_is_cut_into_windows_that_share_their_border() -> None:
     segment = random_segment(SPECS["vector"], batch=2, time=8)
     windows = Windows.cut(segment, 3)
     assert windows.action.shape == (4, 3, 3)  # rows 0 to 3 and 3 to 6 of each; the last step is left over
-    torch.testing.assert_close(windows.obs_first["state"][1], segment.obs["state"][0, 3])
+    torch.testing.assert_close(windows.obs_first["state"][1, 0], segment.obs["state"][0, 3])
     torch.testing.assert_close(windows.reward[1], segment.reward[0, 4:7])
 
 
@@ -102,3 +102,25 @@ def test_what_cannot_be_a_model_is_refused(data: str, overrides: dict[str, Any],
 def test_a_segment_shorter_than_the_unrolled_window_says_how_long_it_must_be() -> None:
     with pytest.raises(UserError, match="--length 4"):
         model().loss(random_segment(SPECS["vector"], time=3))
+
+
+def test_pictures_alone_are_encoded_three_at_a_time_so_that_speed_shows() -> None:
+    made = model("image")
+    assert made.config.frames == 3
+    obs = random_segment(SPECS["image"]).obs["image"]
+    belief = made.start({"image": obs[:, 0]})
+    action = torch.zeros(len(obs), 4)
+    one, other = (
+        made.observe(made.observe(belief, action, {"image": obs[:, t]}), action, {"image": obs[:, 3]}) for t in (1, 2)
+    )
+    assert not torch.allclose(one.latent, other.latent)
+
+
+def test_a_window_of_frames_trains_on_the_rewards_after_its_frames() -> None:
+    segment = random_segment(SPECS["vector"], batch=2, time=8)
+    windows = Windows.cut(segment, horizon=3, frames=3)
+    assert windows.obs_first["state"].shape == (2, 3, 5)
+    assert windows.obs_after["state"].shape == (2, 5, 5)
+    torch.testing.assert_close(windows.reward[0], segment.reward[0, 3:6])
+    torch.testing.assert_close(windows.action[0], segment.action[0, 2:5])
+    assert model(frames=3).loss(segment)["reward"][:, :3].eq(0).all()

@@ -29,8 +29,10 @@ class PlanningLearner:
         model = build_model(training, spec).to(device)
         horizon: int = model.config.horizon  # type: ignore[assignment, union-attr]
         discount: float = model.config.discount  # type: ignore[assignment, union-attr]
+        frames: int = model.config.frames  # type: ignore[assignment, union-attr]
+        length = horizon + frames
         self.replay = Replay(
-            spec, batch_size=settings.batch_size, length=horizon + 1, capacity=settings.capacity, seed=settings.seed
+            spec, batch_size=settings.batch_size, length=length, capacity=settings.capacity, seed=settings.seed
         )
         self.trainer = Trainer(model, self.replay, training, device, choose_precision(settings.precision, device))
         make = CategoricalCEM if spec.action.kind == "discrete" else MPPI

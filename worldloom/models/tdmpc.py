@@ -1,14 +1,14 @@
 """Decoder-free latent dynamics with values and a policy prior: TD-MPC2 (Hansen et al., 2024).
 
-B batch, T time, H horizon, A action size, L latent size, Q members, N rows of any kind.
+B batch, T time, H horizon, A action size, E embedding size, K frames, L latent size, Q members, N rows of any kind.
 
-A belief is the encoding of one observation, so it must be observable: stack frames if it is not. Nothing is
-reconstructed; the latent is held to what foresees its own next value, the reward and the return. Targets of the value
-come from a slow copy of its members, which `after_update` moves.
+A belief is the encoding of the last K observations, which must show all that matters: one of vectors, but three
+pictures, as a single one shows no speed. Nothing is reconstructed; the latent is held to what foresees its own next
+value, the reward and the return. Targets of the value come from a slow copy of its members, which `after_update` moves.
 """
 
 import copy
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
 import torch
@@ -31,8 +31,10 @@ class TDMPCConfig:
 
     `horizon` is the length of an unrolled window in training: longer segments are cut into windows. `rho` weighs the
     steps of a window. `simplex` is the size of each softmax group of the latent. `depth` is the channels of image maps.
+    `frames` is how many observations are encoded together; None is 3 where there are only pictures, else 1.
     """
 
+    frames: int | None = None
     latent: int = 512
     units: int = 512
     encoder_units: int = 256
@@ -77,12 +79,14 @@ SIZES = {
 class TDMPCState(State):
     """latent `[B, L]`, and where it came from: the latent before `[B, L]` and the action between `[B, A]`.
 
-    The reward that arrived with this belief is a function of those two.
+    The reward that arrived with this belief is a function of those two. history `[B, K - 1, E]` are the embeddings
+    that the next observation will be encoded together with.
     """
 
     latent: Tensor
     before: Tensor
     action: Tensor
+    history: Tensor
 
     @property
     def features(self) -> Tensor:
@@ -125,13 +129,16 @@ class TDMPC(WorldModel):
             )
         if not spec.action.size:
             raise UserError("family 'tdmpc' plans actions, but the data have none: choose another family")
+        if config.frames is None:
+            config = replace(config, frames=1 if spec.vector_keys else 3)
         self.spec, self.config = spec, config
+        self.frames: int = config.frames or 1
         latent, units, action = config.latent, config.units, spec.action.size
         self.discrete = spec.action.kind == "discrete"
         layers, width = config.encoder_layers, config.encoder_units
         self.encoder = ObsEncoder(spec, units=width, layers=layers, depth=config.depth)
         simplices = (nn.LayerNorm(latent), Simplices(config.simplex))
-        self.to_latent = nn.Sequential(nn.Linear(self.encoder.size, latent), *simplices)
+        self.to_latent = nn.Sequential(nn.Linear(self.frames * self.encoder.size, latent), *simplices)
         self.dynamics = nn.Sequential(
             *trunk(latent + action, units, 2), nn.Linear(units, latent), *copy.deepcopy(simplices)
         )
@@ -152,14 +159,16 @@ class TDMPC(WorldModel):
         } | ({"terminated": 1.0} if spec.has_end else {})
 
     def start(self, obs: Obs) -> TDMPCState:
-        latent = self._encode(obs)
-        return TDMPCState(latent, latent, latent.new_zeros(*latent.shape[:-1], self.spec.action.size))
+        window = self.encoder(obs)[:, None].expand(-1, self.frames, -1)
+        latent = self._latents(window)[:, 0]
+        return TDMPCState(latent, latent, latent.new_zeros(len(latent), self.spec.action.size), window[:, 1:])
 
     def observe(self, state: TDMPCState, action: Tensor, obs: Obs) -> TDMPCState:  # type: ignore[override]
-        return TDMPCState(self._encode(obs), state.latent, action)
+        window = torch.cat([state.history, self.encoder(obs)[:, None]], 1)
+        return TDMPCState(self._latents(window)[:, 0], state.latent, action, window[:, 1:])
 
     def predict(self, state: TDMPCState, action: Tensor) -> TDMPCState:  # type: ignore[override]
-        return TDMPCState(self._step(state.latent, action), state.latent, action)
+        return TDMPCState(self._step(state.latent, action), state.latent, action, state.history)
 
     @property
     def decodes(self) -> tuple[str, ...]:
@@ -179,9 +188,15 @@ class TDMPC(WorldModel):
         raise UserError(f"this model can't decode {key!r}; it decodes {', '.join(self.decodes)}")
 
     def track(self, obs: Obs, actions: Tensor) -> TDMPCState:
-        """One call for all rows: a belief is the encoding of its observation."""
-        latent = self._encode(obs)
-        return TDMPCState(latent, *came_from(latent[:, 0], latent, actions))
+        """One call for all rows: a belief is the encoding of its last observations."""
+        embedded = self.encoder(obs)
+        first = embedded[:, :1].expand(-1, self.frames - 1, -1)
+        padded = torch.cat([first, embedded], 1)
+        latent = self._latents(padded)
+        history = padded[:, 1:].unfold(1, self.frames - 1, 1).transpose(-1, -2) if self.frames > 1 else None
+        before = torch.cat([latent[:, :1], latent[:, :-1]], 1)
+        action = torch.cat([torch.zeros_like(actions[:, :1]), actions[:, :-1]], 1)
+        return TDMPCState(latent, before, action, embedded[:, :, None][:, :, :0] if history is None else history)
 
     def imagine(self, state: TDMPCState, actions: Tensor) -> TDMPCState:  # type: ignore[override]
         latent, latents = state.latent, []
@@ -189,15 +204,17 @@ class TDMPC(WorldModel):
             latent = self._step(latent, action)
             latents.append(latent)
         imagined = torch.stack(latents, 1)
-        return TDMPCState(imagined, torch.cat([state.latent[:, None], imagined[:, :-1]], 1), actions)
+        before = torch.cat([state.latent[:, None], imagined[:, :-1]], 1)
+        history = state.history[:, None].expand(-1, actions.shape[1], -1, -1)
+        return TDMPCState(imagined, before, actions, history)
 
     def loss(self, segment: Segment, belief: TDMPCState | None = None) -> dict[str, Tensor]:  # type: ignore[override]
         """Windows of `horizon` steps, each unrolled from the encoding of its first row (equations 3 and 4)."""
-        windows = Windows.cut(segment, self.config.horizon)
+        windows = Windows.cut(segment, self.config.horizon, self.frames)
         with torch.no_grad():
-            truth = self._encode(windows.obs_after)
+            truth = self._latents(self.encoder(windows.obs_after))
             targets = self._value_targets(truth, windows)
-        latent = self._encode(windows.obs_first)
+        latent = self._latents(self.encoder(windows.obs_first))[:, 0]
         latents = [latent]
         for action in windows.action.unbind(1):
             latents.append(self._step(latents[-1], action))
@@ -222,8 +239,11 @@ class TDMPC(WorldModel):
         slow, fast = (list(group) for group in zip(*pairs, strict=True))
         torch._foreach_lerp_(slow, fast, self.config.slow_rate)
 
-    def _encode(self, obs: Obs) -> Tensor:
-        return self.to_latent(self.encoder(obs)).float()
+    def _latents(self, embedded: Tensor) -> Tensor:
+        """Embeddings of R rows `[N, R, E]` to latents of those that have K - 1 before them, `[N, R - K + 1, L]`."""
+        if self.frames > 1:
+            embedded = embedded.unfold(1, self.frames, 1).transpose(-1, -2).flatten(-2)
+        return self.to_latent(embedded).float()
 
     def _step(self, latent: Tensor, action: Tensor) -> Tensor:
         return self.dynamics(torch.cat([latent, action], -1)).float()
@@ -267,8 +287,8 @@ class TDMPC(WorldModel):
 class Windows:
     """A segment `[B, T]` cut into N = B * W windows of H steps that share their border rows.
 
-    obs_first `[N, ...]`, obs_after `[N, H, ...]`; action `[N, H, A]` leads to reward, terminated `[N, H]`. valid
-    `[N, H]` is 1 where the step happened and nothing had ended before it.
+    obs_first `[N, K, ...]`, the frames of the first belief, and obs_after `[N, K - 1 + H, ...]`, those of the ones that
+    follow; action `[N, H, A]` leads to reward, terminated `[N, H]`. valid `[N, H]` is 1 where the step happened.
     """
 
     obs_first: dict[str, Tensor]
@@ -278,42 +298,41 @@ class Windows:
     terminated: Tensor
     valid: Tensor
     rows: tuple[int, int]
+    frames: int
 
     @classmethod
-    def cut(cls, segment: Segment, horizon: int) -> "Windows":
+    def cut(cls, segment: Segment, horizon: int, frames: int = 1) -> "Windows":
+        """The first `frames - 1` rows only show where the first window came from."""
         batch, time = segment.shape
-        if time <= horizon:
+        shortest = horizon + frames
+        if time < shortest:
             raise UserError(
-                f"family 'tdmpc' unrolls {horizon} steps, but the segments have {time} rows: --length {horizon + 1}"
+                f"family 'tdmpc' unrolls {horizon} steps from {frames} observed rows, but the segments have {time} rows: "
+                f"--length {shortest} or more"
             )
-        starts = torch.arange(0, time - horizon, horizon)
-        index = (starts[:, None] + torch.arange(horizon + 1)).to(segment.action.device)
+        starts = torch.arange(0, time - shortest + 1, horizon)
+        index = (starts[:, None] + torch.arange(shortest)).to(segment.action.device)
 
         def windows(x: Tensor) -> Tensor:
             return x[:, index].flatten(0, 1)
 
         obs = {k: windows(v) for k, v in segment.obs.items()}
         return cls(
-            obs_first={k: v[:, 0] for k, v in obs.items()},
+            obs_first={k: v[:, :frames] for k, v in obs.items()},
             obs_after={k: v[:, 1:] for k, v in obs.items()},
-            action=windows(segment.action)[:, :-1],
-            reward=windows(segment.reward)[:, 1:],
-            terminated=windows(segment.terminated)[:, 1:],
-            valid=windows(segment.mask)[:, 1:].float(),
+            action=windows(segment.action)[:, frames - 1 : -1],
+            reward=windows(segment.reward)[:, frames:],
+            terminated=windows(segment.terminated)[:, frames:],
+            valid=windows(segment.mask)[:, frames:].float(),
             rows=(batch, time),
+            frames=frames,
         )
 
     def to_rows(self, term: Tensor) -> Tensor:
-        """A term `[N, H]` back at the rows the steps led to, `[B, T]`; 0 at row 0 and past the last window."""
+        """A term `[N, H]` back at the rows the steps led to, `[B, T]`; 0 before the first and past the last window."""
         batch, time = self.rows
         steps = term.reshape(batch, -1)
-        return F.pad(steps, (1, time - 1 - steps.shape[1]))
-
-
-def came_from(first: Tensor, latents: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-    """The latent before and the action between, for tracked latents `[B, T, L]` and actions `[B, T, A]`."""
-    before = torch.cat([first[:, None], latents[:, :-1]], 1)
-    return before, torch.cat([torch.zeros_like(actions[:, :1]), actions[:, :-1]], 1)
+        return F.pad(steps, (self.frames, time - self.frames - steps.shape[1]))
 
 
 def sample_squashed(mean: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
