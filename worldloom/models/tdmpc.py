@@ -190,13 +190,14 @@ class TDMPC(WorldModel):
     def track(self, obs: Obs, actions: Tensor) -> TDMPCState:
         """One call for all rows: a belief is the encoding of its last observations."""
         embedded = self.encoder(obs)
-        first = embedded[:, :1].expand(-1, self.frames - 1, -1)
-        padded = torch.cat([first, embedded], 1)
+        more, time = self.frames - 1, embedded.shape[1]
+        padded = torch.cat([embedded[:, :1].expand(-1, more, -1), embedded], 1)
+        # Row t remembers the last K - 1 embeddings, its own included.
+        history = [padded[:, 1 + i : 1 + i + time] for i in range(more)]
         latent = self._latents(padded)
-        history = padded[:, 1:].unfold(1, self.frames - 1, 1).transpose(-1, -2) if self.frames > 1 else None
         before = torch.cat([latent[:, :1], latent[:, :-1]], 1)
         action = torch.cat([torch.zeros_like(actions[:, :1]), actions[:, :-1]], 1)
-        return TDMPCState(latent, before, action, embedded[:, :, None][:, :, :0] if history is None else history)
+        return TDMPCState(latent, before, action, torch.stack(history, 2) if more else embedded[:, :, None][:, :, :0])
 
     def imagine(self, state: TDMPCState, actions: Tensor) -> TDMPCState:  # type: ignore[override]
         latent, latents = state.latent, []
