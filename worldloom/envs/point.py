@@ -15,7 +15,8 @@ from worldloom.errors import UserError
 
 # Centre x, centre y, radius of each obstacle. They never move, so that rules about them can be written down.
 OBSTACLES = ((0.0, 0.0, 0.35), (1.1, 0.9, 0.3), (-1.1, 0.8, 0.3), (-0.7, -1.1, 0.3), (1.0, -0.9, 0.3))
-ARENA = 2.0
+# Starts and goals lie within GOALS of the middle in x and y, pictures reach to VIEW, and the plane goes on beyond.
+GOALS, VIEW = 1.8, 2.0
 TIME_STEP = 0.1
 FORCE = 2.0
 REACHED = 0.15
@@ -66,7 +67,7 @@ class Point(gymnasium.Env[Any, Any]):
         known: dict[str, spaces.Space] = {
             "image": spaces.Box(0, 255, (image_size, image_size, 3), np.uint8),
             "state": spaces.Box(-np.inf, np.inf, (4,), np.float32),
-            "goal": spaces.Box(-ARENA, ARENA, (2,), np.float32),
+            "goal": spaces.Box(-GOALS, GOALS, (2,), np.float32),
         }
         self.observation_space = spaces.Dict({key: known[key] for key in shown})
 
@@ -91,15 +92,13 @@ class Point(gymnasium.Env[Any, Any]):
         return self._look(), float(reward), False, self.steps >= self.max_steps, {"cost": cost}
 
     def _move(self, force: np.ndarray) -> None:
-        """Semi-implicit Euler; the arena's wall takes all speed towards it."""
+        """Semi-implicit Euler."""
         self.velocity = self.velocity + TIME_STEP * (FORCE * force - self.friction * self.velocity) / self.mass
-        place = self.place + TIME_STEP * self.velocity
-        self.place = np.clip(place, -ARENA, ARENA)
-        self.velocity = np.where(place == self.place, self.velocity, 0.0)
+        self.place = self.place + TIME_STEP * self.velocity
 
     def _free_place(self) -> np.ndarray:
         while True:
-            place = self.np_random.uniform(-0.9 * ARENA, 0.9 * ARENA, 2)
+            place = self.np_random.uniform(-GOALS, GOALS, 2)
             if clearance(place) > CLEARANCE:
                 return place
 
@@ -110,13 +109,13 @@ class Point(gymnasium.Env[Any, Any]):
     def render(self) -> np.ndarray:
         """uint8 `[H, W, 3]`, y upwards; edges are blended, so that a robot moves by less than a pixel visibly."""
         size = self.image_size
-        line = (np.arange(size) + 0.5) / size * 2 * ARENA - ARENA
+        line = (np.arange(size) + 0.5) / size * 2 * VIEW - VIEW
         grid = np.stack(np.meshgrid(line, -line), -1)
         image = np.full((size, size, 3), BACKGROUND, float)
         discs = [(x, y, r, OBSTACLE) for x, y, r in OBSTACLES]
         for x, y, radius, colour in [*discs, (*self.goal, REACHED, GOAL), (*self.place, 0.1, ROBOT)]:
             distance = np.linalg.norm(grid - (x, y), axis=-1) - radius
-            cover = np.clip(0.5 - distance * size / (2 * ARENA), 0, 1)[..., None]
+            cover = np.clip(0.5 - distance * size / (2 * VIEW), 0, 1)[..., None]
             image = image * (1 - cover) + cover * np.array(colour)
         return image.astype(np.uint8)
 

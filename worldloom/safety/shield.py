@@ -251,12 +251,17 @@ def choose(mask: Tensor, one: Choice, other: Choice) -> Choice:
 
 
 def told(memory: Any, action: Tensor) -> Any:
-    """The wrapped agent's memory, told what was sent: an agent that keeps its last action has a field `action`."""
+    """The wrapped agent's memory, told what was sent: an agent that keeps its last action has a field `action`.
+
+    One that wraps another keeps that one's memory as `agent` or `inner`, which is told as well.
+    """
     if isinstance(memory, ShieldMemory):
         return replace(memory, sent=replace(memory.sent, action=action), agent=told(memory.agent, action))
-    if "action" in {f.name for f in fields(memory)} and memory.action.shape == action.shape:
-        return replace(memory, action=action)
-    return memory
+    known = {f.name for f in fields(memory)}
+    changed = {name: told(getattr(memory, name), action) for name in ("agent", "inner") if name in known}
+    if "action" in known and memory.action.shape == action.shape:
+        changed["action"] = action
+    return replace(memory, **changed)
 
 
 def default_planner(model: WorldModel, horizon: int) -> Planner:

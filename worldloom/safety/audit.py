@@ -1,0 +1,113 @@
+"""What really happened while an agent played: violations, verdicts, and whether the shield's promises were kept.
+
+T rows, H horizon, R rules, A action size. An audit watches `worldloom.agents.play.play`. It judges by what was observed
+and never by what a model thinks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldloom.agents.environment import to_obs
+from worldloom.agents.play import Decision
+from worldloom.data.segment import Segment
+from worldloom.data.spec import DataSpec
+from worldloom.safety.decisions import VERDICTS
+from worldloom.safety.rules import Rule, margins
+from worldloom.safety.shield import ShieldMemory
+
+
+@dataclass
+class Course:
+    """One episode as it went, a list entry a row; verdicts and the next step's bounds where there was a shield."""
+
+    obs: list[dict[str, np.ndarray]] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    actions: list[np.ndarray] = field(default_factory=list)
+    verdicts: list[int] = field(default_factory=list)
+    bounds: list[Tensor] = field(default_factory=list)
+
+    def margins(self, rules: Sequence[Rule], spec: DataSpec) -> Tensor:
+        """The true margins `[T - 1, R]` after each action, in the units of the data."""
+        seen = to_obs(self.obs[1:], spec)
+        return margins(rules, seen, torch.from_numpy(np.stack(self.actions)))
+
+
+@dataclass
+class Audit:
+    """Pass it to `play` as `watch`; `spec` says which keys of the observation are kept, such as those of a model."""
+
+    rules: Sequence[Rule]
+    spec: DataSpec
+    courses: dict[int, Course] = field(default_factory=dict)
+
+    def __call__(self, decision: Decision) -> None:
+        course = self.courses.setdefault(decision.seed, Course())
+        course.obs.append({key: decision.obs[key] for key in self.spec.obs})
+        course.rewards.append(decision.reward)
+        if decision.action is None:
+            return
+        course.actions.append(self._vector(decision.action))
+        if isinstance(decision.memory, ShieldMemory):
+            course.verdicts.append(int(decision.memory.sent.verdict))
+            course.bounds.append(decision.memory.sent.lower[0, 0].cpu())
+
+    def summary(self) -> dict[str, Any]:
+        """The counts of all episodes. A decision is unsafe when a true margin was below 0 after it.
+
+        `promise_missed`: the share of episodes in which a true margin one step ahead was ever below its bound; that is
+        what alpha promises for episodes like the calibration's. `accepted_but_violated`: shares of the decisions that
+        were sent as safe, and of the episodes in which that happened once.
+        """
+        unsafe = [course.margins(self.rules, self.spec).amin(1) < 0 for course in self.courses.values()]
+        counts: dict[str, Any] = {
+            "episodes": len(unsafe),
+            "decisions": sum(len(steps) for steps in unsafe),
+            "violations": sum(int(steps.sum()) for steps in unsafe),
+            "violated_episodes": sum(bool(steps.any()) for steps in unsafe),
+        }
+        return counts | self._shielded(unsafe) if any(c.verdicts for c in self.courses.values()) else counts
+
+    def _shielded(self, unsafe: list[Tensor]) -> dict[str, Any]:
+        verdicts = [torch.tensor(course.verdicts) for course in self.courses.values()]
+        wrongly = [steps & (given <= 1) for steps, given in zip(unsafe, verdicts, strict=True)]
+        missed = [
+            bool((course.margins(self.rules, self.spec) < torch.stack(course.bounds)).any())
+            for course in self.courses.values()
+        ]
+        every, claimed = torch.cat(verdicts), torch.cat(verdicts) <= 1
+        return {
+            "verdicts": {name: share(every == number) for number, name in enumerate(VERDICTS)},
+            "promise_missed": share(torch.tensor(missed)),
+            "accepted_but_violated_decisions": float(torch.cat(wrongly).sum() / claimed.sum().clamp(min=1)),
+            "accepted_but_violated_episodes": share(torch.tensor([bool(steps.any()) for steps in wrongly])),
+        }
+
+    def segments(self) -> list[Segment]:
+        """The episodes `[1, T]` as calibration takes them."""
+        return [self._segment(course) for course in self.courses.values()]
+
+    def _segment(self, course: Course) -> Segment:
+        rows = len(course.obs)
+        taken = self.spec.action.scale(np.stack(course.actions))
+        flags = {key: torch.zeros(1, rows, dtype=torch.bool) for key in ("terminated", "truncated")}
+        return Segment(
+            obs={key: value[None] for key, value in to_obs(course.obs, self.spec).items()},
+            action=torch.from_numpy(np.concatenate([taken, np.zeros_like(taken[:1])]))[None],
+            reward=torch.tensor(course.rewards)[None],
+            **flags,
+            mask=torch.ones(1, rows, dtype=torch.bool),
+        )
+
+    def _vector(self, action: Any) -> np.ndarray:
+        if self.spec.action.kind == "discrete":
+            return np.eye(self.spec.action.size, dtype=np.float32)[int(action)]
+        return np.asarray(action, np.float32)
+
+
+def share(flags: Tensor) -> float:
+    return float(flags.float().mean())
