@@ -23,7 +23,8 @@ from worldloom.planners.clock import Clock
 from worldloom.planners.objectives import Constraint, Objective
 
 MARGIN = 0.9  # of the time that is left, how much is planned with: the clock is not that exact
-PILOT = 16  # under a deadline one candidate in so many is judged first, to see how fast the model is
+TAIL = 1.0  # milliseconds that are left for choosing among what was judged, and for the answer
+PILOT = 8  # under a deadline one candidate in so many is judged first, to see how fast the model is
 # How many milliseconds each model took last for pools of each shape: all that is remembered between decisions, so that
 # only the first one has to feel its way.
 PACES: WeakKeyDictionary[WorldModel, dict[torch.Size, float]] = WeakKeyDictionary()
@@ -173,7 +174,7 @@ class Problem:
         """
         clock, last = self.clock, 0.0
         for number in range(most):
-            if number and not clock.allows(last * (growth if number == 1 else 1.0) / MARGIN):
+            if number and not clock.allows(last * (growth if number == 1 else 1.0) / MARGIN + TAIL):
                 return
             began = clock.elapsed
             yield number
@@ -213,7 +214,7 @@ class Problem:
         if self.clock.deadline is None:
             return self.judge(actions)
         began, pool, known = self.clock.elapsed, actions.shape[1], PACES.setdefault(self.model, {})
-        fits = self.clock.allows(known.get(actions.shape, math.inf) / MARGIN)
+        fits = self.clock.allows(known.get(actions.shape, math.inf) / MARGIN + TAIL)
         parts, done, count = [], 0, pool if fits else max(1, pool // PILOT)
         while count > 0 and done < pool:
             start = self.clock.elapsed
@@ -221,7 +222,7 @@ class Problem:
             self.wait()
             now = self.clock.elapsed
             done, each = done + count, max(now - start, 1e-6) / count
-            count = min(pool - done, int(MARGIN * (self.clock.deadline - now) / each))
+            count = min(pool - done, int(MARGIN * (self.clock.deadline - TAIL - now) / each))
         if done == pool:
             known[actions.shape] = self.clock.elapsed - began
         return parts[0] if len(parts) == 1 else join(parts, self.batch)
