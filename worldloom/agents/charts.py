@@ -4,6 +4,7 @@ T decisions, H horizon.
 """
 
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 from PIL import ImageDraw
@@ -33,7 +34,7 @@ class Chart:
         """The range holds all that happened, and of what was imagined all but the wildest two per cent."""
         dreamt = np.concatenate([values for _, values in imagined]) if imagined else real
         dreamt = dreamt[np.isfinite(dreamt)]
-        edges = [real.min(), real.max(), *(np.percentile(dreamt, (1, 99)) if len(dreamt) else ())]
+        edges = [np.nanmin(real), np.nanmax(real), *(np.percentile(dreamt, (1, 99)) if len(dreamt) else ())]
         low, high = float(min(edges)), float(max(edges))
         margin = 0.08 * (high - low) or 0.5
         return cls(title, real, imagined, low - margin, high + margin)
@@ -68,5 +69,7 @@ def draw_chart(pen: ImageDraw.ImageDraw, box: Box, chart: Chart, now: int, past:
 
 
 def draw_line(pen: ImageDraw.ImageDraw, points: list[tuple[float, float]], colour: tuple[int, ...], width: int) -> None:
+    """Points without a place are left out."""
+    points = [(x, y) for x, y in points if isfinite(y)]
     if len(points) > 1:
         pen.line(points, colour, width, joint="curve")

@@ -18,7 +18,7 @@ from worldloom.data.spec import DataSpec
 from worldloom.envs.adapt import AdaptedEnv
 from worldloom.model import WorldModel
 
-NUM_PICTURES = 3
+NUM_PICTURES = 4
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Film:
         """What happened, `[T]` or `[T, D]`: a vector, the reward, or for "value" the discounted reward to come."""
         rewards = np.array([moment.reward for moment in self.moments])
         if key == "reward":
-            return rewards
+            return np.concatenate([[np.nan], rewards[1:]])  # nothing has arrived with the first observation
         if key != "value":
             rows = to_obs([moment.obs for moment in self.moments], only(self.spec, key))
             return rows[key].numpy()

@@ -35,7 +35,7 @@ def plan(
     replan_every: int = 1,
     action_repeat: int = 1,
     deadline: float | None = None,
-    discount: float = 0.99,
+    discount: float | None = None,
     episodes: int = 10,
     seeds: tuple[int, ...] | None = None,
     num_envs: int = 1,
@@ -66,7 +66,7 @@ def plan(
         replan_every: follow each plan for so many steps before the next search.
         action_repeat: take each action so many times, where the model's steps are longer than the environment's.
         deadline: milliseconds a decision may take; the best plan found by then is carried out.
-        discount: of rewards in the imagined future.
+        discount: of rewards in the imagined future; by default the one the model's values were learned with, or 0.99.
         episodes: play the seeds 0 to EPISODES - 1.
         seeds: play exactly these seeds instead.
         num_envs: environments played side by side and decided in one batch; with 1 the latency is a single robot's.
@@ -89,8 +89,9 @@ def plan(
     model, found = checkpoint.load(run, str(choose_device(device)), step)
     name = planner or default_planner(model.spec)
     search = planner_settings(name, {"horizon": horizon, "samples": samples, "iterations": iterations}, settings)
+    gamma = found.config.get("discount", 0.99) if discount is None else discount
     agent = PlanningSettings(
-        name, search, replan_every, action_repeat, deadline, discount, use_prior=True, precision=precision
+        name, search, replan_every, action_repeat, deadline, gamma, use_prior=True, precision=precision
     )
     world = World(env, parse_options(options), found.image_size[0], max_episode_steps)
     folder = out or run / "plan" / f"{slug(env)}-{name}"

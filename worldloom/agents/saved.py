@@ -47,6 +47,8 @@ class PlanningSettings:
 
     def make(self, model: WorldModel, **further: Any) -> Agent:
         """The agent; `further` are fields of `PlanningAgent` that are not kept. Raises `UserError`."""
+        if not 0 <= self.discount <= 1:
+            raise UserError(f"the discount is {self.discount}, but it must be from 0 to 1")
         agent = PlanningAgent(
             model,
             make_planner(self.planner, self.settings),

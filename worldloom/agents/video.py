@@ -20,10 +20,10 @@ from worldloom.data.durable import make_folder, replacing
 from worldloom.data.video import encode
 from worldloom.errors import UserError
 from worldloom.evaluation.dreams import DREAMING
-from worldloom.evaluation.filmstrip import BACKGROUND, FAINT, GAP, INK, enlarge, font
+from worldloom.evaluation.filmstrip import BACKGROUND, FAINT, GAP, INK, enlarge, font, picture
 
-VIEW, PANEL, HEAD, FOOT = 320, 576, 34, 30
-PICTURE = 176
+VIEW, PANEL, HEAD, FOOT = 384, 576, 34, 30
+PICTURE, TITLE = 128, 18
 FINE = 2  # lines are drawn this many times as fine, then averaged
 MOST_FPS = 30
 MOST_CHARTS = 6
@@ -71,16 +71,26 @@ class Frames(Sequence[np.ndarray]):
         pen = ImageDraw.Draw(canvas)
         self._write(pen, now)
         if layout.view and moment.view is not None:
-            picture = enlarge(moment.view.transpose(2, 0, 1), VIEW)
-            picture.thumbnail((VIEW, VIEW))
-            canvas.paste(picture, (GAP + (VIEW - picture.width) // 2, HEAD + (VIEW - picture.height) // 2))
-        for number, picture in enumerate(layout.pictures(moment)):
-            step = moment.made + layout.steps[number] + 1 - now
-            left = layout.left + number * (PICTURE + GAP)
-            canvas.paste(picture, (left, HEAD + 18))
-            pen.text((left, HEAD), f"imagined, {step:+d}", DREAMING, font(13))
+            view = fit(moment.view.transpose(2, 0, 1), VIEW)
+            canvas.paste(view, (GAP + (VIEW - view.width) // 2, HEAD + (VIEW - view.height) // 2))
+        if layout.camera:
+            self._paste_pictures(canvas, pen, now, layout.camera)
         canvas.paste(self._charts(now), (layout.left, layout.charts_top))
         return canvas
+
+    def _paste_pictures(self, canvas: Image.Image, pen: ImageDraw.ImageDraw, now: int, camera: str) -> None:
+        """Two rows: what was imagined for some steps ahead, and below it what then happened."""
+        layout, moment, all_moments = self.layout, self.moments[now], self.film.moments
+        for number, step in enumerate(layout.steps):
+            when = moment.made + step + 1
+            left = layout.left + number * (PANEL // len(layout.steps))
+            rows = [("imagined", DREAMING, moment.pictures[camera][number])]
+            if when < len(all_moments):
+                rows.append(("happened", REAL, all_moments[when].obs[camera].transpose(2, 0, 1)))
+            for row, (words, colour, frame) in enumerate(rows):
+                top = HEAD + row * (PICTURE + TITLE)
+                pen.text((left, top), f"{words}, {when - now:+d}", colour, font(13))
+                canvas.paste(fit(frame, PICTURE), (left, top + TITLE))
 
     def _write(self, pen: ImageDraw.ImageDraw, now: int) -> None:
         layout = self.layout
@@ -151,7 +161,7 @@ class Layout:
 
     @property
     def charts_top(self) -> int:
-        return HEAD + (PICTURE + 24 if self.camera else 0)
+        return HEAD + (2 * (PICTURE + TITLE) + GAP if self.camera else 0)
 
     @property
     def charts_height(self) -> int:
@@ -165,13 +175,15 @@ class Layout:
         columns = 1 if len(self.charts) <= 2 else 2
         return columns, max(1, -(-len(self.charts) // columns))
 
-    def pictures(self, moment: Moment) -> list[Image.Image]:
-        if self.camera is None:
-            return []
-        found = [enlarge(frame, PICTURE) for frame in moment.pictures[self.camera]]
-        for picture in found:
-            picture.thumbnail((PICTURE, PICTURE))
-        return found
+
+def fit(frame: np.ndarray, side: int) -> Image.Image:
+    """A uint8 frame `[C, H, W]` as large as fits a square; a small one by a whole factor, so that its pixels show."""
+    image = picture(frame)
+    factor = side / max(image.size)
+    if factor >= 2:
+        return enlarge(frame, int(factor) * max(image.size))
+    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    return image.resize(size, Image.Resampling.LANCZOS)
 
 
 def make_charts(film: Film, shown: list[Moment], discount: float, most: int) -> list[Chart]:
