@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from worldloom.errors import UserError
+from worldloom.evaluation.evaluate import evaluate
 from worldloom.learning.session import episode_seed
 from worldloom.learning.settings import LearnSettings, learn
 from worldloom.training.checkpoint import Checkpoint, load
@@ -30,6 +31,12 @@ def test_learning_leaves_a_run_that_loads_like_a_trained_one(tmp_path: Path) -> 
     assert [e["decisions"] for e in evaluations] == [60, 120]
     assert all(len(e["returns"]) == 2 for e in evaluations)
     assert run.step == 120  # as many updates as decisions, those of the random phase made up for
+
+
+def test_judging_a_learned_model_asks_for_data_it_never_saw(tmp_path: Path) -> None:
+    learn(settings(tmp_path / "run", steps=40))
+    with pytest.raises(UserError, match="no data was held out"):
+        evaluate(tmp_path / "run")
 
 
 def test_several_environments_share_each_decision(tmp_path: Path) -> None:
