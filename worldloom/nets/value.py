@@ -42,7 +42,9 @@ class TwoHotEnsemble(nn.Module):
         for weight, bias, gain, shift in zip(self.weights, self.biases, self.gains, self.shifts, strict=True):
             hidden = torch.baddbmm(of(bias), hidden, of(weight))
             hidden = F.silu(torch.addcmul(of(shift), F.layer_norm(hidden, hidden.shape[-1:]), of(gain)))
-        logits = torch.baddbmm(of(self.output_bias), hidden, of(self.output))
+        # In bf16 the rounding of the logits alone would be larger than what most plans differ by.
+        with torch.autocast(hidden.device.type, enabled=False):
+            logits = torch.baddbmm(of(self.output_bias), hidden.to(self.output.dtype), of(self.output))
         return TwoHot(logits.float().unflatten(1, x.shape[:-1]), self.bins)
 
 
