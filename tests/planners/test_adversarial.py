@@ -85,6 +85,11 @@ def test_a_fixed_plan_stays_as_it_is() -> None:
     assert not torch.equal(plan.actions[..., 1], warm[..., 1])
 
 
+def test_a_fixed_plan_beyond_the_range_is_attacked_where_it_can_be() -> None:
+    plan = attacked(torch.full((4, HORIZON, 2), 3.0))
+    assert (plan.actions[..., 0] == 1).all()
+
+
 def hiding() -> Problem:
     """We want to end as far to the right as they end from the middle, and they may stay there or leave it."""
     apart = Decoded(lambda seen: -(seen["state"][:, -1, 0] - seen["state"][:, -1, 1].abs()).square(), ("state",))

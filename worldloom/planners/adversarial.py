@@ -69,46 +69,42 @@ class Adversarial(Planner):
         return self.inner.horizon
 
     def plan(self, problem: Problem) -> Plan:
-        ours, theirs = split(problem.action, self.theirs)
+        sides = Sides.of(problem.action, self.theirs)
+        if not self.replies and problem.warm is None:
+            raise UserError("without replies there must be a plan to attack: give it as the problem's warm")
+        bounds = problem.bounds(getattr(self.inner, "low", None), getattr(self.inner, "high", None))
         with problem.search(self.horizon):
-            start = problem.warm_start(self.horizon)
+            start, rest = bounds.clip(problem.warm_start(self.horizon)), bounds.rest(self.horizon)
             if self.replies:
-                return self._settle(problem, ours, theirs, *self._alternate(problem, start, ours, theirs))
-            if problem.warm is None:
-                raise UserError("without replies there must be a plan to attack: give it as the problem's warm")
-            attack = self._attack(problem, start, ours, theirs, problem.clock, 0)
-            return self._settle(problem, ours, theirs, [start], [attack], [attack.plan])
+                rounds = self._alternate(problem, sides, start, rest)
+            else:
+                rounds = [Round(start, None, self._attack(problem, sides, start, problem.clock, turn=0))]
+            return settle(problem, sides, rounds, rest)
 
-    def _alternate(
-        self, problem: Problem, start: Tensor, ours: Indices, theirs: Indices
-    ) -> tuple[list[Tensor], list["Attack"], list[Plan]]:
-        """Our replies `[B, H, A]`, their attack on each, and the plans our part came from, round by round."""
-        replies: list[Tensor] = []
-        attacks: list[Attack] = []
-        plans: list[Plan] = []
-        held = [put(start, theirs, 0.0)]
+    def _alternate(self, problem: Problem, sides: "Sides", start: Tensor, rest: Tensor) -> list["Round"]:
+        """Our reply to all that they were found to do, their attack on it, and again."""
+        rounds: list[Round] = []
+        held = [put(start, sides.theirs, rest[:, list(sides.theirs)])]
         for number in problem.rounds(self.rounds):
             left = 2 * (self.rounds - number) + 1
-            against = Others(ours, tuple(held))
-            warm, clock = start[..., list(ours)], problem.clock.share(left)
-            plan = self.inner.plan(part(problem, against, warm, clock, 2 * number))
-            start = put(start, ours, plan.actions)
-            attack = self._attack(problem, start, ours, theirs, problem.clock.share(left - 1), 2 * number + 1)
-            start = put(start, theirs, attack.actions)
-            replies, attacks, plans = [*replies, start], [*attacks, attack], [*plans, plan]
-            held = [put(start, theirs, one.actions) for one in attacks]
-        return replies, attacks, plans
+            asked = part(problem, Others(sides.ours, tuple(held)), start, problem.clock.share(left), 2 * number)
+            plan = self.inner.plan(asked)
+            start = put(start, sides.ours, plan.actions)
+            attack = self._attack(problem, sides, start, problem.clock.share(left - 1), 2 * number + 1)
+            start = put(start, sides.theirs, attack.actions)
+            rounds.append(Round(start, plan, attack))
+            held = [put(start, sides.theirs, each.attack.actions) for each in rounds]
+        return rounds
 
-    def _attack(
-        self, problem: Problem, whole: Tensor, ours: Indices, theirs: Indices, clock: Clock, turn: int
-    ) -> "Attack":
-        """The likely enough sequence of theirs that hurts `whole` `[B, H, A]` most, from the one in it on."""
-        bound = self._bound(theirs)
-        against = part(problem, Others(theirs, (whole,)), whole[..., list(theirs)], clock, turn)
+    def _attack(self, problem: Problem, sides: "Sides", whole: Tensor, clock: Clock, turn: int) -> "Attack":
+        """The likely enough sequence of theirs that hurts `whole` `[B, H, A]` most, or the one in it."""
+        bound, given = self._bound(sides.theirs), whole[..., list(sides.theirs)]
+        asked = part(problem, Others(sides.theirs, (whole,)), whole, clock, turn)
         harm = Harm(problem.objective, problem.constraints)
-        plan = self.inner.plan(replace(against, objective=harm, constraints=(bound,)))
-        excess = bound.excess(problem.model, plan.states, put(whole, theirs, plan.actions))
-        return Attack(plan.actions, plan.found & (excess <= SLACK), plan)
+        plan = self.inner.plan(replace(asked, objective=harm, constraints=(bound,)))
+        excess = bound.excess(problem.model, plan.states, put(whole, sides.theirs, plan.actions))
+        allowed = plan.found & (excess <= SLACK)
+        return Attack(torch.where(allowed[:, None, None], plan.actions, given), allowed, plan)
 
     def _bound(self, theirs: Indices) -> Constraint:
         if self.log_probability is not None and self.limit is not None:
@@ -116,37 +112,6 @@ class Adversarial(Planner):
         gaussian = Gaussian(self.std)
         typical = gaussian.least(self.horizon * len(theirs))
         return Constraint(Surprise(theirs, gaussian), -(typical if self.limit is None else self.limit))
-
-    def _settle(
-        self,
-        problem: Problem,
-        ours: Indices,
-        theirs: Indices,
-        replies: list[Tensor],
-        attacks: list["Attack"],
-        plans: list[Plan],
-    ) -> Plan:
-        """Every reply against every attack; the reply whose worst case is best, with that worst case."""
-        batch, shape = problem.batch, (len(replies), len(attacks))
-        pool = torch.stack([put(reply, theirs, attack.actions) for reply in replies for attack in attacks], 1)
-        values, excess, states = problem.judge(pool)
-        scores = (values if excess is None else rank(values, excess)).view(batch, *shape)
-        allowed = torch.stack([attack.allowed for attack in attacks], 1)[:, None]
-        worst, by = scores.masked_fill(~allowed, math.inf).min(2)
-        lost, reply = worst.max(1)
-        index = reply * shape[1] + by.gather(1, reply[:, None])[:, 0]
-        rows = torch.arange(batch, device=index.device)
-        score = torch.where(lost.isfinite(), values[rows, index], -math.inf)
-        states = states[rows * pool.shape[1] + index]
-        last, attack = plans[-1], attacks[-1].plan
-        std = torch.zeros_like(pool[:, 0]).index_copy(-1, torch.tensor(theirs, device=pool.device), attack.std)
-        if last is not attack:
-            std = put(std, ours, last.std)
-        took = sum(
-            int(plan.iterations[0]) for plan in {id(p): p for p in [*plans, *(a.plan for a in attacks)]}.values()
-        )
-        rest = torch.zeros_like(pool[0, 0])
-        return conclude(problem, pool[rows, index], states, score, last.spread, std, took, rest)
 
 
 @dataclass(frozen=True)
@@ -156,6 +121,37 @@ class Attack:
     actions: Tensor
     allowed: Tensor
     plan: Plan
+
+
+@dataclass(frozen=True)
+class Round:
+    """Whole actions `[B, H, A]`, the plan our part came from, if it was searched, and their attack on it."""
+
+    whole: Tensor
+    plan: Plan | None
+    attack: Attack
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The indices of our numbers of the action and of theirs."""
+
+    ours: Indices
+    theirs: Indices
+
+    @classmethod
+    def of(cls, action: ActionSpec, theirs: slice | tuple[str | int, ...]) -> "Sides":
+        """Raises `UserError` for unknown names and where one side is empty."""
+        if action.kind == "discrete":
+            raise UserError("a discrete action is one choice and has no part that belongs to others")
+        numbers = range(action.size)
+        chosen = set(numbers[theirs]) if isinstance(theirs, slice) else {find(action, each) for each in theirs}
+        if not 0 < len(chosen) < action.size:
+            raise UserError(
+                f"theirs is {theirs!r}, {len(chosen)} of the {action.size} numbers of the action: "
+                "some must be theirs and some ours"
+            )
+        return cls(tuple(i for i in numbers if i not in chosen), tuple(sorted(chosen)))
 
 
 @dataclass(frozen=True)
@@ -207,30 +203,43 @@ class Gaussian:
         return math.log(self.std * math.sqrt(2 * math.pi))
 
 
-def part(problem: Problem, others: Others, warm: Tensor, clock: Clock, turn: int) -> Problem:
-    """The search of one side, with its own share of the time and its own seed."""
-    return replace(problem, others=others, warm=warm, policy=None, clock=clock, seed=problem.seed + turn)
+def settle(problem: Problem, sides: Sides, rounds: list[Round], rest: Tensor) -> Plan:
+    """Every reply against every attack; the reply whose worst case is best, with that worst case."""
+    count, last = len(rounds), rounds[-1]
+    wholes = [put(one.whole, sides.theirs, other.attack.actions) for one in rounds for other in rounds]
+    pool = torch.stack(wholes, 1)
+    values, excess, states = problem.judge(pool)
+    scores = (values if excess is None else rank(values, excess)).unflatten(1, (count, count))
+    allowed = torch.stack([each.attack.allowed for each in rounds], 1)
+    worst, attack = scores.masked_fill(~allowed[:, None], math.inf).min(2)
+    reply = worst.argmax(1)
+    rows = torch.arange(len(reply), device=reply.device)
+    index = reply * count + attack[rows, reply]
+    std = put(torch.zeros_like(last.whole), sides.theirs, last.attack.plan.std)
+    searched = [plan for each in rounds for plan in (each.plan, each.attack.plan) if plan is not None]
+    return conclude(
+        problem,
+        actions=pool[rows, index],
+        states=states[rows * count**2 + index],
+        score=values[rows, index].masked_fill(~allowed.any(1), -math.inf),
+        spread=searched[-2 if last.plan else -1].spread,
+        std=std if last.plan is None else put(std, sides.ours, last.plan.std),
+        iterations=sum(int(plan.iterations[0]) for plan in searched),
+        rest=rest,
+    )
 
 
-def put(actions: Tensor, indices: Indices, values: Tensor | float) -> Tensor:
+def part(problem: Problem, others: Others, whole: Tensor, clock: Clock, turn: int) -> Problem:
+    """The search of one side, from its part of `whole` on, with its own share of the time and its own seed."""
+    warm, seed = whole[..., list(others.searched)], problem.seed + turn
+    return replace(problem, others=others, warm=warm, policy=None, clock=clock, seed=seed)
+
+
+def put(actions: Tensor, indices: Indices, values: Tensor) -> Tensor:
     """`[..., A]` with the numbers at `indices` replaced."""
     done = actions.clone()
     done[..., list(indices)] = values
     return done
-
-
-def split(action: ActionSpec, theirs: slice | tuple[str | int, ...]) -> tuple[Indices, Indices]:
-    """The indices of our numbers and of theirs. Raises `UserError` for unknown names and where one side is empty."""
-    if action.kind == "discrete":
-        raise UserError("a discrete action is one choice and has no part that belongs to others")
-    numbers = range(action.size)
-    chosen = set(numbers[theirs]) if isinstance(theirs, slice) else {find(action, each) for each in theirs}
-    if not 0 < len(chosen) < action.size:
-        raise UserError(
-            f"theirs is {theirs!r}, {len(chosen)} of the {action.size} numbers of the action: "
-            "some must be theirs and some ours"
-        )
-    return tuple(i for i in numbers if i not in chosen), tuple(sorted(chosen))
 
 
 def find(action: ActionSpec, name: str | int) -> int:
