@@ -26,15 +26,17 @@ from report import Row, print_rows
 from torch import Tensor
 
 from worldloom.agents.agent import Agent
+from worldloom.agents.planning import PlanningAgent
 from worldloom.agents.play import play
-from worldloom.agents.saved import PlanningSettings
 from worldloom.data.durable import write_json
 from worldloom.data.record import parse_options
 from worldloom.data.spec import DataSpec
 from worldloom.envs import make_env
 from worldloom.evaluation.cost import hardware
 from worldloom.model import Obs, State, WorldModel
+from worldloom.planners import PLANNERS
 from worldloom.planners.clock import Clock
+from worldloom.planners.objectives import Return
 from worldloom.training import checkpoint
 from worldloom.training.memory import keep_freed_memory
 
@@ -78,13 +80,19 @@ class Episode:
 
 def measure(model: WorldModel, asked: argparse.Namespace, planner: str, deadline: float | None, seed: int) -> Episode:
     config: Any = model.config
-    settings = PlanningSettings(planner, {"horizon": config.horizon}, deadline=deadline, discount=config.discount)
-    agent = Timed(settings.make(model, make_clock=lambda limit: Clock(limit, time.process_time)), [])
+    agent = PlanningAgent(
+        model,
+        PLANNERS[planner](horizon=config.horizon),
+        Return(config.discount),
+        deadline=deadline,
+        make_clock=lambda limit: Clock(limit, time.process_time),
+    )
+    timed = Timed(agent, [])
     options = parse_options(asked.options)
-    (played,) = play(agent, lambda: make_env(asked.env, **options), [seed])
-    late = mean(ms > deadline for ms in agent.spent) if deadline else 0.0
-    p99 = quantiles(agent.spent, n=100)[-1]
-    return Episode(planner, deadline, seed, played.episode_return, median(agent.spent), p99, late)
+    (played,) = play(timed, lambda: make_env(asked.env, **options), [seed])
+    late = mean(ms > deadline for ms in timed.spent) if deadline else 0.0
+    p99 = quantiles(timed.spent, n=100)[-1]
+    return Episode(planner, deadline, seed, played.episode_return, median(timed.spent), p99, late)
 
 
 def gather(episodes: list[Episode]) -> list[Episode]:

@@ -64,7 +64,7 @@ def main() -> None:
     agent, found = PlanningAgent(model, planner, Return(config.discount), precision="fp32"), []
 
     def watch(decision: Decision) -> None:
-        if decision.step % 10 == 0 and decision.action is not None:
+        if decision.step % 10 == 0 and decision.action is not None and isinstance(decision.memory, PlanningMemory):
             found.append(compare(agent, decision.memory))
 
     def episodes(which: PlanningAgent, watcher: Any = None) -> float:
