@@ -5,13 +5,18 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import torch
 
 from tests.agents.fakes import TOY, make_toy, toy_model, write_run
-from tests.toy import ToyModel
+from tests.toy import ToyModel, write_toy_dataset
 from worldloom.agents.plan import plan, planner_settings
+from worldloom.agents.planning import PlanningAgent
+from worldloom.agents.saved import load_agent
 from worldloom.agents.world import check_rate
+from worldloom.data.cache import cache_dataset
 from worldloom.envs.adapt import adapt
 from worldloom.errors import UserError
+from worldloom.planners.objectives import Goal
 
 SMALL: dict[str, Any] = {"horizon": 3, "samples": 16, "iterations": 2}
 
@@ -114,6 +119,23 @@ def test_by_default_the_results_lie_in_the_run_and_the_planner_suits_the_action(
     assert (run / "plan" / "tests.agents.fakes-make-toy-categorical" / "score.json").exists()
 
 
+def test_a_model_without_a_reward_plans_for_a_row_of_a_dataset(runs: dict[str, Path], tmp_path: Path) -> None:
+    data = write_toy_dataset(tmp_path / "data", episodes=2, length=10)
+    out = tmp_path / "out"
+    plan(runs["unpaid"], TOY, **SMALL, episodes=1, goal="1:4", goal_data=data, floors=False, out=out)
+    assert json.loads((out / "score.json").read_text())["agent"]["goal"] == "1:4"
+    agent = load_agent(out)
+    assert isinstance(agent, PlanningAgent)
+    assert isinstance(agent.objective, Goal)
+    segment = cache_dataset(data, (16, 16)).segment(1, 0, 5)
+    with torch.no_grad():
+        expected = agent.model.track(segment.obs, segment.action)[:, -1].features
+    torch.testing.assert_close(agent.objective.belief.features, expected)
+    for goal, words in (("2:0", "has episodes 0 to 1"), ("1:99", "has frames 0 to")):
+        with pytest.raises(UserError, match=words):
+            plan(runs["unpaid"], TOY, **SMALL, episodes=1, goal=goal, goal_data=data, out=tmp_path / "no")
+
+
 @pytest.mark.parametrize(
     ("run", "changes", "words"),
     [
@@ -130,7 +152,9 @@ def test_by_default_the_results_lie_in_the_run_and_the_planner_suits_the_action(
         ("pixels", {"options": ("discrete=true",)}, "takes 4 discrete actions"),
         ("pixels", {"options": ("pixels=false",)}, "looks at 'image'"),
         ("pixels", {"options": ("fps=20",)}, "20 decisions a second, but the model's steps are 10.*--action-repeat 2"),
-        ("unpaid", {}, "can't decode 'reward'.*plan for a goal"),
+        ("pixels", {"discount": 1.5}, "discount is 1.5"),
+        ("unpaid", {}, "knows no reward.*--goal EPISODE:FRAME"),
+        ("pixels", {"goal": "here"}, "want EPISODE:FRAME"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(

@@ -50,7 +50,7 @@ def test_a_saved_agent_acts_as_it_did(run: Path, tmp_path: Path, settings: Plann
     model, found = checkpoint.load(run)
     save_agent(tmp_path / "agent", settings, found)
     again = load_agent(tmp_path / "agent")
-    assert all(torch.equal(a, b) for a, b in zip(actions(settings.make(model)), actions(again), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(actions(settings.make(model, found)), actions(again), strict=True))
 
 
 def test_every_setting_of_the_planner_is_written_down(saved: Path) -> None:

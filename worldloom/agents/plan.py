@@ -36,6 +36,8 @@ def plan(
     action_repeat: int = 1,
     deadline: float | None = None,
     discount: float | None = None,
+    goal: str | None = None,
+    goal_data: Path | None = None,
     episodes: int = 10,
     seeds: tuple[int, ...] | None = None,
     num_envs: int = 1,
@@ -67,6 +69,8 @@ def plan(
         action_repeat: take each action so many times, where the model's steps are longer than the environment's.
         deadline: milliseconds a decision may take; the best plan found by then is carried out.
         discount: of rewards in the imagined future; by default the one the model's values were learned with, or 0.99.
+        goal: EPISODE:FRAME of a dataset; be where that row was instead of collecting reward.
+        goal_data: the dataset of the goal; by default the run's own.
         episodes: play the seeds 0 to EPISODES - 1.
         seeds: play exactly these seeds instead.
         num_envs: environments played side by side and decided in one batch; with 1 the latency is a single robot's.
@@ -91,7 +95,16 @@ def plan(
     search = planner_settings(name, {"horizon": horizon, "samples": samples, "iterations": iterations}, settings)
     gamma = found.config.get("discount", 0.99) if discount is None else discount
     agent = PlanningSettings(
-        name, search, replan_every, action_repeat, deadline, gamma, use_prior=True, precision=precision
+        name,
+        search,
+        replan_every,
+        action_repeat,
+        deadline,
+        gamma,
+        use_prior=True,
+        precision=precision,
+        goal=goal,
+        goal_data=None if goal_data is None else str(goal_data.resolve()),
     )
     world = World(env, parse_options(options), found.image_size[0], max_episode_steps)
     folder = out or run / "plan" / f"{slug(env)}-{name}"

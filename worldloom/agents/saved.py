@@ -15,6 +15,7 @@ import torch
 
 from worldloom.agents.agent import Agent
 from worldloom.agents.environment import to_env, to_obs
+from worldloom.agents.goal import find_goal
 from worldloom.agents.planning import PlanningAgent
 from worldloom.agents.repeat import Repeat
 from worldloom.data.durable import make_folder, write_json
@@ -24,7 +25,7 @@ from worldloom.envs.policy import AGENT_FILE
 from worldloom.errors import UserError, unknown
 from worldloom.model import State, WorldModel
 from worldloom.planners import PLANNERS
-from worldloom.planners.objectives import Return
+from worldloom.planners.objectives import Objective, Return
 from worldloom.planners.planner import Planner
 from worldloom.training import checkpoint
 from worldloom.training.run import Run, damaged, read_json
@@ -44,15 +45,15 @@ class PlanningSettings:
     discount: float = 0.99
     use_prior: bool = True
     precision: str = "auto"
+    goal: str | None = None
+    goal_data: str | None = None
 
-    def make(self, model: WorldModel, **further: Any) -> Agent:
+    def make(self, model: WorldModel, run: Run, **further: Any) -> Agent:
         """The agent; `further` are fields of `PlanningAgent` that are not kept. Raises `UserError`."""
-        if not 0 <= self.discount <= 1:
-            raise UserError(f"the discount is {self.discount}, but it must be from 0 to 1")
         agent = PlanningAgent(
             model,
             make_planner(self.planner, self.settings),
-            Return(self.discount),
+            self.objective(model, run),
             replan_every=self.replan_every,
             deadline=self.deadline,
             use_prior=self.use_prior,
@@ -60,6 +61,18 @@ class PlanningSettings:
             **further,
         )
         return agent if self.action_repeat == 1 else Repeat(agent, self.action_repeat)
+
+    def objective(self, model: WorldModel, run: Run) -> Objective:
+        """The return, or to be near the `goal`, a row "EPISODE:FRAME" of the run's data or of `goal_data`."""
+        if not 0 <= self.discount <= 1:
+            raise UserError(f"the discount is {self.discount}, but it must be from 0 to 1")
+        if self.goal is not None:
+            return find_goal(model, run, self.goal, None if self.goal_data is None else Path(self.goal_data))
+        if "reward" not in model.decodes:
+            raise UserError(
+                f"{run.path} knows no reward, as its data had none: give it a --goal EPISODE:FRAME of its data"
+            )
+        return Return(self.discount)
 
 
 def make_planner(name: str, settings: dict[str, Any]) -> Planner:
@@ -124,7 +137,7 @@ def load_agent(folder: Path, device: str = "cpu") -> Agent:
     model, found = checkpoint.load(run, device, step)
     if found.checkpoint_hash != wanted:
         raise UserError(f"{run} was trained again since {path} was saved: its step {step} is another one. Plan again")
-    return kept.make(model)
+    return kept.make(model, found)
 
 
 class SavedPolicy:

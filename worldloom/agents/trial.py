@@ -51,7 +51,7 @@ class Trial:
         """Play, judge, write and print; returns the score card. `video_steps` 0 films nothing."""
         began = perf_counter()
         profile = Profile(next(self.model.parameters()).device) if profiled else None
-        agent = self.settings.make(self.model, **({"make_clock": profile.clock} if profile else {}))
+        agent = self.settings.make(self.model, self.run, **({"make_clock": profile.clock} if profile else {}))
         fps = self.world.check(agent.spec, self.settings.action_repeat)
         film, tally = Film(self.model, self.seeds[0], video_steps), Tally()
         played = self._play(agent, film, tally)
