@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,13 +52,15 @@ def test_discrete_actions_with_ends_are_learned_too(tmp_path: Path) -> None:
     assert "terminated" in model.decodes
 
 
-def test_a_resumed_learning_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
+def test_a_learning_that_was_killed_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
     learn(settings(tmp_path / "whole"))
-    learn(settings(tmp_path / "parts", steps=80))
-    learn(settings(tmp_path / "parts", resume=True))
-    whole, parts = (Checkpoint.read(tmp_path / name) for name in ("whole", "parts"))
-    assert whole.step == parts.step
-    assert all(torch.equal(whole.model[name], parts.model[name]) for name in whole.model)
+    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+    shutil.rmtree(tmp_path / "killed" / "checkpoints" / "step-00000120")
+    assert load(tmp_path / "killed")[1].step == 80
+    learn(settings(tmp_path / "killed", resume=True))
+    whole, again = (Checkpoint.read(tmp_path / name) for name in ("whole", "killed"))
+    assert whole.step == again.step
+    assert all(torch.equal(whole.model[name], again.model[name]) for name in whole.model)
 
 
 def test_training_and_evaluation_episodes_never_share_a_seed() -> None:

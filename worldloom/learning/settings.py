@@ -41,6 +41,8 @@ class LearnSettings:
     """Windows per update."""
     lr: float = 1e-3
     """Learning rate."""
+    final_lr: float = 0.1
+    """Learning rate at the end, as a share of --lr; a cosine leads there over the last third. 1 keeps it constant."""
     clip: float = 0.3
     """A parameter's gradient norm is held below this share of the parameter's own norm; 0 switches clipping off."""
     capacity: int = 1_000_000
@@ -87,9 +89,9 @@ class LearnSettings:
                 raise UserError(
                     f"--{field.name.replace('_', '-')} is {value}, but must be at least {least.get(field.name, 1)}"
                 )
-        for name in ("updates", "lr"):
+        for name in ("updates", "lr", "final_lr"):
             if not 0 < getattr(self, name) < float("inf"):
-                raise UserError(f"--{name} is {getattr(self, name)}, but must be a number above 0")
+                raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}, but must be a number above 0")
         if self.elites > self.samples:
             raise UserError(f"--elites is {self.elites}, but only --samples {self.samples} are drawn: lower it")
 
