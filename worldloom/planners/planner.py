@@ -23,7 +23,7 @@ from worldloom.planners.clock import Clock
 from worldloom.planners.objectives import Constraint, Objective
 
 MARGIN = 0.9  # of the time that is left, how much is planned with: the clock is not that exact
-TAIL = 1.0  # milliseconds that are left for choosing among what was judged, and for the answer
+TAIL = 1.5  # milliseconds that are left for choosing among what was judged, and for the answer
 PILOT = 8  # under a deadline one candidate in so many is judged first, to see how fast the model is
 # How many milliseconds each model took last for pools of each shape: all that is remembered between decisions, so that
 # only the first one has to feel its way.
