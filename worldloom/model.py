@@ -68,12 +68,14 @@ class WorldModel(nn.Module, ABC):
 
     `family` is the registered name and `spec` the data it was made for. `loss_weights` names every term `loss` returns.
     Stochastic families sample in `predict` and `observe` from torch's generator; grad modes, devices, precision and
-    seeds belong to the caller.
+    seeds belong to the caller. So does `temperature`, which scales how randomly `predict` samples: 1 is as learned, 0
+    always the likeliest.
     """
 
     family: ClassVar[str]
     spec: DataSpec
     loss_weights: dict[str, float]
+    temperature: float = 1.0
 
     @abstractmethod
     def start(self, obs: Obs) -> State:

@@ -51,3 +51,23 @@ def test_straight_through_gradient_is_that_of_the_probabilities() -> None:
 
 def _categorical(params: torch.Tensor) -> torch.distributions.Categorical:
     return torch.distributions.Categorical(logits=params.unflatten(-1, (4, 3)).transpose(-1, -2))
+
+
+def test_temperature_sharpens_and_flattens_what_is_drawn() -> None:
+    torch.manual_seed(0)
+    params = torch.tensor([0.5, 0.3, 0.2]).log().expand(20_000, 3)
+    for temperature in (0.5, 2.0):
+        drawn = Categorical(1, 3, unimix=0.0).sample(params, temperature).mean(0)
+        weights = torch.tensor([0.5, 0.3, 0.2]) ** (1 / temperature)
+        torch.testing.assert_close(drawn, weights / weights.sum(), atol=0.02, rtol=0)
+    assert (Categorical(1, 3, unimix=0.0).sample(params, 0.0)[:, 0] == 1).all()
+    normal = torch.zeros(20_000, 2)
+    assert (Gaussian(1).sample(normal, 0.0) == 0).all()
+    ratio = Gaussian(1).sample(normal, 4.0).var() / Gaussian(1).sample(normal).var()
+    torch.testing.assert_close(ratio, torch.tensor(4.0), atol=0.2, rtol=0)
+
+
+def test_samples_pass_gradients_inside_vmap_too() -> None:
+    weight = torch.randn(3, 5, 8, requires_grad=True)
+    torch.vmap(Categorical(2, 4).sample, randomness="same")(weight).square().mul(torch.arange(8)).sum().backward()
+    assert weight.grad.abs().sum() > 0

@@ -170,7 +170,7 @@ class RSSM(WorldModel):
     def predict(self, state: RSSMState, action: Tensor) -> RSSMState:  # type: ignore[override]
         deter = self.cell(state.deter, state.stoch, self.cell.embed_action(action))
         latent = self.prior(deter).float()
-        return RSSMState(deter, self.latent.sample(latent), latent)
+        return RSSMState(deter, self.latent.sample(latent, self.temperature), latent)
 
     @property
     def decodes(self) -> tuple[str, ...]:

@@ -3,11 +3,14 @@
 Network, sampler and objective stay apart: networks make the parameters, these objects sample and compare them.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+COLDEST = 1e-4  # a temperature that leaves nothing but the likeliest class
 
 
 class Latent(ABC):
@@ -17,8 +20,12 @@ class Latent(ABC):
     size: int
 
     @abstractmethod
-    def sample(self, params: Tensor) -> Tensor:
-        """A sample `[..., size]` that passes gradients to `params` `[..., parameters]`."""
+    def sample(self, params: Tensor, temperature: float = 1.0) -> Tensor:
+        """A sample `[..., size]` that passes gradients to `params` `[..., parameters]`.
+
+        `temperature` flattens (above 1) or sharpens what is drawn from, as in Ha & Schmidhuber (2018): logits are
+        divided by it and variances multiplied. 0 is the likeliest sample.
+        """
 
     @abstractmethod
     def kl(self, p: Tensor, q: Tensor) -> Tensor:
@@ -50,8 +57,10 @@ class Categorical(Latent):
         softmax = params.unflatten(-1, (self.classes, self.variables)).softmax(-2)
         return softmax * (1 - self.unimix) + self.unimix / self.classes
 
-    def sample(self, params: Tensor) -> Tensor:
+    def sample(self, params: Tensor, temperature: float = 1.0) -> Tensor:
         probs = self.probs(params)
+        if temperature != 1:
+            probs = (probs.log() / max(temperature, COLDEST)).softmax(-2)
         one_hot = draw(probs.detach())
         # Not `probs.requires_grad`, which says no inside vmap.
         return (one_hot + (probs - probs.detach())).flatten(-2) if torch.is_grad_enabled() else one_hot.flatten(-2)
@@ -83,9 +92,9 @@ class Gaussian(Latent):
     def size(self) -> int:  # type: ignore[override]
         return self.variables
 
-    def sample(self, params: Tensor) -> Tensor:
+    def sample(self, params: Tensor, temperature: float = 1.0) -> Tensor:
         mean, std = self._moments(params)
-        return mean + std * torch.randn_like(mean)
+        return mean + math.sqrt(temperature) * std * torch.randn_like(mean)
 
     def kl(self, p: Tensor, q: Tensor) -> Tensor:
         (mean_p, std_p), (mean_q, std_q) = self._moments(p), self._moments(q)
