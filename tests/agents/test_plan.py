@@ -166,6 +166,13 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
     assert not out.exists()
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_playing(runs: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="file: cannot be written"):
+        plan(runs["pixels"], TOY, **SMALL, episodes=10_000, out=tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_a_slower_world_cannot_be_mended_by_repeating() -> None:
     with pytest.raises(UserError, match="as it was when the data were recorded"):
         check_rate(adapt(make_toy(fps=5.0), "toy"), toy_model().spec, 1)

@@ -133,7 +133,7 @@ class PlanningAgent(Agent):
         if self.spec.action.kind == "discrete":
             return any_choice(F.one_hot(noisy.argmax(-1), noisy.shape[-1]).to(action), ANY_CHOICE)
         low, high = (getattr(self.planner, name, None) for name in ("low", "high"))
-        return Bounds.of(self.spec.action, low, high).clip(noisy)
+        return Bounds.of(self.spec.action, low, high, self.device).clip(noisy)
 
     def _prior(self) -> Policy | None:
         if not (self.use_prior and "action" in self.model.decodes):

@@ -55,8 +55,8 @@ class Profile:
 
 def table(summary: dict[str, dict[str, float]], env_step: float) -> list[str]:
     """The profile as lines; sections that never happened are left out."""
-    lines = [f"  {'a decision, ms':<16}{'mean':>10}{'p50':>10}{'share':>9}"]
+    lines = [f"  {'a decision, ms':<20}{'mean':>10}{'p50':>10}{'share':>9}"]
     for name, row in summary.items():
         if row["mean"] > 0:
-            lines.append(f"  {name:<16}{row['mean']:>10.3f}{row['p50']:>10.3f}{row['share']:>9.1%}")
-    return [*lines, f"  {'env step':<16}{env_step:>10.3f}"]
+            lines.append(f"  {name:<20}{row['mean']:>10.3f}{row['p50']:>10.3f}{row['share']:>9.1%}")
+    return [*lines, f"  {'env step':<20}{env_step:>10.3f}"]

@@ -112,4 +112,4 @@ def line(name: str, figure: Figure | None, digits: int = 1) -> list[str]:
     interval = (
         "" if figure.low is None or figure.high is None else f"[{figure.low:.{digits}f}, {figure.high:.{digits}f}]"
     )
-    return [f"  {name:<16}{figure.value:>10.{digits}f}  {interval}".rstrip()]
+    return [f"  {name:<20}{figure.value:>10.{digits}f}  {interval}".rstrip()]

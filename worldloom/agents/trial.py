@@ -1,7 +1,8 @@
 """A planning agent on trial in one environment: play, compare, write the score card, the video and the agent."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from worldloom.agents.video import write_video
 from worldloom.agents.world import World
 from worldloom.data.durable import make_folder, write_json
 from worldloom.envs.describe import describe
+from worldloom.envs.policy import AGENT_FILE
 from worldloom.errors import UserError
 from worldloom.evaluation.bootstrap import RESAMPLES
 from worldloom.evaluation.card import command
@@ -52,8 +54,12 @@ class Trial:
         began = perf_counter()
         profile = Profile(next(self.model.parameters()).device) if profiled else None
         agent = self.settings.make(self.model, self.run, **({"make_clock": profile.clock} if profile else {}))
-        fps = self.world.check(agent.spec, self.settings.action_repeat)
+        fps = self.world.rehearse(agent, self.settings.action_repeat)
+        with self._writing():  # said now and not after minutes of play
+            make_folder(self.folder)
         film, tally = Film(self.model, self.seeds[0], video_steps), Tally()
+        if profile:
+            profile.clocks.clear()
         played = self._play(agent, film, tally)
         compared = self._play_floors() if floors else {}
         card = self._card(agent, played, compared, tally, profile) | {"seconds": round(perf_counter() - began, 1)}
@@ -94,17 +100,21 @@ class Trial:
             env.close()
 
     def _write(self, card: dict[str, Any], film: Film, fps: float) -> None:
-        try:
-            make_folder(self.folder)
+        written = [CARD, AGENT_FILE]
+        with self._writing():
             write_json(self.folder / CARD, card)
             save_agent(self.folder, self.settings, self.run)
-            written = [CARD, "agent.json"]
             if film.most:
                 write_video(film, self.folder / VIDEO, self._caption(film), self.settings.discount, fps)
                 written.append(VIDEO)
+        say(f"{self.folder}: {', '.join(written)} written")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise UserError(f"--out {self.folder}: cannot be written ({error.strerror or error})") from error
-        say(f"{self.folder}: {', '.join(written)} written")
 
     def _caption(self, film: Film) -> str:
         return f"imagined by {self.settings.planner}, {film.horizon} steps ahead"
@@ -166,7 +176,7 @@ class Trial:
             lines += line(f"return, {name.replace('_', ' ')}", Score.of(episodes).episode_return)
         kept = f", {spent['kept']:.1%} within {spent['deadline']:g} ms" if "kept" in spent else ""
         batch = "" if spent["batch"] == 1 else f" for {spent['batch']} environments at once"
-        lines.append(f"  {'ms a decision':<24}{spent['p50']:>9.1f}  p95 {spent['p95']:.1f}{batch}{kept}")
+        lines.append(f"  {'ms a decision':<20}{spent['p50']:>10.1f}  p95 {spent['p95']:.1f}{batch}{kept}")
         if card["plans"]["fallbacks"]:
             lines.append(f"  {card['plans']['fallbacks']} plans had no finite score: the fallback action was taken")
         return lines + (table(card["profile"], spent["env_step"]) if card["profile"] else [])

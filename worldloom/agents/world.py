@@ -6,7 +6,8 @@ from typing import Any
 
 from gymnasium.error import DependencyNotInstalled
 
-from worldloom.agents.environment import check_fits
+from worldloom.agents.agent import Agent
+from worldloom.agents.environment import check_fits, to_obs
 from worldloom.data.spec import DataSpec
 from worldloom.envs import ENVIRONMENTS, make_env
 from worldloom.envs.adapt import AdaptedEnv
@@ -44,12 +45,17 @@ class World:
             return replace(self, options={**self.options, "pixels": False}).make()
         return self.make()
 
-    def check(self, spec: DataSpec, action_repeat: int = 1) -> float:
-        """Steps a second of this world. Raises `UserError` when it is another one than the data of `spec` show."""
+    def rehearse(self, agent: Agent, action_repeat: int = 1) -> float:
+        """One decision that nobody carries out; returns the world's steps a second.
+
+        Raises `UserError` when this is another world than the agent's, or a planner that cannot search its actions.
+        """
         env = self.make()
         try:
-            check_fits(env, spec)
-            check_rate(env, spec, action_repeat)
+            check_fits(env, agent.spec)
+            check_rate(env, agent.spec, action_repeat)
+            obs, info = env.reset(seed=0)
+            agent.start(to_obs([obs], agent.spec, agent.device, [str(info.get("task", ""))]))
             return env.fps
         finally:
             env.close()
