@@ -85,6 +85,16 @@ def test_only_the_first_decision_feels_its_way() -> None:
     assert world.asked == [4, 28, 32]
 
 
+def test_pools_that_share_the_time_are_small_and_many() -> None:
+    world, pool = Counting(), candidates(64)
+    per_candidate = 4 * 3  # ticks: beliefs times steps
+    problem(world, clock=Clock(1e6, Ticks(world))).judge_in_time(pool)
+    for left, least, most in ((1, 40, 48), (4, 10, 12), (50, 8, 10)):
+        clock = Clock(48 * per_candidate, Ticks(world))
+        values, _, _ = problem(world, clock=clock).judge_in_time(pool, left)
+        assert least <= values.shape[1] <= most, left
+
+
 def test_rounds_stop_before_the_deadline() -> None:
     time = [0.0]
     asked = problem(Plane(), clock=Clock(100.0, lambda: time[0]))

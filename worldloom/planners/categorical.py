@@ -49,7 +49,7 @@ class CategoricalCEM(Planner):
                     draws = chances.flatten(0, 1).multinomial(drawn, replacement=True)
                     around = one_hot(draws.T, size).to(chances).view(drawn, *chances.shape).transpose(0, 1)
                     actions = torch.cat([pick(chances)[:, None], best, given, around], 1)
-                elites = choose(problem, actions, self.elites, first=number == 0)
+                elites = choose(problem, actions, self.elites, self.iterations - number)
                 with problem.clock.section("refit"):
                     seen = torch.lerp(elites.actions.mean(1), chances, self.momentum)
                     chances, best = self.mixed(seen), elites.best

@@ -42,7 +42,7 @@ class CEM(Planner):
                     noise = torch.randn(len(mean), self.samples - 2, *mean.shape[1:], device=mean.device)
                     around = torch.addcmul(mean[:, None], noise, std[:, None])
                     actions = bounds.clip(torch.cat([mean[:, None], best, around], 1))
-                elites = choose(problem, actions, self.elites, first=number == 0)
+                elites = choose(problem, actions, self.elites, self.iterations - number)
                 with problem.clock.section("refit"):
                     spread, centre = torch.std_mean(elites.actions, 1, correction=0)
                     mean = torch.lerp(centre, mean, self.momentum)

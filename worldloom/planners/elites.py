@@ -38,9 +38,13 @@ class Elites:
         return self.actions[:, :1]
 
 
-def choose(problem: Problem, actions: Tensor, count: int, first: bool) -> Elites:
-    """Judge a pool `[B, N, H, A]` and keep its best `count`. The `first` pool shrinks if the deadline asks for it."""
-    values, excess, states = problem.judge_in_time(actions) if first else problem.judge(actions)
+def choose(problem: Problem, actions: Tensor, count: int, left: int = 1) -> Elites:
+    """Judge a pool `[B, N, H, A]` and keep its best `count`.
+
+    Both shrink alike where a deadline asks for it, which `left` pools share, this one among them.
+    """
+    values, excess, states = problem.judge_in_time(actions, left)
+    count = -(-count * values.shape[1] // actions.shape[1])
     with problem.clock.section("refit"):
         scores = values if excess is None else rank(values, excess)
         scores, order = scores.topk(min(count, scores.shape[1]), 1)

@@ -50,7 +50,7 @@ class Gradient(Planner):
         with problem.search(self.horizon):
             for number in problem.rounds(self.iterations, growth=BACKWARD):
                 if number == 0:
-                    elites = choose(problem, self._pool(problem, bounds), self.restarts, first=True)
+                    elites = choose(problem, self._pool(problem, bounds), self.restarts)
                     points, scores, best = elites.actions, elites.scores, Best.of(elites)
                     moment, square = torch.zeros_like(points), torch.zeros_like(points)
                     continue

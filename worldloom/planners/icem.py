@@ -48,7 +48,7 @@ class ICEM(Planner):
                     noise = coloured((len(mean), self.drawn(number), *mean.shape[1:]), self.colour, mean.device)
                     around = torch.addcmul(mean[:, None], noise, std[:, None])
                     actions = bounds.clip(torch.cat([mean[:, None], kept, around], 1))
-                elites = choose(problem, actions, self.elites, first=number == 0)
+                elites = choose(problem, actions, self.elites, self.iterations - number)
                 with problem.clock.section("refit"):
                     spread, centre = torch.std_mean(elites.actions, 1, correction=0)
                     mean = torch.lerp(centre, mean, self.momentum)

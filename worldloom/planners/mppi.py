@@ -47,7 +47,7 @@ class MPPI(Planner):
                     noise = torch.randn(len(mean), drawn, *mean.shape[1:], device=mean.device)
                     around = torch.addcmul(mean[:, None], noise, std[:, None])
                     actions = bounds.clip(torch.cat([mean[:, None], best, given, around], 1))
-                elites = choose(problem, actions, self.elites, first=number == 0)
+                elites = choose(problem, actions, self.elites, self.iterations - number)
                 with problem.clock.section("refit"):
                     weights, best = weigh(elites.scores, self.temperature)[..., None, None], elites.best
                     mean = (weights * elites.actions).sum(1)

@@ -25,8 +25,8 @@ from worldloom.planners.objectives import Constraint, Objective
 MARGIN = 0.9  # of the time that is left, how much is planned with: the clock is not that exact
 TAIL = 1.5  # milliseconds that are left for choosing among what was judged, and for the answer
 PILOT = 8  # under a deadline one candidate in so many is judged first, to see how fast the model is
-# How many milliseconds each model took last for pools of each shape: all that is remembered between decisions, so that
-# only the first one has to feel its way.
+# How many milliseconds each model took last for a candidate of each shape: all that is remembered between decisions, so
+# that only the first one has to feel its way.
 PACES: WeakKeyDictionary[WorldModel, dict[torch.Size, float]] = WeakKeyDictionary()
 
 Judged = tuple[Tensor, Tensor | None, State]  # values, excess over the limits, trajectories
@@ -206,26 +206,36 @@ class Problem:
         values, excess, states = self.judge(actions)
         return (values if excess is None else rank(values, excess)), states
 
-    def judge_in_time(self, actions: Tensor) -> Judged:
+    def judge_in_time(self, actions: Tensor, left: int = 1) -> Judged:
         """`judge` of as many of the candidates, from the first on, as fit before the deadline: N may shrink.
 
-        They are judged at once where the last decision shows that they fit, else bit by bit.
+        `left` pools, this one among them, share the time: many small ones find more than a few large ones. A pool is
+        judged at once where it is known how long a candidate takes, else one in `PILOT` is judged before the others.
         """
         if self.clock.deadline is None:
             return self.judge(actions)
-        began, pool, known = self.clock.elapsed, actions.shape[1], PACES.setdefault(self.model, {})
-        fits = self.clock.allows(known.get(actions.shape, math.inf) / MARGIN + TAIL)
-        parts, done, count = [], 0, pool if fits else max(1, pool // PILOT)
-        while count > 0 and done < pool:
-            start = self.clock.elapsed
-            parts.append(self.judge(actions[:, done : done + count]))
-            self.wait()
-            now = self.clock.elapsed
-            done, each = done + count, max(now - start, 1e-6) / count
-            count = min(pool - done, int(MARGIN * (self.clock.deadline - TAIL - now) / each))
-        if done == pool:
-            known[actions.shape] = self.clock.elapsed - began
+        paces, shape = PACES.setdefault(self.model, {}), actions.shape[:1] + actions.shape[2:]
+        pool, parts, done = actions.shape[1], [], 0
+        least = max(1, pool // PILOT)
+        if shape not in paces:
+            parts, done = [self._timed(actions[:, :least], paces, shape)], least
+        count = min(pool, max(least, done + self._fitting(paces[shape], least, left)))
+        if count > done:
+            parts.append(self._timed(actions[:, done:count], paces, shape))
         return parts[0] if len(parts) == 1 else join(parts, self.batch)
+
+    def _timed(self, actions: Tensor, paces: dict[torch.Size, float], shape: torch.Size) -> Judged:
+        began = self.clock.elapsed
+        judged = self.judge(actions)
+        self.wait()
+        paces[shape] = (self.clock.elapsed - began) / actions.shape[1]
+        return judged
+
+    def _fitting(self, pace: float, least: int, left: int) -> int:
+        """How many candidates of `pace` milliseconds each fit into this pool, if `left` of `least` or more shall."""
+        assert self.clock.deadline is not None
+        fitting = MARGIN * (self.clock.deadline - TAIL - self.clock.elapsed) / max(pace, 1e-6)
+        return int(fitting / min(max(fitting // least, 1), left))
 
     def wait(self) -> None:
         """Until the device has done what it was told, where there is a deadline that depends on it."""
