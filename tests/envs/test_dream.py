@@ -228,7 +228,7 @@ def test_starts_are_drawn_from_real_rows_but_never_from_an_end() -> None:
 
 
 def test_dreams_begin_anywhere_in_a_dataset_on_disk(tmp_path: Path) -> None:
-    from worldloom.data import cache_dataset
+    from worldloom.data.cache import cache_dataset
 
     raw = cache_dataset(toy.write_toy_dataset(tmp_path / "data", 4), (16, 16), cache_dir=tmp_path / "cache")
     dataset = raw.with_spec(raw.fit(range(4)))
