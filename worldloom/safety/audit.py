@@ -4,18 +4,21 @@ T rows, H horizon, R rules, A action size. An audit watches `worldloom.agents.pl
 and never by what a model thinks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import mean
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from worldloom.agents.agent import Agent
 from worldloom.agents.environment import to_obs
-from worldloom.agents.play import Decision
+from worldloom.agents.play import Decision, play
 from worldloom.data.segment import Segment
 from worldloom.data.spec import DataSpec
+from worldloom.envs.adapt import AdaptedEnv
 from worldloom.safety.decisions import VERDICTS
 from worldloom.safety.rules import Rule, margins
 from worldloom.safety.shield import ShieldMemory
@@ -107,6 +110,36 @@ class Audit:
         if self.spec.action.kind == "discrete":
             return np.eye(self.spec.action.size, dtype=np.float32)[int(action)]
         return np.asarray(action, np.float32)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Where agents are tried: an environment, fixed seeds, and the rules they are judged by, read off keys of `spec`.
+
+    `num_envs` are played at a time; `max_steps` truncates.
+    """
+
+    make: Callable[[], AdaptedEnv]
+    seeds: Sequence[int]
+    rules: Sequence[Rule]
+    spec: DataSpec
+    num_envs: int = 1
+    max_steps: int | None = None
+
+    def run(self, agent: Agent) -> tuple[float, Audit]:
+        """The mean return of `agent`, and what happened."""
+        audit = Audit(self.rules, self.spec)
+        played = play(agent, self.make, self.seeds, self.num_envs, self.max_steps, audit)
+        return mean(one.episode_return for one in played), audit
+
+    def compare(self, agents: Mapping[str, Agent]) -> dict[str, Any]:
+        """The counts and returns of several agents on the same seeds, and the share of the first's return they lose."""
+        figures: dict[str, Any] = {}
+        for name, agent in agents.items():
+            value, audit = self.run(agent)
+            bare = next(iter(figures.values()))["return"] if figures else value
+            figures[name] = {"return": value, "return_lost": 1 - value / bare if bare else 0.0, **audit.summary()}
+        return figures
 
 
 def share(flags: Tensor) -> float:

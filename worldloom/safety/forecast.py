@@ -101,11 +101,22 @@ class Forecaster:
         """The margins `[B, R]` that hold after `action` `[B, A]` (model units) led to `obs`."""
         return margins(self.rules, Reading.now(self.model, state, obs), own_units(action, self.model.spec.action))
 
-    def foresee(self, state: State, prefix: Tensor, fallback: Fallback | None = None, horizon: int = 0) -> Forecast:
-        """From beliefs `[N]`: the actions `prefix` `[N, F, A]`, then the fallback in closed loop up to `horizon`."""
+    def foresee(
+        self,
+        state: State,
+        prefix: Tensor,
+        fallback: Fallback | None = None,
+        horizon: int = 0,
+        imagined: State | None = None,
+    ) -> Forecast:
+        """From beliefs `[N]`: the actions `prefix` `[N, F, A]`, then the fallback in closed loop up to `horizon`.
+
+        `imagined` `[N, F]` are the beliefs after the prefix where they are known; they do when one particle is enough.
+        """
         particles = state.repeat(self.particles)
         actions = prefix.repeat_interleave(self.particles, 0)
-        visited = [self.model.imagine(particles, actions)] if actions.shape[1] else []
+        known = imagined if self.particles == 1 else None
+        visited = [self.model.imagine(particles, actions) if known is None else known] if actions.shape[1] else []
         last = visited[0][:, -1] if visited else particles
         tail, taken = self._fall_back(last, fallback, horizon - actions.shape[1])
         states = join([*visited, *tail])

@@ -18,7 +18,7 @@ from worldloom.safety.calibration import Calibration
 from worldloom.safety.forecast import Forecaster
 
 FORGET = 0.98
-WIDEST = 100.0
+WIDEST = 1000.0
 
 
 @state

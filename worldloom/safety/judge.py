@@ -60,9 +60,9 @@ class Judge:
     calibration: Calibration
     fallback: Fallback
 
-    def assess(self, state: State, prefix: Tensor, widen: Tensor) -> Assessed:
+    def assess(self, state: State, prefix: Tensor, widen: Tensor, imagined: State | None = None) -> Assessed:
         """Beliefs `[N]`, then actions `[N, F, A]`, then the fallback; bounds widened by `widen` `[N]`."""
-        forecast = self.forecaster.foresee(state, prefix, self.fallback, self.calibration.horizon)
+        forecast = self.forecaster.foresee(state, prefix, self.fallback, self.calibration.horizon, imagined)
         return Assessed(forecast, self.calibration.lower(forecast, widen))
 
     def repair(self, planner: Planner, state: State, wanted: Tensor, widen: Tensor, seed: int) -> tuple[Plan, Assessed]:
@@ -99,6 +99,5 @@ class Harm(Objective):
 
     def __call__(self, model: WorldModel, states: State, actions: Tensor) -> Tensor:
         count = len(actions) // len(self.widen)
-        # Imagined anew, because a spread takes several particles of each candidate and the end takes the fallback.
         widen = self.widen.repeat_interleave(count)
-        return self.judge.assess(self.state.repeat(count), actions, widen).harm
+        return self.judge.assess(self.state.repeat(count), actions, widen, states).harm

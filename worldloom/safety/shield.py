@@ -86,7 +86,8 @@ class Shield(Agent):
     `fallback` is an action in model units or a function of the values `{key: [N, D]}`, such as to brake; it should lead
     to where staying is safe within the horizon. `planner` searches repairs; its horizon is F. With `adapt`, bounds are
     widened for as long as forecasts in this very episode turn out worse than calibration promised, as they do in a
-    world that has changed. `log` gets one JSON line a decision.
+    world that has changed. `tolerance` multiplies the threshold above which an observation is refused: with more than 1
+    a changed world is driven in with widened bounds rather than not at all. `log` gets one JSON line a decision.
 
     Raises `UserError` when the parts do not belong together.
     """
@@ -98,6 +99,7 @@ class Shield(Agent):
     fallback: Sequence[float] | Callable[[Values], Tensor]
     planner: Planner | None = None
     adapt: bool = True
+    tolerance: float = 1.0
     log: Path | None = None
     judge: Judge = field(init=False, repr=False)
 
@@ -112,6 +114,8 @@ class Shield(Agent):
             )
         fallback = Fallback(self.fallback if callable(self.fallback) else tuple(map(float, self.fallback)))
         fallback.check(model.spec)
+        if not self.tolerance > 0:
+            raise UserError(f"the tolerance is {self.tolerance}, but it must be more than 0")
         forecaster = Forecaster(model, tuple(self.rules), self.calibration.particles)
         object.__setattr__(self, "judge", Judge(forecaster, self.calibration, fallback))
         object.__setattr__(self, "planner", self.planner or default_planner(model, self.calibration.horizon))
@@ -168,7 +172,7 @@ class Shield(Agent):
         strange = self.calibration.novelty.score(
             surprise(self.model, self.judge.forecaster.keys, expected, shown), memory.belief.features
         )
-        familiar = strange <= self.calibration.novelty.threshold
+        familiar = strange <= self.tolerance * self.calibration.novelty.threshold
         verdict = torch.where(asked.safe, Verdict.ACCEPT, Verdict.FALL_BACK)
         verdict = torch.where(familiar, verdict, Verdict.REFUSE)
         choice = Choice(wanted, follow(intent), left, verdict, asked.lower)
@@ -179,7 +183,7 @@ class Shield(Agent):
             choice = self._repair(memory, choice, rows, intent, harm, widen)
         made = replace(memory, sent=choice, step=memory.step + 1)
         if self.log is not None:
-            write_log(self.log, explain(self.judge, made.step, choice, wanted, asked, strange, widen))
+            write_log(self.log, explain(self.judge, made.step, choice, wanted, asked, strange / self.tolerance, widen))
         return choice.action, made
 
     def _intent(self, agent: State, wanted: Tensor) -> tuple[Tensor, bool]:
@@ -258,7 +262,9 @@ def told(memory: Any, action: Tensor) -> Any:
     if isinstance(memory, ShieldMemory):
         return replace(memory, sent=replace(memory.sent, action=action), agent=told(memory.agent, action))
     known = {f.name for f in fields(memory)}
-    changed = {name: told(getattr(memory, name), action) for name in ("agent", "inner") if name in known}
+    changed: dict[str, Any] = {
+        name: told(getattr(memory, name), action) for name in ("agent", "inner") if name in known
+    }
     if "action" in known and memory.action.shape == action.shape:
         changed["action"] = action
     return replace(memory, **changed)
@@ -266,7 +272,9 @@ def told(memory: Any, action: Tensor) -> Any:
 
 def default_planner(model: WorldModel, horizon: int) -> Planner:
     """A search of a few steps, wide enough to find a way round."""
-    steps = min(4, horizon)
+    steps = min(6, horizon)
     if model.spec.action.kind == "discrete":
         return PLANNERS["categorical"](horizon=steps)
-    return PLANNERS["mppi"](horizon=steps, samples=128, elites=16, iterations=4, policy_samples=0, max_std=1.0)
+    return PLANNERS["mppi"](
+        horizon=steps, policy_samples=0, temperature=5.0, samples=256, elites=16, iterations=5, max_std=1.0
+    )
