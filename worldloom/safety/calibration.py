@@ -93,15 +93,15 @@ class Calibration:
         if names(rules) != self.rules:
             raise UserError(f"the calibration was made for other rules ({'; '.join(self.rules)}): calibrate again")
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         content = {field.name: getattr(self, field.name) for field in fields(self)}
-        durable.write_json(path, {"format": FORMAT, **content, "novelty": self.novelty.to_json()})
+        durable.write_json(Path(path), {"format": FORMAT, **content, "novelty": self.novelty.to_json()})
 
     @classmethod
-    def load(cls, path: Path, model: WorldModel, rules: Sequence[Rule]) -> Self:
+    def load(cls, path: Path | str, model: WorldModel, rules: Sequence[Rule]) -> Self:
         """Raises `UserError` for a damaged file and for one that belongs to another checkpoint or to other rules."""
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
             if content.pop("format") != FORMAT:
                 raise UserError(f"{path} was written by another worldloom: calibrate again")
             novelty = Novelty.from_json(content.pop("novelty"))
