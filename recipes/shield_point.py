@@ -105,6 +105,7 @@ def main(options: Options) -> dict[str, Any]:
         "command": "python recipes/shield_point.py --out runs/shield_point --json results/shield_point.json",
         "agent": "scripted: pushes straight to the goal, knows no obstacle",
         "hardware": hardware("cpu"),
+        "seeds": {"drives": f"0 to {options.drives - 1}", "calibration and held out": f"{seeds[0]} to {seeds[-1]}"},
         "options": {k: v for k, v in vars(options).items() if k not in ("out", "json", "debug")},
         "promise": {"alpha": options.alpha, "scope": learned.scope, "missed_by_horizon": rounded(missing)},
         "slack_by_horizon": rounded(learned.slack(torch.tensor(learned.typical)).amax(-1)),
