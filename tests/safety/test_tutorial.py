@@ -19,9 +19,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "shield.md"
 def test_the_tutorial_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    record("point", Path("data/point"), episodes=300, num_envs=1, max_episode_steps=12, options=("goal=false",))
+    record("point", Path("data/point"), episodes=180, num_envs=1, max_episode_steps=12, options=("goal=false",))
     run_training(
-        TrainSettings("mlp", (Path("data/point"),), Path("runs/point"), "debug", steps=60, length=12, held_out=0.4)
+        TrainSettings("mlp", (Path("data/point"),), Path("runs/point"), "debug", steps=60, length=12, held_out=0.6)
     )
     names: dict[str, object] = {}
     for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL):
