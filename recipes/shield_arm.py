@@ -114,6 +114,7 @@ def main(options: Options) -> dict[str, Any]:
         "command": "python recipes/shield_arm.py --out runs/shield_arm --json results/shield_arm.json",
         "agent": "scripted: Jacobian transpose, knows no limit",
         "hardware": hardware("cpu"),
+        "seeds": "the first from 0 (drives) and from 10000 (calibration, held out) on that begin within 2.3 rad",
         "options": {k: v for k, v in vars(options).items() if k not in ("out", "json", "debug")},
         "promise": {"alpha": options.alpha, "scope": learned.scope, "missed_by_horizon": rounded(missing)},
         "slack_by_horizon": rounded(learned.slack(torch.tensor(learned.typical)).amax(-1)),
