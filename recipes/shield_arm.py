@@ -38,7 +38,6 @@ from worldloom.training.settings import TrainSettings
 
 RULES = (Limit("state", 1, -2.5, 2.5, label="wrist"),)
 WORLDS = {"plain": {}, "damping x 0.5": {"damping": 0.5}, "damping x 2": {"damping": 2.0}, "mass x 4": {"mass": 4.0}}
-LINK = 0.12
 
 
 @dataclass(frozen=True)
@@ -80,8 +79,8 @@ def reach(obs: Obs) -> Tensor:
     """The finger is drawn to the target as by a spring; wrist and shoulder are the columns of the Jacobian."""
     state = obs["state"]
     angle, target, speed = state[:, :2].cumsum(1), state[:, 2:4], state[:, 4:]
-    wrist = LINK * torch.stack([-angle[:, 1].sin(), angle[:, 1].cos()], 1)
-    shoulder = wrist + LINK * torch.stack([-angle[:, 0].sin(), angle[:, 0].cos()], 1)
+    wrist = 0.12 * torch.stack([-angle[:, 1].sin(), angle[:, 1].cos()], 1)
+    shoulder = wrist + 0.12 * torch.stack([-angle[:, 0].sin(), angle[:, 0].cos()], 1)
     pull = torch.stack([(shoulder * target).sum(1), (wrist * target).sum(1)], 1)
     return 60 * pull - 0.2 * speed
 
