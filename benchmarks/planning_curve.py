@@ -107,6 +107,15 @@ def gather(episodes: list[Episode]) -> list[Episode]:
     ]
 
 
+def comparable(episodes: list[Episode]) -> list[Episode]:
+    """The points of the seeds that every planner played at every one of its deadlines."""
+    groups: dict[tuple[str, float | None], set[int]] = {}
+    for episode in episodes:
+        groups.setdefault((episode.planner, episode.deadline), set()).add(episode.seed)
+    shared = set.intersection(*groups.values())
+    return gather([e for e in episodes if e.seed in shared])
+
+
 def rows(points: list[Episode], task: str) -> list[Row]:
     free = {p.planner: p.episode_return for p in points if p.deadline is None}
     made = []
@@ -150,7 +159,7 @@ def picture(points: list[Episode], task: str) -> str:
         parts.append(f'<polyline fill="none" stroke="{COLOURS[planner]}" stroke-width="2" points="{line}"/>')
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{COLOURS[planner]}"/>' for x, y in places]
         parts.append(f'<text x="{WIDTH - 90}" y="{40 + 20 * i}" fill="{COLOURS[planner]}">{planner}</text>')
-    words = f"{task}: return over CPU-ms of a decision (log scale)"
+    words = f"{task}: return over CPU-ms of a decision (log scale); seeds: {points[0].seed}"
     parts.append(f'<text x="{WIDTH / 2}" y="{HEIGHT - 12}" text-anchor="middle">{words}</text></svg>')
     return "\n".join(parts)
 
@@ -185,7 +194,7 @@ def main() -> None:
             }
             command = shlex.join(["python", "benchmarks/planning_curve.py", *sys.argv[1:]])
             write_json(file, {"command": command, "hardware": hardware("cpu"), "threads": 1, **facts, **made})
-    file.with_suffix(".svg").write_text(picture(gather(episodes), task) + "\n")
+    file.with_suffix(".svg").write_text(picture(comparable(episodes), task) + "\n")
     print_rows(rows(gather(episodes), task))
 
 
