@@ -16,8 +16,8 @@ from typing import Any
 
 import tyro
 
-# TD-MPC2's evaluation return at 100,000 environment steps with action repeat 2, mean and standard deviation of its seeds
-# (Hansen et al., 2024, the curves published with the code).
+# TD-MPC2's evaluation return at 100,000 environment steps with action repeat 2: mean and standard deviation of its
+# seeds (Hansen et al., 2024, the curves published with the code).
 PUBLISHED = {
     "cartpole-swingup": (839, 43),
     "reacher-easy": (937, 67),
@@ -27,7 +27,18 @@ PUBLISHED = {
 }
 DMC_NAMES = {"cup-catch": "ball_in_cup-catch"}
 SEEDS = {"cartpole-swingup": (1, 2, 3)}
-DEBUG = ["--steps", "60", "--random-steps", "20", "--size", "debug", "--max-episode-steps", "20", "--eval-episodes", "2"]
+DEBUG = [
+    "--steps",
+    "60",
+    "--random-steps",
+    "20",
+    "--size",
+    "debug",
+    "--max-episode-steps",
+    "20",
+    "--eval-episodes",
+    "2",
+]
 
 
 @dataclass(frozen=True)

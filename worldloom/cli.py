@@ -16,7 +16,10 @@ COMMANDS = {
         "judge a trained model on held-out episodes: card and report",
     ),
     "learn": ("worldloom.learning.settings:learn", "learn to act in an environment, with a world model of it"),
-    "plan": ("worldloom.agents.plan:plan", "plan with a trained model in the real environment: score card and video"),
+    "plan": (
+        "worldloom.agents.trial.command:plan",
+        "plan with a trained model in the real environment: score card and video",
+    ),
     "imagine": ("worldloom.evaluation.imagine:imagine", "let a trained model dream: a video or a synthetic dataset"),
 }
 

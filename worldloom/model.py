@@ -118,7 +118,7 @@ class WorldModel(nn.Module, ABC):
         """`loss`, because DDP, FSDP and compile hook `forward`."""
         return self.loss(segment, belief)
 
-    def after_update(self) -> None:  # noqa: B027, an optional step and not a missing one
+    def after_update(self) -> None:
         """What follows an optimiser step, such as moving the slow copy of a value function. Nothing, by default."""
 
     def track(self, obs: Obs, actions: Tensor) -> State:

@@ -5,7 +5,7 @@ import pytest
 
 from tests.agents.fakes import coin_agent, make_coin
 from worldloom.agents.play import Decision, play
-from worldloom.agents.score import Score
+from worldloom.agents.trial.score import Score
 from worldloom.envs.adapt import AdaptedEnv
 from worldloom.errors import UserError
 

@@ -56,7 +56,8 @@ def test_a_reached_goal_pays_one_and_moves() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"mass": 0.0}, {"friction": -1.0}, {"friction": 20.0}, {"max_steps": 0}, {"state": False, "goal": False}]
+    "options",
+    [{"mass": 0.0}, {"friction": -1.0}, {"friction": 20.0}, {"max_steps": 0}, {"state": False, "goal": False}],
 )
 def test_a_world_that_cannot_be_is_refused(options: dict[str, float]) -> None:
     with pytest.raises(UserError, match="point"):

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from worldloom.agents.floors import RandomChoice
 from worldloom.agents.play import play_in
 from worldloom.data.episode import Episode
 from worldloom.data.spec import DataSpec
 from worldloom.envs.adapt import AdaptedEnv
 from worldloom.evaluation.bootstrap import bootstrap
-from worldloom.learning.collect import RandomAgent, collect
+from worldloom.learning.collect import collect
 from worldloom.learning.episode_file import load_episode, save_episode
 from worldloom.learning.settings import LEARNERS, LearnSettings
 from worldloom.training.checkpoint import Checkpoint, choose
@@ -58,7 +59,7 @@ class Session:
         """A wave of episodes, one in each environment, learning meanwhile as the replay ratio asks."""
         settings, progress = self.settings, self.progress
         is_random = progress.decisions < settings.random_steps
-        agent = RandomAgent(self.spec) if is_random else self.learner.agent
+        agent = RandomChoice(self.spec) if is_random else self.learner.agent
         seeds = [episode_seed(settings.seed, progress.episodes + i) for i in range(len(self.envs))]
         episodes = collect(agent, self.envs, seeds, settings.max_episode_steps, self._on_decision)
         for episode in episodes:

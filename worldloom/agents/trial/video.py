@@ -14,8 +14,8 @@ from typing import Any, overload
 import numpy as np
 from PIL import Image, ImageDraw
 
-from worldloom.agents.charts import REAL, TO_COME, Chart, draw_chart
-from worldloom.agents.film import Film, Moment, picture_steps
+from worldloom.agents.trial.charts import REAL, TO_COME, Chart, draw_chart
+from worldloom.agents.trial.film import Film, Moment, picture_steps
 from worldloom.data.durable import make_folder, replacing
 from worldloom.data.video import encode
 from worldloom.errors import UserError

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from worldloom.agents.play import Played
-from worldloom.agents.score import Score, calls, latency, mean, wilson
+from worldloom.agents.trial.score import Score, calls, latency, mean, wilson
 
 
 def played(episode_return: float, success: bool | None = None, milliseconds: tuple[float, ...] = (1.0,)) -> Played:

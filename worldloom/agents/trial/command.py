@@ -10,8 +10,8 @@ import tyro
 
 from worldloom.agents.play import check_seeds
 from worldloom.agents.saved import PlanningSettings
-from worldloom.agents.trial import Trial
-from worldloom.agents.world import World
+from worldloom.agents.trial.run import Trial
+from worldloom.agents.trial.world import World
 from worldloom.data.record import parse_options
 from worldloom.data.spec import DataSpec
 from worldloom.evaluation.evaluate import check_counts

@@ -5,12 +5,12 @@ from PIL import Image, ImageDraw
 
 from tests.agents.fakes import make_toy, toy_model
 from worldloom.agents.agent import Agent
-from worldloom.agents.charts import REAL, TO_COME, Chart, draw_chart
-from worldloom.agents.film import Film, picture_steps
 from worldloom.agents.planning import PlanningAgent, PlanningMemory
 from worldloom.agents.play import Decision, play
 from worldloom.agents.repeat import Repeat, innermost
-from worldloom.agents.video import Frames
+from worldloom.agents.trial.charts import REAL, TO_COME, Chart, draw_chart
+from worldloom.agents.trial.film import Film, picture_steps
+from worldloom.agents.trial.video import Frames
 from worldloom.envs.adapt import AdaptedEnv, adapt
 from worldloom.evaluation.dreams import DREAMING
 from worldloom.planners.cem import CEM

@@ -9,10 +9,10 @@ import torch
 
 from tests.agents.fakes import TOY, make_toy, toy_model, write_run
 from tests.toy import ToyModel, write_toy_dataset
-from worldloom.agents.plan import plan, planner_settings
 from worldloom.agents.planning import PlanningAgent
 from worldloom.agents.saved import load_agent
-from worldloom.agents.world import check_rate
+from worldloom.agents.trial.command import plan, planner_settings
+from worldloom.agents.trial.world import check_rate
 from worldloom.data.cache import cache_dataset
 from worldloom.envs.adapt import adapt
 from worldloom.errors import UserError

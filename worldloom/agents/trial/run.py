@@ -13,16 +13,16 @@ import torch
 
 from worldloom import __version__
 from worldloom.agents.agent import Agent
-from worldloom.agents.film import Film
 from worldloom.agents.floors import DoNothing, RandomChoice
 from worldloom.agents.planning import PlanningMemory
 from worldloom.agents.play import Decision, Played, play, play_in
-from worldloom.agents.profile import Profile, table
 from worldloom.agents.repeat import Repeat, innermost
 from worldloom.agents.saved import PlanningSettings, make_planner, save_agent
-from worldloom.agents.score import Score, calls, episode_to_json, latency, line
-from worldloom.agents.video import write_video
-from worldloom.agents.world import World
+from worldloom.agents.trial.film import Film
+from worldloom.agents.trial.profile import Profile, table
+from worldloom.agents.trial.score import Score, calls, episode_to_json, latency, line
+from worldloom.agents.trial.video import write_video
+from worldloom.agents.trial.world import World
 from worldloom.data.durable import make_folder, write_json
 from worldloom.envs.describe import describe
 from worldloom.envs.policy import AGENT_FILE
