@@ -308,8 +308,8 @@ class Windows:
         shortest = horizon + frames
         if time < shortest:
             raise UserError(
-                f"family 'tdmpc' unrolls {horizon} steps from {frames} observed rows, but the segments have {time} rows: "
-                f"--length {shortest} or more"
+                f"family 'tdmpc' unrolls {horizon} steps from {frames} observed rows, but the segments have {time} "
+                f"rows: --length {shortest} or more"
             )
         starts = torch.arange(0, time - shortest + 1, horizon)
         index = (starts[:, None] + torch.arange(shortest)).to(segment.action.device)
