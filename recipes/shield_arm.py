@@ -114,7 +114,7 @@ def main(options: Options) -> dict[str, Any]:
         "command": "python recipes/shield_arm.py --out runs/shield_arm --json results/shield_arm.json",
         "agent": "scripted: Jacobian transpose, knows no limit",
         "hardware": hardware("cpu"),
-        "seeds": f"the first from {FIRST_DRIVE} (drives) and 10000 (calibration, held out) on that begin within 2.3 rad",
+        "seeds": f"the first from {FIRST_DRIVE} (drives) and 10000 (the others) that begin within 2.3 rad",
         "options": {k: v for k, v in vars(options).items() if k not in ("out", "json", "debug")},
         "promise": {"alpha": options.alpha, "scope": learned.scope, "missed_by_horizon": rounded(missing)},
         "slack_by_horizon": rounded(learned.slack(torch.tensor(learned.typical)).amax(-1)),
