@@ -7,7 +7,6 @@ finished are only read. About 25 minutes of one CPU core a run.
 """
 
 import json
-import platform
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import tyro
+
+from worldloom.evaluation.cost import hardware
 
 # TD-MPC2's evaluation return at 100,000 environment steps with action repeat 2: mean and standard deviation of its
 # seeds (Hansen et al., 2024, the curves published with the code).
@@ -26,7 +27,7 @@ PUBLISHED = {
     "walker-walk": (962, 13),
 }
 DMC_NAMES = {"cup-catch": "ball_in_cup-catch"}
-SEEDS = {"cartpole-swingup": (1, 2, 3)}
+SEEDS = {"cartpole-swingup": (1, 2, 3), "reacher-easy": (1, 2)}
 DEBUG = [
     "--steps",
     "60",
@@ -64,8 +65,7 @@ def main(options: Options) -> None:
             figures.append(read(run, task, seed, "worldloom " + " ".join(command)))
             print(line(figures[-1]))
     if options.json:
-        hardware = f"{platform.machine()}, one core of {platform.processor() or 'a CPU'}"
-        options.json.write_text(json.dumps({"hardware": hardware, "runs": figures}, indent=1) + "\n")
+        options.json.write_text(json.dumps({"hardware": hardware("cpu"), "runs": figures}, indent=1) + "\n")
 
 
 def learn_command(task: str, seed: int, run: Path, debug: bool) -> list[str]:
@@ -82,8 +82,13 @@ def finished(run: Path) -> bool:
 
 
 def evaluations(run: Path) -> list[dict[str, Any]]:
-    records = [json.loads(text) for text in (run / "log.jsonl").read_text().splitlines()]
-    return [record["evaluation"] for record in records if "evaluation" in record]
+    """What the log says of each evaluation; `seconds` are those since the beginning when it began."""
+    found, seconds = [], 0.0
+    for record in map(json.loads, (run / "log.jsonl").read_text().splitlines()):
+        if "evaluation" in record:
+            found.append({**record["evaluation"], "seconds": seconds})
+        seconds = record.get("seconds", seconds)
+    return found
 
 
 def read(run: Path, task: str, seed: int, command: str) -> dict[str, Any]:
@@ -93,7 +98,7 @@ def read(run: Path, task: str, seed: int, command: str) -> dict[str, Any]:
     published, deviation = PUBLISHED[task]
     limit = published - deviation
     return {
-        "task": task, "seed": seed, "command": command, "curve": curve, "final": curve[-1],
+        "task": task, "seed": seed, "command": command, "curve": curve, "final": {**curve[-1], "returns": evaluations(run)[-1]["returns"]},
         "tdmpc2": published, "tdmpc2_std": deviation, "limit": limit, "reached": curve[-1]["mean"] >= limit,
     }  # fmt: skip
 

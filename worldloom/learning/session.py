@@ -107,7 +107,7 @@ class Session:
             "high": float(high) if np.isfinite(high) else None,
             "returns": returns,
             "lengths": [each.length for each in played],
-            "seconds": time.perf_counter() - began,
+            "evaluation_seconds": time.perf_counter() - began,
         }
 
     def snapshot(self) -> Checkpoint:
