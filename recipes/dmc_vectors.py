@@ -97,8 +97,9 @@ def read(run: Path, task: str, seed: int, command: str) -> dict[str, Any]:
     curve = [{"env_steps": 2 * e["decisions"], **{key: e[key] for key in keys}} for e in evaluations(run)]
     published, deviation = PUBLISHED[task]
     limit = published - deviation
+    final = {**curve[-1], "returns": evaluations(run)[-1]["returns"]}
     return {
-        "task": task, "seed": seed, "command": command, "curve": curve, "final": {**curve[-1], "returns": evaluations(run)[-1]["returns"]},
+        "task": task, "seed": seed, "command": command, "curve": curve, "final": final,
         "tdmpc2": published, "tdmpc2_std": deviation, "limit": limit, "reached": curve[-1]["mean"] >= limit,
     }  # fmt: skip
 
