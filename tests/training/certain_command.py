@@ -11,7 +11,7 @@ from worldloom.models import FAMILIES
 from worldloom.nets.latent import Categorical
 
 
-def mean(latent: Categorical, params: Tensor) -> Tensor:
+def mean(latent: Categorical, params: Tensor, temperature: float = 1.0) -> Tensor:
     return latent.probs(params).flatten(-2)
 
 
