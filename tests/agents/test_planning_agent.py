@@ -9,8 +9,8 @@ from torch.utils._pytree import tree_leaves
 
 from tests.agents.fakes import toy_model
 from tests.toy import toy_segment
-from worldloom.agents.agent import Agent
-from worldloom.agents.planning import PlanningAgent, PlanningMemory, any_choice, following, shift
+from worldloom.agents.agent import Agent, following
+from worldloom.agents.planning import PlanningAgent, PlanningMemory, any_choice, shift
 from worldloom.agents.repeat import Repeat, innermost
 from worldloom.errors import UserError
 from worldloom.model import Obs, State

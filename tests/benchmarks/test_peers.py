@@ -2,7 +2,7 @@
 
 import itertools
 import sys
-from importlib import import_module
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -10,22 +10,15 @@ import pytest
 
 from worldloom.errors import UserError
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+@pytest.fixture
+def peers(benchmark: Callable[[str], ModuleType]) -> ModuleType:
+    return benchmark("peers")
 
 
 @pytest.fixture
-def peers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    module = import_module("peers")
-    for peer in module.PEERS.values():
-        monkeypatch.delenv(peer.variable, raising=False)
-    return module
-
-
-@pytest.fixture
-def driver(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return import_module("peer_driver")
+def driver(benchmark: Callable[[str], ModuleType]) -> ModuleType:
+    return benchmark("peer_driver")
 
 
 def use_driver(peers: ModuleType, monkeypatch: pytest.MonkeyPatch, folder: Path, lines: str) -> None:

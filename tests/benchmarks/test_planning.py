@@ -1,7 +1,7 @@
 """What the planning benchmarks claim of themselves: equal sizes, honest peers, a simulator that is the world."""
 
 import sys
-from importlib import import_module
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -9,22 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+@pytest.fixture
+def planning(benchmark: Callable[[str], ModuleType]) -> ModuleType:
+    return benchmark("planning")
 
 
 @pytest.fixture
-def planning(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    module = import_module("planning")
-    for peer in module.PEERS.values():
-        monkeypatch.delenv(peer.variable, raising=False)
-    return module
-
-
-@pytest.fixture
-def driver(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return import_module("planning_driver")
+def driver(benchmark: Callable[[str], ModuleType]) -> ModuleType:
+    return benchmark("planning_driver")
 
 
 def test_both_sides_of_the_cem_work_step_networks_of_the_same_shape(planning: ModuleType, driver: ModuleType) -> None:
@@ -63,10 +56,11 @@ def test_the_peers_figure_is_the_median_of_its_last_line(
 @pytest.mark.parametrize(
     "name", ["cartpole-swingup", "reacher-easy", "ball_in_cup-catch", "finger-spin", "walker-walk"]
 )
-def test_the_simulator_foresees_the_reward_that_the_world_gives(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_the_simulator_foresees_the_reward_that_the_world_gives(
+    benchmark: Callable[[str], ModuleType], name: str
+) -> None:
     suite = pytest.importorskip("dm_control.suite")
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    ceiling = import_module("simulator_ceiling")
+    ceiling = benchmark("simulator_ceiling")
     task, random = ceiling.TASKS[name], np.random.default_rng(0)
     env = suite.load(task.domain, task.name, task_kwargs={"random": 0})
     env.reset()

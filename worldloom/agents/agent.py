@@ -4,15 +4,12 @@ B environments side by side, A action size. Actions are in model units: continuo
 """
 
 from abc import ABC, abstractmethod
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from worldloom.data.spec import DataSpec
 from worldloom.model import Obs, State
-
-M = TypeVar("M", bound=State)
 
 
 class Agent(ABC):
@@ -36,3 +33,8 @@ class Agent(ABC):
     @abstractmethod
     def act(self, memory: State, obs: Obs) -> tuple[Tensor, State]:
         """The next action, after the last one led to `obs`."""
+
+
+def following(seed: Tensor) -> Tensor:
+    """The seeds of the next decision: Knuth's linear congruential generator, so that near seeds do not stay near."""
+    return (seed * 6364136223846793005 + 1442695040888963407) & 0x7FFFFFFFFFFFFFFF

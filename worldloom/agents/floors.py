@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from worldloom.agents.agent import Agent
+from worldloom.agents.agent import Agent, following
 from worldloom.data.spec import DataSpec
 from worldloom.model import Obs, State, state
 
@@ -37,7 +37,7 @@ class RandomChoice(Agent):
     def act(self, memory: State, obs: Obs) -> tuple[Tensor, Draws]:
         assert isinstance(memory, Draws), f"this is the memory of another agent: {type(memory).__name__}"
         rows = [self._draw(torch.Generator().manual_seed(seed)) for seed in memory.seed.tolist()]
-        return torch.stack(rows), Draws((memory.seed * 6364136223846793005 + 1442695040888963407) & 0x7FFFFFFFFFFFFFFF)
+        return torch.stack(rows), Draws(following(memory.seed))
 
     def _draw(self, generator: torch.Generator) -> Tensor:
         action = self.spec.action

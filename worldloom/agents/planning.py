@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from worldloom.agents.agent import Agent
+from worldloom.agents.agent import Agent, following
 from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
 from worldloom.model import Obs, Policy, State, WorldModel, state
@@ -153,11 +153,6 @@ def any_choice(one_hot: Tensor, probability: float) -> Tensor:
     size = one_hot.shape[-1]
     drawn = F.one_hot(torch.randint(size, one_hot.shape[:-1], device=one_hot.device), size).to(one_hot)
     return torch.where(torch.rand_like(one_hot[..., :1]) < probability, drawn, one_hot)
-
-
-def following(seed: Tensor) -> Tensor:
-    """The seeds of the next decision: Knuth's linear congruential generator, so that near seeds do not stay near."""
-    return (seed * 6364136223846793005 + 1442695040888963407) & 0x7FFFFFFFFFFFFFFF
 
 
 def at(actions: Tensor, age: Tensor) -> Tensor:

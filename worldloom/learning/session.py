@@ -10,10 +10,10 @@ import torch
 
 from worldloom.agents.floors import RandomChoice
 from worldloom.agents.play import play_in
+from worldloom.agents.trial.score import mean
 from worldloom.data.episode import Episode
 from worldloom.data.spec import DataSpec
 from worldloom.envs.adapt import AdaptedEnv
-from worldloom.evaluation.bootstrap import bootstrap
 from worldloom.learning.collect import collect
 from worldloom.learning.episode_file import load_episode, save_episode
 from worldloom.learning.settings import LEARNERS, LearnSettings
@@ -98,13 +98,11 @@ class Session:
         with self.learner.trainer.aside():
             played = play_in(self.learner.judged, self.evaluation_envs, seeds, self.settings.max_episode_steps)
         returns = [each.episode_return for each in played]
-        mean, low, high = bootstrap(
-            lambda weights: weights @ np.array(returns) / weights.sum(1), np.arange(len(returns))
-        )
+        figure = mean(returns)
         return {
-            "mean": float(mean),
-            "low": float(low) if np.isfinite(low) else None,
-            "high": float(high) if np.isfinite(high) else None,
+            "mean": figure.value,
+            "low": figure.low,
+            "high": figure.high,
             "returns": returns,
             "lengths": [each.length for each in played],
             "evaluation_seconds": time.perf_counter() - began,

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
@@ -71,7 +71,7 @@ class LearnSettings:
     """Override one hyperparameter of the family."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
-    precision: str = "fp32"
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
     """fp32, bf16, or auto for what the processor is fast in; models this small are fastest in fp32 on a CPU."""
     threads: int = 1
     """CPU threads."""
