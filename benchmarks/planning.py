@@ -164,8 +164,8 @@ def planners(decisions: int) -> list[Row]:
                     agent, {"vector": torch.randn(batch, OBS)}, decisions, time.perf_counter, warm_up=1
                 )
                 what = f"{name} {shape(planner)}, {family} nano, {batch} environment{'s' * (batch > 1)}"
-                rows.append(Row(what, median(spent), "ms", 1, agent._precision, "worldloom"))
-                rows.append(Row(f"{what}, slowest", max(spent), "ms", 1, agent._precision, "worldloom"))
+                rows.append(Row(what, median(spent), "ms", 1, agent.precision_for(batch), "worldloom"))
+                rows.append(Row(f"{what}, slowest", max(spent), "ms", 1, agent.precision_for(batch), "worldloom"))
     return rows
 
 

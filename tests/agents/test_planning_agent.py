@@ -46,6 +46,14 @@ def planned(memory: State) -> PlanningMemory:
     return memory
 
 
+def test_many_products_are_worth_bf16_and_few_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worldloom.training.precision.has_fast_bf16", lambda device: True)
+    player = agent()
+    enough = -(-int(7e7) // (16 * sum(p.numel() for p in player.model.parameters())))
+    assert [player.precision_for(batch) for batch in (1, enough - 1, enough)] == ["fp32", "fp32", "bf16"]
+    assert replace(player, precision="bf16").precision_for(1) == "bf16"
+
+
 @pytest.mark.parametrize("noise", [0.0, 0.5])
 @pytest.mark.parametrize("explore", [False, True])
 def test_the_same_memory_and_observation_give_the_same_action(noise: float, explore: bool) -> None:

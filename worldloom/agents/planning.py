@@ -21,7 +21,7 @@ from worldloom.training.precision import autocast, choose_precision
 
 # How often an exploring agent with discrete actions takes any of them, as a search that has decided is never unsure.
 ANY_CHOICE = 0.05
-SMALL = 400_000  # parameters of a model for which casting to bf16 takes as long as its products save
+SMALL = 7e7  # parameters times candidates: for fewer products than that casting to bf16 takes as long as it saves
 
 
 @state
@@ -47,7 +47,7 @@ class PlanningAgent(Agent):
     noise of `prior_noise`, or with discrete actions any choice with that probability. `explore` adds noise as wide as
     the last search distribution, for collecting data. `deadline` is in milliseconds per decision, from the
     observation on. `precision` is that of the model's matrix products during the search: "bf16", "fp32", or "auto",
-    which is bf16 where the processor has it and the model is not small. Beliefs and scores are fp32.
+    which is bf16 where the processor has it and there is much to multiply. Beliefs and scores are fp32.
 
     Whatever model and planner draw follows from the seed of the episode, and the caller's generators are left as they
     were; rows decided together draw from the first row's seed. Raises `UserError` when the parts do not fit together.
@@ -114,16 +114,20 @@ class PlanningAgent(Agent):
         prior = self._prior()
         # Another stream than the one the belief was drawn from.
         problem = Problem(self.model, belief, self.objective, self.constraints, warm, prior, int(seed[0]) ^ 1, clock)
-        with autocast(self._precision, self.device):
+        with autocast(self.precision_for(problem.batch), self.device):
             plan = self.planner.plan(problem)
         action = self._explored(plan.actions[:, 0], plan.std[:, 0])
         return action, PlanningMemory(belief, action, plan, torch.zeros_like(seed), seed)
 
-    @cached_property
-    def _precision(self) -> str:
-        if self.precision == "auto" and sum(p.numel() for p in self.model.parameters()) < SMALL:
+    def precision_for(self, batch: int) -> str:
+        """What the products run in when `batch` environments are planned side by side: "fp32" or "bf16"."""
+        if self.precision == "auto" and self._parameters * self.planner.samples * batch < SMALL:
             return "fp32"
         return choose_precision(self.precision, self.device)
+
+    @cached_property
+    def _parameters(self) -> int:
+        return sum(p.numel() for p in self.model.parameters())
 
     def _explored(self, action: Tensor, std: Tensor) -> Tensor:
         """The action `[B, A]`, with noise as wide as the search still was where the agent explores."""

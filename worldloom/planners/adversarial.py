@@ -68,6 +68,10 @@ class Adversarial(Planner):
     def horizon(self) -> int:  # type: ignore[override]
         return self.inner.horizon
 
+    @property
+    def samples(self) -> int:  # type: ignore[override]
+        return self.inner.samples
+
     def plan(self, problem: Problem) -> Plan:
         sides = Sides.of(problem.action, self.theirs)
         if not self.replies and problem.warm is None:

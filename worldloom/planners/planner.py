@@ -274,9 +274,13 @@ class Problem:
 
 
 class Planner(ABC):
-    """A search. Final classes are frozen dataclasses of their hyperparameters with `horizon` among them."""
+    """A search. Final classes are frozen dataclasses of their hyperparameters.
+
+    Among them are `horizon` and `samples`, how many candidates are imagined side by side.
+    """
 
     horizon: int
+    samples: int = 1
 
     @abstractmethod
     def plan(self, problem: Problem) -> Plan:
