@@ -190,12 +190,12 @@ def main() -> None:
             print(each, episodes[-1].episode_return, file=sys.stderr)
             made = {
                 "episodes": [asdict(e) for e in episodes],
-                "rows": [asdict(r) for r in rows(gather(episodes), task)],
+                "rows": [asdict(r) for r in rows(comparable(episodes), task)],
             }
             command = shlex.join(["python", "benchmarks/planning_curve.py", *sys.argv[1:]])
             write_json(file, {"command": command, "hardware": hardware("cpu"), "threads": 1, **facts, **made})
     file.with_suffix(".svg").write_text(picture(comparable(episodes), task) + "\n")
-    print_rows(rows(gather(episodes), task))
+    print_rows(rows(comparable(episodes), task))
 
 
 def resume(file: Path, facts: dict[str, Any]) -> list[Episode]:

@@ -20,7 +20,7 @@ from tests.evaluation.worlds import LinearModel, PlaceState, linear_dataset, lin
 from tests.models.segments import SPECS, random_segment
 from worldloom.data.segment import Segment
 from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
-from worldloom.envs.dream import DreamEnv, SingleDreamEnv, Starts, draw_rows
+from worldloom.envs.dream import DreamEnv, SingleDreamEnv, Starts, draw_rows, to_picture
 from worldloom.errors import UserError
 from worldloom.model import State, WorldModel
 from worldloom.models import build
@@ -161,6 +161,11 @@ def test_a_dream_begins_again_in_the_step_after_its_end_and_alone() -> None:
     assert set(obs["state"][1:, 0].tolist()) <= set(torch.linspace(-2, 2, 9).tolist())
 
 
+def test_colours_beyond_white_stay_white() -> None:
+    decoded = torch.tensor([-0.01, 0.5, 1.004])[:, None, None, None].expand(3, 3, 2, 2)
+    assert to_picture(decoded)[:, 0, 0, 0].tolist() == [0, 128, 255]
+
+
 def test_a_seed_decides_the_dreams_and_leaves_the_global_generator_alone() -> None:
     env = DreamEnv(*rssm("vector"), 2, horizon=3)
 
@@ -176,6 +181,8 @@ def test_a_seed_decides_the_dreams_and_leaves_the_global_generator_alone() -> No
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
     np.testing.assert_array_equal(play([1, 2]), play([1, 2]))
+    np.testing.assert_array_equal(first, play(np.int64(7)))
+    np.testing.assert_array_equal(play([1, 2]), play(np.array([1, 2])))
     shared = DreamEnv(Line(), starts(), 2, horizon=2)
     line = [shared.reset(seed=[s, 5])[0]["state"][1].tolist() for s in range(4)]
     assert line == line[:1] * 4

@@ -63,6 +63,15 @@ def test_a_learning_that_was_killed_ends_where_an_uninterrupted_one_does(tmp_pat
     assert all(torch.equal(whole.model[name], again.model[name]) for name in whole.model)
 
 
+def test_a_learning_that_was_killed_logs_nothing_twice(tmp_path: Path) -> None:
+    learn(settings(tmp_path / "run", steps=80, random_steps=70))
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000080")  # as if killed after the random phase
+    learn(settings(tmp_path / "run", steps=80, random_steps=70, resume=True))
+    records = map(json.loads, (tmp_path / "run" / "log.jsonl").read_text().splitlines())
+    counted = [record["decisions"] for record in records if "returns" in record]
+    assert counted == [20, 40, 60, 80]
+
+
 def test_training_and_evaluation_episodes_never_share_a_seed() -> None:
     training = {episode_seed(seed, index) for seed in range(3) for index in range(500)}
     assert training.isdisjoint(range(1_000_000, 1_000_100))

@@ -75,7 +75,8 @@ def test_a_plan_reaches_the_goal_of_each_row() -> None:
 
 def test_goals_for_another_number_of_beliefs_are_refused() -> None:
     world, goals = Plane(), Place(torch.zeros(2, 2))
-    for objective in (Goal(goals), Weighted(((1.0, Return()), (2.0, Goal(goals))))):
+    fitting = Goal(Place(torch.zeros(4, 2)))
+    for objective in (Goal(goals), Weighted(((1.0, Return()), (2.0, Goal(goals)), (1.0, fitting)))):
         with pytest.raises(UserError, match="2 rows, but 4 beliefs"):
             Problem(world, problem(world).state, objective)
     with pytest.raises(UserError, match="one belief a row"):

@@ -21,6 +21,24 @@ from worldloom.planners.objectives import Constraint, Decoded
 CPU = torch.device("cpu")
 
 
+@pytest.mark.parametrize(
+    ("planner", "settings"),
+    [
+        (CEM, {"min_std": 2.0}),
+        (CEM, {"max_std": -1.0}),
+        (CEM, {"momentum": 5.0}),
+        (ICEM, {"decay": 0.0}),
+        (ICEM, {"keep": float("nan")}),
+        (MPPI, {"temperature": -1.0}),
+        (Gradient, {"learning_rate": 0.0}),
+        (CategoricalCEM, {"momentum": 1.0}),
+    ],
+)
+def test_settings_no_search_can_have_are_refused_by_name(planner: type, settings: dict[str, float]) -> None:
+    with pytest.raises(UserError, match="_std|momentum|decay|keep|temperature|learning_rate"):
+        planner(**settings)
+
+
 @pytest.mark.parametrize("horizon", [1, 2, 5, 8, 12])
 @pytest.mark.parametrize("colour", [0.0, 1.0, 2.0, 4.0])
 def test_coloured_noise_has_unit_variance_at_every_step(horizon: int, colour: float) -> None:

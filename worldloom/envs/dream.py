@@ -176,7 +176,7 @@ def to_model(actions: np.ndarray, spec: DataSpec) -> Tensor:
 
 def to_picture(decoded: Tensor) -> np.ndarray:
     """Float `[N, C, H, W]` in [0, 1] to uint8 `[N, H, W, C]`."""
-    return (255 * decoded.float()).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return (255 * decoded.float()).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -278,8 +278,10 @@ class DreamEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
 
     def _seed(self, seed: int | Sequence[int | None] | None, mask: np.ndarray) -> None:
         """Give dreams in the mask their own generators; without a seed the ones they have go on."""
-        if isinstance(seed, int):
-            super().reset(seed=seed)
+        if isinstance(seed, np.ndarray):
+            seed = seed.tolist()
+        if isinstance(seed, int | np.integer):
+            super().reset(seed=int(seed))
         if seed is None and self._luck:
             return
         seeds = self.np_random.integers(2**31, size=self.num_envs).tolist() if not isinstance(seed, Sequence) else seed

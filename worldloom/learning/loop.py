@@ -46,7 +46,7 @@ def run_learning(settings: LearnSettings) -> None:
         prepare_folder(settings, session)
         if settings.resume and steps_saved(settings.out):
             session.restore(settings.out)
-        log = Log(settings.out, session.learner.trainer.step)
+        log = Log(settings.out, session.progress.decisions, counter="decisions")
         stack.callback(log.close)
         finished = loop(session, log, Console())
     if not finished:
@@ -108,7 +108,7 @@ def report_evaluation(session: Session, score: dict[str, Any], log: Log, console
     """The evaluation in a line and in the log."""
     progress = session.progress
     record = {"decisions": progress.decisions, "seconds": session.seconds, "cpu_seconds": session.cpu_seconds, **score}
-    log.write({"step": session.learner.trainer.step, "evaluation": record})
+    log.write({"step": session.learner.trainer.step, "decisions": progress.decisions, "evaluation": record})
     interval = f" [{score['low']:.4g}, {score['high']:.4g}]" if score["low"] is not None else ""
     console.print(
         f"{progress.decisions}: evaluation {score['mean']:.4g}{interval} over {len(score['returns'])} episodes",

@@ -53,6 +53,8 @@ class Adversarial(Planner):
     limit: float | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.inner, Planner):
+            raise UserError(f"inner is {self.inner!r}, but it must be a planner such as CEM()")
         if isinstance(self.inner, Adversarial):
             raise UserError("an adversary cannot be the inner planner of another: give it 'cem', 'icem' or 'gradient'")
         if self.rounds < 1:
@@ -170,8 +172,8 @@ class Harm(Objective):
         return BREACH * breach - self.objective(model, states, actions)
 
     @property
-    def rows(self) -> int | None:
-        return self.objective.rows
+    def rows(self) -> frozenset[int]:
+        return self.objective.rows.union(*(each.cost.rows for each in self.constraints))
 
 
 @dataclass(frozen=True)

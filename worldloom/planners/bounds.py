@@ -28,7 +28,9 @@ class Bounds:
         A number whose declared range is empty can only be 0. Raises `UserError` when the action is discrete, or the
         range is missing, inverted, not finite, of another size, or wider than the declared one.
         """
-        low, high = (tuple(end) if isinstance(end, Sequence) else end for end in (low, high))
+        low, high = (
+            tuple(end) if isinstance(end, Sequence) and not isinstance(end, str) else end for end in (low, high)
+        )
         return _bounds(action, low, high, device or torch.device("cpu"))
 
     def clip(self, actions: Tensor) -> Tensor:
@@ -66,6 +68,8 @@ def _bounds(action: ActionSpec, low: End, high: End, device: torch.device) -> Bo
 
 
 def _ends(which: str, end: End, default: float, size: int) -> list[float]:
+    if isinstance(end, str):
+        raise UserError(f"{which} is {end!r}, but it must be a number, or one for each number of the action")
     ends = list(end) if isinstance(end, Sequence) else [default if end is None else end] * size
     if len(ends) != size:
         raise UserError(

@@ -126,7 +126,7 @@ def check_deadline(planner: Planner, world: "Plane") -> None:
     ticking = Ticks(world)
     whole = planner.plan(problem(world, clock=Clock(None, ticking)))
     takes = float(whole.milliseconds[0])
-    for part in (0.6, 0.3, 0.05):
+    for part in (0.6, 0.3, 0.05, 0.02):
         plan = planner.plan(problem(world, clock=Clock(part * takes, ticking)))
         took = float(plan.milliseconds[0])
         assert took <= part * takes, f"the plan took {took} ms of {part * takes}"

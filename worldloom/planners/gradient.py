@@ -13,7 +13,7 @@ from worldloom.errors import UserError
 from worldloom.model import State
 from worldloom.planners.bounds import Bounds
 from worldloom.planners.elites import Elites, choose, spread_of
-from worldloom.planners.planner import Plan, Planner, Problem, check_search, conclude, rank
+from worldloom.planners.planner import Plan, Planner, Problem, check_search, check_within, conclude, rank
 
 DECAYS = (0.9, 0.999)
 BACKWARD = 4.0  # how many times as long as a look at a pool a step with its gradient may take
@@ -41,6 +41,8 @@ class Gradient(Planner):
 
     def __post_init__(self) -> None:
         check_search(self.horizon, self.samples, self.restarts, self.iterations, self.policy_samples + 2)
+        check_within("learning_rate", self.learning_rate, 1e-6, 1e3)
+        check_within("penalty", self.penalty, 0.0, 1e6)
 
     @torch.inference_mode(False)
     def plan(self, problem: Problem) -> Plan:
@@ -79,7 +81,8 @@ class Gradient(Planner):
             values, excess, states = problem.judge(points)
             good = values if excess is None else values - self.penalty * excess
             total = torch.where(good.isfinite(), good, 0.0).sum()
-            slope = torch.autograd.grad(total, points, allow_unused=True)[0] if total.requires_grad else None
+            with problem.clock.section("gradient"):
+                slope = torch.autograd.grad(total, points, allow_unused=True)[0] if total.requires_grad else None
         if slope is None:
             raise UserError("no gradient leads from the objective to the actions: use 'cem' or 'icem' for this model")
         excess = torch.zeros_like(values) if excess is None else excess

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from worldloom.planners.elites import choose, settle
-from worldloom.planners.planner import Plan, Planner, Problem, check_search
+from worldloom.planners.planner import Plan, Planner, Problem, check_search, check_widths, check_within
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,10 @@ class ICEM(Planner):
 
     def __post_init__(self) -> None:
         check_search(self.horizon, self.samples, self.elites, self.iterations, least=3)
+        check_widths(self.min_std, self.max_std, self.momentum)
+        check_within("colour", self.colour, 0.0, 10.0)
+        check_within("decay", self.decay, 1.0, 100.0)
+        check_within("keep", self.keep, 0.0, 1.0)
 
     def plan(self, problem: Problem) -> Plan:
         bounds = problem.bounds(self.low, self.high)

@@ -29,9 +29,9 @@ class Objective(ABC):
         """Raise `UserError` when `model` cannot decode what this objective reads."""
 
     @property
-    def rows(self) -> int | None:
-        """For how many beliefs B this objective was made, None or 1 where it serves any number."""
-        return None
+    def rows(self) -> frozenset[int]:
+        """For how many beliefs B each part of this objective was made; nothing and 1 serve any number."""
+        return frozenset()
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ class Goal(Objective):
             raise UserError(f"the goal is a belief with features {shape}, but it must be one belief a row, (B, F)")
 
     @property
-    def rows(self) -> int | None:
-        return len(self.belief.features)
+    def rows(self) -> frozenset[int]:
+        return frozenset({len(self.belief.features)})
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,8 @@ class Weighted(Objective):
             part.check(model)
 
     @property
-    def rows(self) -> int | None:
-        return max((part.rows or 1 for _, part in self.parts), default=1)
+    def rows(self) -> frozenset[int]:
+        return frozenset().union(*(part.rows for _, part in self.parts))
 
 
 @dataclass(frozen=True)

@@ -124,10 +124,8 @@ class Problem:
     def __post_init__(self) -> None:
         for part in (self.objective, *(constraint.cost for constraint in self.constraints)):
             part.check(self.model)
-            if part.rows not in (None, 1, self.batch):
-                raise UserError(
-                    f"the goal has {part.rows} rows, but {self.batch} beliefs are planned: give one for each"
-                )
+            for rows in part.rows - {1, self.batch}:
+                raise UserError(f"the goal has {rows} rows, but {self.batch} beliefs are planned: give one for each")
 
     @property
     def batch(self) -> int:
@@ -211,6 +209,7 @@ class Problem:
 
         `left` pools, this one among them, share the time: many small ones find more than a few large ones. A pool is
         judged at once where it is known how long a candidate takes, else one in `PILOT` is judged before the others.
+        The first two, by which planners go on from what they had, are judged however late it is.
         """
         if self.clock.deadline is None:
             return self.judge(actions)
@@ -219,7 +218,7 @@ class Problem:
         least = max(1, pool // PILOT)
         if shape not in paces:
             parts, done = [self._timed(actions[:, :least], paces, shape)], least
-        count = min(pool, max(least, done + self._fitting(paces[shape], least, left)))
+        count = min(pool, max(done, 2, done + self._fitting(paces[shape], least, left)))
         if count > done:
             parts.append(self._timed(actions[:, done:count], paces, shape))
         return parts[0] if len(parts) == 1 else join(parts, self.batch)
@@ -352,3 +351,15 @@ def check_search(horizon: int, samples: int, elites: int, iterations: int, least
 def check_horizon(horizon: int) -> None:
     if horizon < 1:
         raise UserError(f"the planning horizon is {horizon}, but it must be 1 or more")
+
+
+def check_widths(min_std: float, max_std: float, momentum: float = 0.0) -> None:
+    """Raise `UserError` unless a distribution can be as wide as this and move."""
+    check_within("min_std", min_std, 0.0, max_std)
+    check_within("max_std", max_std, 1e-6, 1e6)
+    check_within("momentum", momentum, 0.0, 0.999)
+
+
+def check_within(name: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:  # a number that is none is refused too
+        raise UserError(f"{name} is {value}, but it must be from {least:g} to {most:g}")

@@ -60,9 +60,14 @@ class Meter:
 
 
 class Log:
-    """`RUN/log.jsonl`, one object per reading, and TensorBoard files if asked for. Only rank 0 writes (`leads`)."""
+    """`RUN/log.jsonl`, one object per reading, and TensorBoard files if asked for. Only rank 0 writes (`leads`).
 
-    def __init__(self, run: Path, step: int = 0, tensorboard: bool = False, leads: bool = True):
+    What an earlier process logged beyond `step` is forgotten, as it will be logged again; `counter` is the name under
+    which records count.
+    """
+
+    def __init__(self, run: Path, step: int = 0, tensorboard: bool = False, leads: bool = True, counter: str = "step"):
+        self.counter = counter
         self.path = run / "log.jsonl" if leads else Path(os.devnull)
         self.writer: Any = None
         if tensorboard and leads:
@@ -93,14 +98,15 @@ class Log:
         """Drop what a stopped run logged after its last checkpoint, and a line it did not finish."""
         if not self.path.is_file():
             return
-        kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if _count_of(line, self.counter) <= step]
         with durable.replacing(self.path) as partial:
             partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
 
-def _step_of(line: str) -> float:
+def _count_of(line: str, counter: str) -> float:
     try:
-        return float(json.loads(line)["step"])
+        return float(json.loads(line)[counter])
     except (ValueError, KeyError, TypeError):
         return float("inf")
 

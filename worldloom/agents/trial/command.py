@@ -93,7 +93,7 @@ def plan(
     model, found = checkpoint.load(run, str(choose_device(device)), step)
     name = planner or default_planner(model.spec)
     search = planner_settings(name, {"horizon": horizon, "samples": samples, "iterations": iterations}, settings)
-    gamma = found.config.get("discount", 0.99) if discount is None else discount
+    gamma = learned_discount(found.config) if discount is None else discount
     agent = PlanningSettings(
         name,
         search,
@@ -110,6 +110,11 @@ def plan(
     folder = out or run / "plan" / f"{slug(env)}-{name}"
     trial = Trial(model, found, agent, world, played, num_envs, folder)
     trial.hold(video_steps if video else 0, floors, profile)
+
+
+def learned_discount(config: dict[str, Any]) -> float:
+    """The discount that a model's values, or those of an ensemble's members, were learned with; 0.99 where none were."""
+    return config.get("discount", config.get("hyperparameters", {}).get("discount", 0.99))
 
 
 def default_planner(spec: DataSpec) -> str:

@@ -10,7 +10,7 @@ import torch
 from worldloom.planners.clock import Clock
 
 # In the order in which they happen; planners may count under further names.
-SECTIONS = ("observe", "policy", "sample", "imagine", "objective", "constraints", "refit")
+SECTIONS = ("observe", "policy", "sample", "imagine", "objective", "constraints", "gradient", "refit")
 
 
 @dataclass
