@@ -35,7 +35,7 @@ CPU = torch.device("cpu")
     ],
 )
 def test_settings_no_search_can_have_are_refused_by_name(planner: type, settings: dict[str, float]) -> None:
-    with pytest.raises(UserError, match="_std|momentum|decay|keep|temperature|learning_rate"):
+    with pytest.raises(UserError, match=r"_std|momentum|decay|keep|temperature|learning_rate"):
         planner(**settings)
 
 

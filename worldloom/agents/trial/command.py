@@ -113,7 +113,7 @@ def plan(
 
 
 def learned_discount(config: dict[str, Any]) -> float:
-    """The discount that a model's values, or those of an ensemble's members, were learned with; 0.99 where none were."""
+    """What the values of a model, or of an ensemble's members, were discounted by; 0.99 where none were learned."""
     return config.get("discount", config.get("hyperparameters", {}).get("discount", 0.99))
 
 
