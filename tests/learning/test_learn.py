@@ -6,67 +6,82 @@ from pathlib import Path
 import pytest
 import torch
 
+from worldloom.agents.actor_critic_config import ActorCriticConfig
 from worldloom.errors import UserError
 from worldloom.evaluation.evaluate import evaluate
 from worldloom.learning.session import episode_seed
-from worldloom.learning.settings import LearnSettings, learn
+from worldloom.learning.settings import LEARNERS, LEARNING, LearnSettings, learn
 from worldloom.training.checkpoint import Checkpoint, load
 
 SHORT = {
-    "size": "debug", "steps": 120, "random_steps": 40, "max_episode_steps": 20, "batch_size": 8, "samples": 16,
-    "elites": 4, "iterations": 2, "prior_samples": 2, "updates": 1.0, "eval_every": 60, "eval_episodes": 2,
-    "checkpoint_every": 40,
+    "size": "debug", "steps": 120, "random_steps": 40, "max_episode_steps": 20, "batch_size": 8, "updates": 1.0,
+    "eval_every": 60, "eval_episodes": 2, "checkpoint_every": 40,
 }  # fmt: skip
+OWN: dict[str, dict[str, object]] = {
+    "tdmpc": {"samples": 16, "elites": 4, "iterations": 2, "prior_samples": 2},
+    "dreamer": {"length": 8, "batch_size": 4, "policy": ActorCriticConfig(units=16, layers=1, horizon=3)},
+}
+both = pytest.mark.parametrize("method", LEARNING)
 
 
-def settings(out: Path, env: str = "gym:Pendulum-v1", **changes: object) -> LearnSettings:
-    return LearnSettings("tdmpc", env, out, **{**SHORT, **changes})  # type: ignore[arg-type]
+def settings(out: Path, env: str = "gym:Pendulum-v1", method: str = "tdmpc", **changes: object) -> LearnSettings:
+    return LEARNING[method](env=env, out=out, **{**SHORT, **OWN[method], **changes})  # type: ignore[arg-type]
 
 
-def test_learning_leaves_a_run_that_loads_like_a_trained_one(tmp_path: Path) -> None:
-    learn(settings(tmp_path / "run"))
+def start(settings: LearnSettings) -> None:
+    """As the command line does."""
+    learn(settings)  # type: ignore[arg-type]
+
+
+@both
+def test_learning_leaves_a_run_that_loads_like_a_trained_one(tmp_path: Path, method: str) -> None:
+    start(settings(tmp_path / "run", method=method))
     _, run = load(tmp_path / "run")
     records = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     evaluations = [record["evaluation"] for record in records if "evaluation" in record]
-    assert run.family == "tdmpc"
+    assert run.family == {"tdmpc": "tdmpc", "dreamer": "rssm"}[method]
     assert [e["decisions"] for e in evaluations] == [60, 120]
     assert all(len(e["returns"]) == 2 for e in evaluations)
     assert run.step == 120  # as many updates as decisions, those of the random phase made up for
 
 
 def test_judging_a_learned_model_asks_for_data_it_never_saw(tmp_path: Path) -> None:
-    learn(settings(tmp_path / "run", steps=40))
+    start(settings(tmp_path / "run", steps=40))
     with pytest.raises(UserError, match="no data was held out"):
         evaluate(tmp_path / "run")
 
 
 def test_several_environments_share_each_decision(tmp_path: Path) -> None:
-    learn(settings(tmp_path / "run", num_envs=3))
+    start(settings(tmp_path / "run", num_envs=3))
     assert len(list((tmp_path / "run" / "replay").iterdir())) == 6
     assert load(tmp_path / "run")[1].step == 120
 
 
-def test_discrete_actions_with_ends_are_learned_too(tmp_path: Path) -> None:
-    learn(settings(tmp_path / "run", "gym:CartPole-v1", steps=80, max_episode_steps=None))
+@both
+def test_discrete_actions_with_ends_are_learned_too(tmp_path: Path, method: str) -> None:
+    start(settings(tmp_path / "run", "gym:CartPole-v1", method, steps=80, max_episode_steps=None))
     model, _ = load(tmp_path / "run")
     assert "terminated" in model.decodes
 
 
-def test_a_learning_that_was_killed_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
-    learn(settings(tmp_path / "whole"))
+@both
+def test_a_learning_that_was_killed_ends_where_an_uninterrupted_one_does(tmp_path: Path, method: str) -> None:
+    start(settings(tmp_path / "whole", method=method))
     shutil.copytree(tmp_path / "whole", tmp_path / "killed")
     shutil.rmtree(tmp_path / "killed" / "checkpoints" / "step-00000120")
     assert load(tmp_path / "killed")[1].step == 80
-    learn(settings(tmp_path / "killed", resume=True))
+    start(settings(tmp_path / "killed", method=method, resume=True))
     whole, again = (Checkpoint.read(tmp_path / name) for name in ("whole", "killed"))
     assert whole.step == again.step
     assert all(torch.equal(whole.model[name], again.model[name]) for name in whole.model)
+    assert all(torch.equal(whole.companion[name], again.companion[name]) for name in whole.companion)
+    assert bool(whole.companion) == (method == "dreamer")
 
 
 def test_a_learning_that_was_killed_logs_nothing_twice(tmp_path: Path) -> None:
-    learn(settings(tmp_path / "run", steps=80, random_steps=70))
+    start(settings(tmp_path / "run", steps=80, random_steps=70))
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000080")  # as if killed after the random phase
-    learn(settings(tmp_path / "run", steps=80, random_steps=70, resume=True))
+    start(settings(tmp_path / "run", steps=80, random_steps=70, resume=True))
     records = map(json.loads, (tmp_path / "run" / "log.jsonl").read_text().splitlines())
     counted = [record["decisions"] for record in records if "returns" in record]
     assert counted == [20, 40, 60, 80]
@@ -77,13 +92,22 @@ def test_training_and_evaluation_episodes_never_share_a_seed() -> None:
     assert training.isdisjoint(range(1_000_000, 1_000_100))
 
 
+def test_every_method_has_its_settings_and_its_learner() -> None:
+    assert set(LEARNING) == set(LEARNERS)
+
+
+def test_a_run_of_one_method_is_not_continued_as_another(tmp_path: Path) -> None:
+    start(settings(tmp_path / "run", steps=40))
+    with pytest.raises(UserError, match="started with tdmpc, not dreamer"):
+        start(settings(tmp_path / "run", method="dreamer", resume=True))
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"steps": 0}, "--steps is 0"),
         ({"updates": 0.0}, "--updates is 0.0"),
         ({"elites": 17}, "--elites is 17"),
-        ({"method": "tdmcp"}, "unknown learning method 'tdmcp'"),
         ({"size": "huge"}, "size of family 'tdmpc'"),
         ({"overrides": ("latnt=3",)}, "latnt"),
         ({"env": "gym:NoSuchThing-v0"}, "NoSuchThing"),
@@ -94,13 +118,13 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
     tmp_path: Path, change: dict[str, object], words: str
 ) -> None:
     with pytest.raises(UserError, match=words):
-        learn(replace(settings(tmp_path / "run"), **change))  # type: ignore[arg-type]
+        start(replace(settings(tmp_path / "run"), **change))  # type: ignore[arg-type]
     assert not (tmp_path / "run").exists()
 
 
 def test_a_run_is_neither_overwritten_nor_continued_as_another(tmp_path: Path) -> None:
-    learn(settings(tmp_path / "run", steps=40))
+    start(settings(tmp_path / "run", steps=40))
     with pytest.raises(UserError, match="already holds a run"):
-        learn(settings(tmp_path / "run"))
+        start(settings(tmp_path / "run"))
     with pytest.raises(UserError, match="--seed 0, not 1"):
-        learn(settings(tmp_path / "run", seed=1, resume=True))
+        start(settings(tmp_path / "run", seed=1, resume=True))

@@ -136,7 +136,9 @@ def resume_or_refuse(settings: LearnSettings) -> None:
     if known:
         content = read_json(run / "learn.json", f"{run} is not a run of `worldloom learn`")
         try:
-            settings.changes(LearnSettings.from_json(content["settings"]))
+            if content["method"] != settings.method:
+                raise UserError(f"{run} was started with {content['method']}, not {settings.method}: repeat that")
+            settings.changes(type(settings).from_json(content["settings"]))
         except (KeyError, TypeError) as error:
             raise damaged(run / "learn.json", error) from error
 
@@ -147,7 +149,8 @@ def prepare_folder(settings: LearnSettings, session: Session) -> None:
     durable.make_folder(settings.out / "replay")
     folders.remove_partial(settings.out / "checkpoints")
     trainer = session.learner.trainer
-    durable.write_json(settings.out / "learn.json", {"format": 1, "settings": settings.to_json()})
+    described = {"format": 1, "method": settings.method, "settings": settings.to_json()}
+    durable.write_json(settings.out / "learn.json", described)
     machine = {
         "device": str(trainer.device),
         "precision": trainer.precision,

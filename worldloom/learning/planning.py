@@ -7,7 +7,7 @@ from torch import Tensor
 from worldloom.agents.planning import PlanningAgent
 from worldloom.data.replay import Replay
 from worldloom.data.spec import DataSpec
-from worldloom.learning.settings import LearnSettings
+from worldloom.learning.settings import DreamerSettings, PlanningSettings
 from worldloom.planners.categorical import CategoricalCEM
 from worldloom.planners.mppi import MPPI
 from worldloom.planners.objectives import Return
@@ -23,7 +23,7 @@ class PlanningLearner:
     `trainer` saves and restores everything; `agent` explores while it collects, `judged` does not.
     """
 
-    def __init__(self, settings: LearnSettings, spec: DataSpec):
+    def __init__(self, settings: PlanningSettings, spec: DataSpec):
         device = choose_device(settings.device)
         training = train_settings(settings)
         model = build_model(training, spec).to(device)
@@ -46,10 +46,10 @@ class PlanningLearner:
         return {"loss": objective.total.detach(), "gradient_norm": norm, **objective.terms}
 
 
-def train_settings(settings: LearnSettings) -> TrainSettings:
+def train_settings(settings: PlanningSettings | DreamerSettings) -> TrainSettings:
     """The same wishes in the words of `worldloom train`, which describes every run."""
     return TrainSettings(
-        family=settings.method,
+        family=settings.family,
         data=(),
         out=settings.out,
         size=settings.size,

@@ -1,26 +1,36 @@
 """`worldloom learn METHOD ENV`: an agent that collects, learns from what it collected, and is judged on the way."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
+from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg, subcommand
 
-from worldloom.errors import UserError, unknown
+from worldloom.agents.actor_critic_config import ActorCriticConfig
+from worldloom.errors import UserError
 from worldloom.registry import Registry
 
-LEARNERS = Registry("learning method", {"tdmpc": "worldloom.learning.planning:PlanningLearner"})
+LEARNERS = Registry(
+    "learning method",
+    {
+        "tdmpc": "worldloom.learning.planning:PlanningLearner",
+        "dreamer": "worldloom.learning.dreaming:DreamingLearner",
+    },
+)
 
 # A resumed run may go on for longer and report differently; anything else would make it another run.
 FREE_ON_RESUME = frozenset({"steps", "eval_every", "eval_episodes", "checkpoint_every", "resume", "out"})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LearnSettings:
-    """One agent learning in one environment. A step is one decision: with action_repeat=2 it moves the world twice."""
+    """What every way of learning in an environment is told. A method adds its own words and gives its defaults.
 
-    method: Annotated[Positional[str], arg(metavar="METHOD")]
-    """How to learn: tdmpc."""
+    A step is one decision: with action_repeat=2 it moves the world twice.
+    """
+
+    method: ClassVar[str]
+
     env: Annotated[Positional[str], arg(metavar="ENV")]
     """Environment, such as dmc:cartpole-swingup, gym:CartPole-v1, or your own module:function."""
     out: Path
@@ -47,14 +57,6 @@ class LearnSettings:
     """A parameter's gradient norm is held below this share of the parameter's own norm; 0 switches clipping off."""
     capacity: int = 1_000_000
     """Rows kept for learning; beyond that the oldest episodes are forgotten."""
-    samples: int = 128
-    """Action sequences tried in each iteration of a plan."""
-    elites: int = 16
-    """How many of them shape the next iteration."""
-    iterations: int = 3
-    """Iterations of a plan."""
-    prior_samples: int = 8
-    """How many of the samples come from the model's own policy prior."""
     eval_every: int = 10_000
     """Decisions between evaluations without exploration."""
     eval_episodes: int = 10
@@ -80,27 +82,21 @@ class LearnSettings:
 
     def check(self) -> None:
         """Refuse values that cannot work, before anything is made. Raises `UserError`."""
-        if self.method not in LEARNERS:
-            raise unknown("learning method", self.method, LEARNERS)
         least = dict.fromkeys(("random_steps", "seed", "prior_samples"), 0)
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, int) and not isinstance(value, bool) and value < least.get(field.name, 1):
-                raise UserError(
-                    f"--{field.name.replace('_', '-')} is {value}, but must be at least {least.get(field.name, 1)}"
-                )
+        for name in (each.name for each in fields(self)):
+            value, low = getattr(self, name), least.get(name, 1)
+            if isinstance(value, int) and not isinstance(value, bool) and value < low:
+                raise UserError(f"--{name.replace('_', '-')} is {value}, but must be at least {low}")
         for name in ("updates", "lr", "final_lr"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}, but must be a number above 0")
-        if self.elites > self.samples:
-            raise UserError(f"--elites is {self.elites}, but only --samples {self.samples} are drawn: lower it")
 
     def changes(self, earlier: "LearnSettings") -> None:
         """Raise `UserError` when continuing `earlier` under these settings would be another run."""
-        for field in fields(self):
-            now, then = getattr(self, field.name), getattr(earlier, field.name)
-            if field.name not in FREE_ON_RESUME and now != then:
-                flag = "set" if field.name == "overrides" else field.name.replace("_", "-")
+        for name in (each.name for each in fields(self)):
+            now, then = getattr(self, name), getattr(earlier, name)
+            if name not in FREE_ON_RESUME and now != then:
+                flag = "set" if name == "overrides" else name.replace("_", "-")
                 raise UserError(f"{self.out} was started with --{flag} {then}, not {now}: repeat the first value")
 
     def to_json(self) -> dict[str, Any]:
@@ -109,11 +105,67 @@ class LearnSettings:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         """Raises `TypeError` or `KeyError` for settings of another version."""
-        tuples = {k: tuple(data[k]) for k in ("options", "overrides")}
-        return cls(**{**data, **tuples, "out": Path(data["out"])})
+        made: dict[str, Any] = {k: tuple(data[k]) for k in ("options", "overrides")} | {"out": Path(data["out"])}
+        if "policy" in data:
+            made["policy"] = ActorCriticConfig(**data["policy"])
+        return cls(**{**data, **made})
 
 
-def learn(settings: Annotated[LearnSettings, arg(name="")]) -> None:
+@dataclass(frozen=True, kw_only=True)
+class PlanningSettings(LearnSettings):
+    """The world model is all that is trained, and its planner is the agent (TD-MPC2)."""
+
+    method: ClassVar[str] = "tdmpc"
+
+    samples: int = 128
+    """Action sequences tried in each iteration of a plan."""
+    elites: int = 16
+    """How many of them shape the next iteration."""
+    iterations: int = 3
+    """Iterations of a plan."""
+    prior_samples: int = 8
+    """How many of the samples come from the model's own policy prior."""
+
+    def check(self) -> None:
+        super().check()
+        if self.elites > self.samples:
+            raise UserError(f"--elites is {self.elites}, but only --samples {self.samples} are drawn: lower it")
+
+    @property
+    def family(self) -> str:
+        """The world model's family."""
+        return "tdmpc"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DreamerSettings(LearnSettings):
+    """An actor and a critic learn in the dreams of a world model that is trained along with them (DreamerV3)."""
+
+    method: ClassVar[str] = "dreamer"
+
+    updates: float = 0.25
+    """Updates of the model and the policy per decision, the replay ratio."""
+    batch_size: int = 16
+    """Windows per update."""
+    length: int = 32
+    """Rows of a window."""
+    lr: float = 4e-4
+    """Learning rate of the model and the policy."""
+    family: str = "rssm"
+    """Family of the world model; it must decode a reward."""
+    policy: ActorCriticConfig = field(default_factory=ActorCriticConfig)
+    """The actor and the critic."""
+
+
+LEARNING: dict[str, type[LearnSettings]] = {each.method: each for each in (PlanningSettings, DreamerSettings)}
+
+
+def learn(
+    settings: Annotated[
+        Annotated[PlanningSettings, subcommand("tdmpc")] | Annotated[DreamerSettings, subcommand("dreamer")],
+        arg(name=""),
+    ],
+) -> None:
     """Learn to act in an environment while acting in it."""
     from worldloom.learning.loop import run_learning
 

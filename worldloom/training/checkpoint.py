@@ -7,14 +7,14 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
-from torch import Tensor
+from torch import Tensor, nn
 
 from worldloom.errors import UserError
 from worldloom.model import WorldModel
@@ -24,8 +24,8 @@ from worldloom.training.run import FORMAT, DatasetUse, Run, RunRecord, check_for
 
 __all__ = ["Checkpoint", "DatasetUse", "Run", "load"]
 
-NOT_PROGRESS = frozenset({"format", "step", "family", "config", "spec", "hash", "trainer_hash"})
-MODEL, TRAINER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+NOT_PROGRESS = frozenset({"format", "step", "family", "config", "spec", "hash", "trainer_hash", "companion_hash"})
+MODEL, TRAINER, COMPANION, STATE = "model.safetensors", "optimizer.safetensors", "policy.safetensors", "state.json"
 PICKLES = {b"PK": "a zip archive, as torch.save writes", b"\x80": "a pickle"}
 
 
@@ -33,6 +33,7 @@ PICKLES = {b"PK": "a zip archive, as torch.save writes", b"\x80": "a pickle"}
 class Checkpoint:
     """One saved moment. `model` are the weights; `trainer` the optimiser's tensors and the random states.
 
+    `companion` are the weights of what was trained along with the model, a policy and its critic, where there was one.
     `progress` is JSON: seconds of training, losses, and the loader's position. `spec` is the `DataSpec` as JSON, which
     holds the action normaliser; those of observations are buffers of the model.
     """
@@ -45,6 +46,7 @@ class Checkpoint:
     progress: dict[str, Any]
     spec: dict[str, Any]
     hash: str = ""
+    companion: Mapping[str, Tensor] = field(default_factory=dict)
 
     def save(self, run: Path) -> Path:
         """Write it whole or not at all. Raises `UserError` when the disk refuses; earlier checkpoints stay."""
@@ -60,7 +62,11 @@ class Checkpoint:
             "hash": _hash(model),
             "trainer_hash": _hash(trainer),
         }
-        files = {MODEL: model, TRAINER: trainer, STATE: json.dumps(state, indent=1).encode()}
+        files = {MODEL: model, TRAINER: trainer}
+        if self.companion:
+            files[COMPANION] = _to_bytes(self.companion)
+            state["companion_hash"] = _hash(files[COMPANION])
+        files[STATE] = json.dumps(state, indent=1).encode()
         try:
             folders.write_folder(path, files)
         except OSError as error:
@@ -83,6 +89,7 @@ class Checkpoint:
                 config=state["config"],
                 model=_read_tensors(path / MODEL, state["hash"]),
                 trainer=_read_tensors(path / TRAINER, state["trainer_hash"]) if trainer else {},
+                companion=_read_tensors(path / COMPANION, state["companion_hash"]) if "companion_hash" in state else {},
                 spec=state["spec"],
                 progress={k: v for k, v in state.items() if k not in NOT_PROGRESS},
                 hash=state["hash"],
@@ -94,6 +101,11 @@ class Checkpoint:
         """Put the weights into `model`. Raises `UserError` naming the first tensor that does not belong there."""
         check_tensors(model.state_dict(), self.model, path)
         model.load_state_dict(dict(self.model))
+
+    def fill_companion(self, companion: nn.Module, path: Path) -> None:
+        """Put the weights of what was trained along with the model into `companion`. Raises `UserError` likewise."""
+        check_tensors(companion.state_dict(), self.companion, path / COMPANION)
+        companion.load_state_dict(dict(self.companion))
 
 
 def load(run: Path | str, device: str = "cpu", step: int | None = None) -> tuple[WorldModel, Run]:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from worldloom.errors import UserError
-from worldloom.model import WorldModel
 
 
 def local_rank() -> int:
@@ -78,7 +77,7 @@ class Team:
         dist.all_gather(gathered, value)
         return gathered
 
-    def wrap(self, model: WorldModel) -> nn.Module:
+    def wrap(self, model: nn.Module) -> nn.Module:
         """The module to call instead of `model`: its gradients are the team's mean."""
         if self.size == 1:
             return model

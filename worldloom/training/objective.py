@@ -39,9 +39,12 @@ def weigh_windows(terms: dict[str, Tensor], mask: Tensor) -> dict[str, Tensor]:
     return {name: torch.where(mask, term, 0.0).sum(1) / rows for name, term in kept.items()}
 
 
-def check_terms(model: WorldModel, terms: dict[str, Tensor]) -> None:
-    """Raise `UserError` unless every term has a weight and every weight its term, save for signals the data lacks."""
-    family, weights = type(model).family, model.loss_weights
+def check_terms(model: WorldModel, terms: dict[str, Tensor], weights: dict[str, float] | None = None) -> None:
+    """Raise `UserError` unless every term has a weight and every weight its term, save for signals the data lacks.
+
+    `weights` are by default the model's own.
+    """
+    family, weights = type(model).family, model.loss_weights if weights is None else weights
     exists = {"reward": model.spec.has_reward, "terminated": model.spec.has_end}
     absent = {name for name, there in exists.items() if not there}
     for name in terms.keys() - weights.keys():

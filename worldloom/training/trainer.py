@@ -16,6 +16,7 @@ from worldloom.errors import UserError
 from worldloom.model import WorldModel
 from worldloom.training.checkpoint import Checkpoint
 from worldloom.training.distributed import Team
+from worldloom.training.joint import Joint
 from worldloom.training.objective import Objective, check_terms, weigh
 from worldloom.training.optimizer import clip_gradients, learning_rate, make_optimizer, set_learning_rate
 from worldloom.training.precision import autocast
@@ -39,7 +40,10 @@ class Batches(Protocol):
 
 @dataclass
 class Trainer:
-    """`module` is the model as it is called: wrapped when a team trains it. `seconds` is the loop's wall time."""
+    """`module` is what is called: the model, or `joint`, the model and its companion; wrapped when a team trains it.
+
+    `seconds` is the loop's wall time.
+    """
 
     model: WorldModel
     loader: Batches
@@ -49,10 +53,15 @@ class Trainer:
     team: Team = field(default_factory=Team)
     step: int = 0
     seconds: float = 0.0
+    joint: Joint | None = None
 
     def __post_init__(self) -> None:
-        self.module: nn.Module = self.team.wrap(self.model)
-        self.optimizer = make_optimizer(self.model, self.settings.lr, self.settings.weight_decay)
+        self.module: nn.Module = self.team.wrap(self.trained)
+        self.optimizer = make_optimizer(self.trained, self.settings.lr, self.settings.weight_decay)
+
+    @property
+    def trained(self) -> WorldModel | Joint:
+        return self.model if self.joint is None else self.joint
 
     @property
     def progress(self) -> float:
@@ -76,17 +85,17 @@ class Trainer:
         rows = self.team.sum(segment.mask.sum()) / self.team.size
         with autocast(self.precision, self.device):
             terms = self.module(segment)
-        check_terms(self.model, terms)
-        objective = weigh(terms, segment.mask, self.model.loss_weights, rows)
+        check_terms(self.model, terms, self.trained.loss_weights)
+        objective = weigh(terms, segment.mask, self.trained.loss_weights, rows)
         objective.total.backward()
-        norm = clip_gradients(self.model.parameters(), self.settings.clip)
+        norm = clip_gradients(self.trained.parameters(), self.settings.clip)
         # The only wait for the device in a step. Weights that a NaN has reached cannot be brought back.
         if not torch.isfinite(objective.total.detach() + norm):
             raise self._not_finite(objective)
         set_learning_rate(self.optimizer, self.lr)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.model.after_update()
+        self.trained.after_update()
         self.step += 1
         return objective, norm
 
@@ -112,6 +121,7 @@ class Trainer:
             spec=json.loads(json.dumps(self.model.spec.to_json())),
             config=asdict(self.model.config),  # type: ignore[call-overload]
             model=self.model.state_dict(),
+            companion={} if self.joint is None else self.joint.companion.state_dict(),
             trainer={**self._optimizer_tensors(), **self._random_states()},
             progress={**progress, "processes": self.team.size},
         )
@@ -119,6 +129,8 @@ class Trainer:
     def restore(self, checkpoint: Checkpoint, path: Path) -> None:
         """Go on from `checkpoint`, read from the folder `path`."""
         checkpoint.fill(self.model, path)
+        if self.joint is not None:
+            checkpoint.fill_companion(self.joint.companion, path)
         self._restore_optimizer(checkpoint.trainer, path)
         self._restore_random(checkpoint.trainer)
         try:
@@ -135,7 +147,7 @@ class Trainer:
         return NotFinite(f"stopped at step {self.step + 1}: {what}")
 
     def _optimizer_tensors(self) -> dict[str, Tensor]:
-        names: dict[Tensor, str] = {parameter: name for name, parameter in self.model.named_parameters()}
+        names: dict[Tensor, str] = {parameter: name for name, parameter in self.trained.named_parameters()}
         return {
             f"{OPTIMIZER}{names[parameter]}/{key}": value
             for parameter, values in self.optimizer.state.items()
@@ -143,7 +155,7 @@ class Trainer:
         }
 
     def _restore_optimizer(self, tensors: Mapping[str, Tensor], path: Path) -> None:
-        parameters = dict(self.model.named_parameters())
+        parameters = dict(self.trained.named_parameters())
         for full_name, value in tensors.items():
             if not full_name.startswith(OPTIMIZER):
                 continue

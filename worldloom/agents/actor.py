@@ -1,0 +1,117 @@
+"""A policy on beliefs: a network whose output is a distribution over actions in model units.
+
+F features, A action size.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from math import log, pi
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from worldloom.data.spec import ActionSpec
+from worldloom.errors import UserError
+from worldloom.nets.dense import initialise, mlp
+from worldloom.nets.latent import draw
+
+
+class ActionDistribution(ABC):
+    """What a policy may do, for any leading shape `[...]`."""
+
+    @abstractmethod
+    def sample(self) -> Tensor:
+        """An action `[..., A]` in model units, without gradients."""
+
+    @property
+    @abstractmethod
+    def mode(self) -> Tensor:
+        """The likeliest action `[..., A]`."""
+
+    @abstractmethod
+    def log_prob(self, action: Tensor) -> Tensor:
+        """`[..., A]` to `[...]`, in nats."""
+
+    @property
+    @abstractmethod
+    def entropy(self) -> Tensor:
+        """`[...]`, in nats."""
+
+
+@dataclass(frozen=True)
+class BoundedNormal(ActionDistribution):
+    """Independent normals whose means lie in (-1, 1); what is sampled beyond is clipped by whoever carries it out."""
+
+    mean: Tensor
+    std: Tensor
+
+    def sample(self) -> Tensor:
+        return torch.addcmul(self.mean.detach(), torch.randn_like(self.mean), self.std.detach())
+
+    @property
+    def mode(self) -> Tensor:
+        return self.mean
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        return -(0.5 * ((action - self.mean) / self.std).square() + self.std.log() + 0.5 * log(2 * pi)).sum(-1)
+
+    @property
+    def entropy(self) -> Tensor:
+        return (self.std.log() + 0.5 * log(2 * pi) + 0.5).sum(-1)
+
+
+@dataclass(frozen=True)
+class Choice(ActionDistribution):
+    """One of A choices as a one-hot vector; `probs` `[..., A]` are never zero."""
+
+    probs: Tensor
+
+    @cached_property
+    def log_probs(self) -> Tensor:
+        return self.probs.log()
+
+    def sample(self) -> Tensor:
+        return draw(self.probs.detach()[..., None])[..., 0]
+
+    @property
+    def mode(self) -> Tensor:
+        return F.one_hot(self.probs.argmax(-1), self.probs.shape[-1]).to(self.probs)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        return (self.log_probs * action).sum(-1)
+
+    @property
+    def entropy(self) -> Tensor:
+        return -(self.probs * self.log_probs).sum(-1)
+
+
+class Actor(nn.Module):
+    """`[..., F]` to an action distribution: DreamerV3's bounded normal, or a softmax mixed with 1 % of any choice."""
+
+    unimix = 0.01
+    least_std, most_std = 0.1, 1.0
+
+    def __init__(self, features: int, action: ActionSpec, *, units: int, layers: int):
+        super().__init__()
+        if not action.size:
+            raise UserError("the data have no actions: there is nothing for a policy to learn")
+        if action.kind == "continuous" and action.low is None:
+            raise UserError(
+                "the data declare no action range, so a policy would not know what it may do: record with bounds"
+            )
+        self.discrete = action.kind == "discrete"
+        self.hidden = mlp(features, units, layers)
+        self.output = nn.Linear(units, action.size if self.discrete else 2 * action.size)
+        self.apply(initialise)
+        with torch.no_grad():
+            self.output.weight.mul_(0.01)  # every first policy is nearly even
+
+    def forward(self, features: Tensor) -> ActionDistribution:
+        raw = self.output(self.hidden(features)).float()
+        if self.discrete:
+            return Choice(raw.softmax(-1) * (1 - self.unimix) + self.unimix / raw.shape[-1])
+        mean, width = raw.chunk(2, -1)
+        span = self.most_std - self.least_std
+        return BoundedNormal(mean.tanh(), span * (width + 2).sigmoid() + self.least_std)

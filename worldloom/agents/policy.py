@@ -1,0 +1,64 @@
+"""A learned policy and the world model it looks through make an agent: look, track the belief, act."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from worldloom.agents.actor import Actor
+from worldloom.agents.agent import Agent, following
+from worldloom.data.spec import DataSpec
+from worldloom.model import Obs, State, WorldModel, state
+from worldloom.planners.planner import Seeded
+
+
+@state
+class PolicyMemory(State):
+    """The belief `[B]`, the action just taken `[B, A]` and the seed of the next decision `[B]`."""
+
+    belief: State
+    action: Tensor
+    seed: Tensor
+
+    @property
+    def features(self) -> Tensor:
+        return self.belief.features
+
+
+@dataclass(frozen=True)
+class PolicyAgent(Agent):
+    """Acts as `actor` says of the belief of `model`: its likeliest action, or with `explore` one drawn from it.
+
+    Whatever is drawn follows from the seed of the episode, and the caller's generators are left as they were; rows
+    decided together draw from the first row's seed.
+    """
+
+    model: WorldModel
+    actor: Actor
+    explore: bool = False
+
+    @property
+    def spec(self) -> DataSpec:  # type: ignore[override]
+        return self.model.spec
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.actor.parameters()).device
+
+    def start(self, obs: Obs, seed: int = 0) -> tuple[Tensor, PolicyMemory]:
+        batch = next(iter(obs.values())).shape[0]
+        seeds = following(torch.full((batch,), seed, device=self.device))
+        with Seeded(int(seeds[0]), self.device):
+            return self._decide(self.model.start(obs), seeds)
+
+    def act(self, memory: State, obs: Obs) -> tuple[Tensor, PolicyMemory]:
+        assert isinstance(memory, PolicyMemory), f"this is the memory of another agent: {type(memory).__name__}"
+        seeds = following(memory.seed)
+        with Seeded(int(seeds[0]), self.device):
+            return self._decide(self.model.observe(memory.belief, memory.action, obs), seeds)
+
+    def _decide(self, belief: State, seeds: Tensor) -> tuple[Tensor, PolicyMemory]:
+        chosen = self.actor(belief.features)
+        action = chosen.sample() if self.explore else chosen.mode
+        action = action if self.actor.discrete else action.clamp(-1, 1)
+        return action, PolicyMemory(belief, action, seeds)

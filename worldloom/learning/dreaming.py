@@ -1,0 +1,45 @@
+"""Learning in dreams: a world model from what was collected, and a policy in what the model imagines (Dreamer)."""
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from worldloom.agents.actor_critic import ActorCritic
+from worldloom.agents.policy import PolicyAgent
+from worldloom.data.replay import Replay
+from worldloom.data.spec import DataSpec
+from worldloom.learning.planning import train_settings
+from worldloom.learning.settings import DreamerSettings
+from worldloom.training.joint import Joint
+from worldloom.training.precision import choose_device, choose_precision
+from worldloom.training.session import build_model
+from worldloom.training.trainer import Trainer
+
+
+class DreamingLearner:
+    """A trainer of model and policy together, fed from a replay, and the agents that act as the policy now says.
+
+    `trainer` saves and restores everything; `agent` explores while it collects, `judged` does not.
+    """
+
+    def __init__(self, settings: DreamerSettings, spec: DataSpec):
+        device = choose_device(settings.device)
+        training = replace(train_settings(settings), length=settings.length)
+        model = build_model(training, spec).to(device)
+        policy = ActorCritic.of(model, settings.policy).to(device)
+        self.replay = Replay(
+            spec,
+            batch_size=settings.batch_size,
+            length=settings.length,
+            capacity=settings.capacity,
+            seed=settings.seed,
+        )
+        precision = choose_precision(settings.precision, device)
+        self.trainer = Trainer(model, self.replay, training, device, precision, joint=Joint(model, policy))
+        self.judged = PolicyAgent(model, policy.actor)
+        self.agent = replace(self.judged, explore=True)
+
+    def update(self) -> dict[str, Tensor]:
+        """One gradient step on a batch from the replay: the loss terms, as tensors until somebody reads them."""
+        objective, norm = self.trainer.update(next(self.replay).to(self.trainer.device))
+        return {"loss": objective.total.detach(), "gradient_norm": norm, **objective.terms}
