@@ -32,8 +32,9 @@ class Replay:
         self._index()
 
     def add(self, episode: Episode) -> None:
-        """Take in one finished episode, its actions in own units."""
+        """Take in one finished episode, its actions in own units. Raises `UserError` for other data than `spec`'s."""
         count = len(episode)
+        self._check(episode)
         if count > self.capacity:
             raise UserError(f"an episode of {count} rows does not fit into a replay of {self.capacity}: enlarge it")
         while self.rows + count > self.capacity:
@@ -69,6 +70,16 @@ class Replay:
     def _columns_of(self, episode: Episode) -> dict[str, np.ndarray]:
         signals = {"reward": episode.reward, "terminated": episode.terminated, "truncated": episode.truncated}
         return {**episode.obs, "action": self.spec.action.scale(episode.action), **signals}
+
+    def _check(self, episode: Episode) -> None:
+        """Whatever does not fit would leave rows of the columns unwritten."""
+        found = {name: value.shape for name, value in (*episode.obs.items(), ("action", episode.action))}
+        rows = (len(episode),)
+        wanted = {name: rows + key.shape for name, key in self.spec.obs.items() if key.kind != "category"}
+        wanted["action"] = (*rows, self.spec.action.size)
+        signals = (episode.reward, episode.terminated, episode.truncated)
+        if found != wanted or any(signal.shape != rows for signal in signals):
+            raise UserError(f"an episode of {found} does not fit into a replay of {wanted}: it is of other data")
 
     def _reserve(self, name: str, values: np.ndarray, rows: int) -> None:
         """Room for `rows` rows, doubled when it runs out, so that adding costs the same however much is held."""

@@ -26,7 +26,7 @@ from worldloom.training.checkpoint import last_good, prune, steps_saved
 from worldloom.training.loop import Interrupt
 from worldloom.training.memory import keep_freed_memory
 from worldloom.training.progress import Log, clock
-from worldloom.training.run import RunRecord, damaged, read_json
+from worldloom.training.run import FORMAT, RunRecord, check_format, damaged, read_json
 from worldloom.training.trainer import NotFinite
 
 
@@ -46,7 +46,10 @@ def run_learning(settings: LearnSettings) -> None:
         prepare_folder(settings, session)
         if settings.resume and steps_saved(settings.out):
             session.restore(settings.out)
-        log = Log(settings.out, session.learner.trainer.step)
+        done = session.progress.decisions
+        if done >= settings.steps:
+            print(f"{settings.out} already took {done} decisions of --steps {settings.steps}: give more to go on")
+        log = Log(settings.out, session.learner.trainer.step, keep=lambda record: decisions_of(record) <= done)
         stack.callback(log.close)
         finished = loop(session, log, Console())
     if not finished:
@@ -75,6 +78,11 @@ def loop(session: Session, log: Log, console: Console) -> bool:
         if saved != progress.decisions:
             save(session)
     return progress.decisions >= settings.steps
+
+
+def decisions_of(record: dict[str, Any]) -> int:
+    """How many decisions had been taken when a record of the log was written."""
+    return record.get("evaluation", record)["decisions"]
 
 
 def save(session: Session) -> None:
@@ -136,6 +144,7 @@ def resume_or_refuse(settings: LearnSettings) -> None:
     if known:
         content = read_json(run / "learn.json", f"{run} is not a run of `worldloom learn`")
         try:
+            check_format(run / "learn.json", content)
             settings.changes(LearnSettings.from_json(content["settings"]))
         except (KeyError, TypeError) as error:
             raise damaged(run / "learn.json", error) from error
@@ -143,11 +152,12 @@ def resume_or_refuse(settings: LearnSettings) -> None:
 
 def prepare_folder(settings: LearnSettings, session: Session) -> None:
     """Write what describes the run: `learn.json`, and `run.json` as any trained model has it."""
+    # First of all, so that a run that ends at any later moment can be resumed.
+    durable.write_json(settings.out / "learn.json", {"format": FORMAT, "settings": settings.to_json()})
     durable.make_folder(settings.out / "checkpoints")
     durable.make_folder(settings.out / "replay")
     folders.remove_partial(settings.out / "checkpoints")
     trainer = session.learner.trainer
-    durable.write_json(settings.out / "learn.json", {"format": 1, "settings": settings.to_json()})
     machine = {
         "device": str(trainer.device),
         "precision": trainer.precision,

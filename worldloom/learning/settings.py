@@ -15,6 +15,9 @@ LEARNERS = Registry("learning method", {"tdmpc": "worldloom.learning.planning:Pl
 FREE_ON_RESUME = frozenset({"steps", "eval_every", "eval_episodes", "checkpoint_every", "resume", "out"})
 
 
+LARGEST_SEED = 2**32 - 1
+
+
 @dataclass(frozen=True)
 class LearnSettings:
     """One agent learning in one environment. A step is one decision: with action_repeat=2 it moves the world twice."""
@@ -89,6 +92,15 @@ class LearnSettings:
                 raise UserError(
                     f"--{field.name.replace('_', '-')} is {value}, but must be at least {least.get(field.name, 1)}"
                 )
+        if self.seed > LARGEST_SEED:
+            raise UserError(f"--seed is {self.seed}, but must be at most {LARGEST_SEED}")
+        if not 0 <= self.clip < float("inf"):
+            raise UserError(f"--clip is {self.clip}, but must be a number that is not negative")
+        if self.steps < self.random_steps:
+            raise UserError(
+                f"--steps is {self.steps}, but the first --random-steps {self.random_steps} are random and nothing "
+                "would be learned: take more steps, or fewer random ones"
+            )
         for name in ("updates", "lr", "final_lr"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}, but must be a number above 0")

@@ -66,11 +66,14 @@ def _bounds(action: ActionSpec, low: End, high: End, device: torch.device) -> Bo
 
 
 def _ends(which: str, end: End, default: float, size: int) -> list[float]:
-    ends = list(end) if isinstance(end, Sequence) else [default if end is None else end] * size
+    ends = list(end) if isinstance(end, Sequence) and not isinstance(end, str) else [default if end is None else end] * size
     if len(ends) != size:
         raise UserError(
             f"{which} has {len(ends)} numbers, but the action has {size}: give one for each, or one for all"
         )
+    for end in ends:
+        if not isinstance(end, float | int):
+            raise UserError(f"{which} holds {end!r}, but it must be a number, or one for each of {size}")
     return [float(x) for x in ends]
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +61,25 @@ class Meter:
 
 
 class Log:
-    """`RUN/log.jsonl`, one object per reading, and TensorBoard files if asked for. Only rank 0 writes (`leads`)."""
+    """`RUN/log.jsonl`, one object per reading, and TensorBoard files if asked for. Only rank 0 writes (`leads`).
 
-    def __init__(self, run: Path, step: int = 0, tensorboard: bool = False, leads: bool = True):
+    Of what an earlier process logged the records up to `step` stay, or those that `keep` says yes to.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        step: int = 0,
+        tensorboard: bool = False,
+        leads: bool = True,
+        keep: Callable[[dict[str, Any]], bool] | None = None,
+    ):
         self.path = run / "log.jsonl" if leads else Path(os.devnull)
         self.writer: Any = None
         if tensorboard and leads:
             module = require("torch.utils.tensorboard", "tensorboard")
             self.writer = module.SummaryWriter(run / "tensorboard", purge_step=step + 1)
-        self._forget_after(step)
+        self._forget_unless(keep or (lambda record: record["step"] <= step))
         # Unbuffered: a record is one write, and nothing is left that could fail when the file is closed.
         self.file = self.path.open("ab", buffering=0)
 
@@ -89,20 +100,20 @@ class Log:
         if self.writer is not None:
             self.writer.close()
 
-    def _forget_after(self, step: int) -> None:
+    def _forget_unless(self, keep: Callable[[dict[str, Any]], bool]) -> None:
         """Drop what a stopped run logged after its last checkpoint, and a line it did not finish."""
         if not self.path.is_file():
             return
-        kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+        kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _is(keep, line)]
         with durable.replacing(self.path) as partial:
             partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
 
-def _step_of(line: str) -> float:
+def _is(keep: Callable[[dict[str, Any]], bool], line: str) -> bool:
     try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")
+        return keep(json.loads(line))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
 class Display:
