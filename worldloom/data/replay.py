@@ -73,13 +73,20 @@ class Replay:
 
     def _check(self, episode: Episode) -> None:
         """Whatever does not fit would leave rows of the columns unwritten."""
-        found = {name: value.shape for name, value in (*episode.obs.items(), ("action", episode.action))}
+        signals = {name: getattr(episode, name) for name in ("action", "reward", "terminated", "truncated")}
+        found = {name: value.shape for name, value in signals.items()}
+        found |= {name: (*value.shape, str(value.dtype)) for name, value in episode.obs.items()}
         rows = (len(episode),)
-        wanted = {name: rows + key.shape for name, key in self.spec.obs.items() if key.kind != "category"}
+        wanted: dict[str, tuple[str | int, ...]] = dict.fromkeys(signals, rows)
         wanted["action"] = (*rows, self.spec.action.size)
-        signals = (episode.reward, episode.terminated, episode.truncated)
-        if found != wanted or any(signal.shape != rows for signal in signals):
-            raise UserError(f"an episode of {found} does not fit into a replay of {wanted}: it is of other data")
+        for key, spec in self.spec.obs.items():
+            wanted[key] = (*rows, *spec.shape, "uint8" if spec.kind == "image" else "float32")
+        for name in sorted({*found, *wanted}):
+            if found.get(name) != wanted.get(name):
+                raise UserError(
+                    f"{name!r} of an episode is {found.get(name)}, but this replay holds {wanted.get(name)}: "
+                    "it is of other data"
+                )
 
     def _reserve(self, name: str, values: np.ndarray, rows: int) -> None:
         """Room for `rows` rows, doubled when it runs out, so that adding costs the same however much is held."""

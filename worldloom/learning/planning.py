@@ -28,8 +28,8 @@ class PlanningLearner:
         device = choose_device(settings.device)
         if spec.action.kind == "continuous" and spec.action.low is None:
             raise UserError(
-                f"{settings.env} declares no range of its actions, so nothing can be searched in: give its action_space "
-                "a finite low and high"
+                f"{settings.env} declares no range of its actions, so nothing can be searched in: "
+                "give its action_space a finite low and high"
             )
         training = train_settings(settings)
         model = build_model(training, spec).to(device)

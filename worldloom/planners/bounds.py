@@ -28,7 +28,9 @@ class Bounds:
         A number whose declared range is empty can only be 0. Raises `UserError` when the action is discrete, or the
         range is missing, inverted, not finite, of another size, or wider than the declared one.
         """
-        low, high = (tuple(end) if isinstance(end, Sequence) else end for end in (low, high))
+        low, high = (
+            tuple(end) if isinstance(end, Sequence) and not isinstance(end, str) else end for end in (low, high)
+        )
         return _bounds(action, low, high, device or torch.device("cpu"))
 
     def clip(self, actions: Tensor) -> Tensor:
@@ -66,7 +68,11 @@ def _bounds(action: ActionSpec, low: End, high: End, device: torch.device) -> Bo
 
 
 def _ends(which: str, end: End, default: float, size: int) -> list[float]:
-    ends = list(end) if isinstance(end, Sequence) and not isinstance(end, str) else [default if end is None else end] * size
+    ends = (
+        list(end)
+        if isinstance(end, Sequence) and not isinstance(end, str)
+        else [default if end is None else end] * size
+    )
     if len(ends) != size:
         raise UserError(
             f"{which} has {len(ends)} numbers, but the action has {size}: give one for each, or one for all"
