@@ -1,5 +1,6 @@
 """What worldloom says when an input is wrong: one line naming the thing, the value and the fix."""
 
+import traceback
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -14,6 +15,12 @@ class UserError(ValueError):
 
 class MissingExtra(UserError, ImportError):
     """An optional dependency is not installed; the message holds the exact line to type."""
+
+
+def origin(error: Exception) -> str:
+    """An error of somebody else's code, with the line it came from."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno})"
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> UserError:

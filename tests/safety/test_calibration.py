@@ -87,6 +87,9 @@ def test_it_is_refused_for_another_model_other_rules_and_as_damaged(tmp_path: Pa
     content = json.loads(path.read_text())
     del content["quantile"]
     path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="was changed after it was written"):
+        Calibration.load(path, Cart(), RULES)
+    path.write_text("{}")
     with pytest.raises(UserError, match="no calibration"):
         Calibration.load(path, Cart(), RULES)
     path.write_text("{")

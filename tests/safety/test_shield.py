@@ -117,10 +117,18 @@ def test_an_observation_unlike_the_calibration_is_refused_as_such(tmp_path: Path
 
 
 def test_a_look_that_is_not_a_number_is_refused() -> None:
+    made = shield(push=-0.1, fallback=(-1.0,))
+    _, memory = made.start(look(torch.zeros(1, 2)))
+    action, memory = made.act(memory, look(torch.full((1, 2), torch.nan)))
+    assert memory.sent.verdict.tolist() == [Verdict.REFUSE]
+    assert action.tolist() == [[-1.0]]
+
+
+def test_an_action_that_is_not_a_number_is_never_sent() -> None:
     made = shield(push=-0.1)
     _, memory = made.start(look(torch.zeros(1, 2)))
-    _, memory = made.act(memory, look(torch.full((1, 2), torch.nan)))
-    assert memory.sent.verdict.tolist() == [Verdict.REFUSE]
+    with pytest.raises(UserError, match="no action is sent"):
+        made.act(memory, look(torch.full((1, 2), torch.nan)))
 
 
 def test_memory_is_a_value() -> None:

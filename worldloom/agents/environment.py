@@ -30,18 +30,29 @@ def to_obs(
 ) -> dict[str, Tensor]:
     """What B environments show now, as one `obs` of the keys that `spec` names, images uint8 `[B, C, H, W]`.
 
-    `tasks` are the language tasks that the environments' `reset` told, for a model that knows a "task".
+    `tasks` are the language tasks that the environments' `reset` told, for a model that knows a "task". Raises
+    `UserError` where an environment does not show a key, or in another shape than `spec` says.
     """
     obs = {}
     for key, key_spec in spec.obs.items():
         if key_spec.kind == "category":
             array = one_hot(tasks or [""] * len(rows), key_spec)
         else:
-            array = np.stack([row[key] for row in rows])
+            array = np.stack([shown(row, key, key_spec) for row in rows])
         if key_spec.kind == "image":
             array = np.ascontiguousarray(array.transpose(0, 3, 1, 2))
         obs[key] = torch.from_numpy(array).to(device)
     return obs
+
+
+def shown(row: dict[str, np.ndarray], key: str, spec: KeySpec) -> np.ndarray:
+    """One key of what one environment shows, `[D]` or `[H, W, C]`."""
+    if key not in row:
+        raise UserError(f"the environment shows {', '.join(row)}, but the model looks at {key!r}")
+    wanted = (*spec.shape[1:], spec.shape[0]) if spec.kind == "image" else spec.shape
+    if row[key].shape != wanted:
+        raise UserError(f"the environment shows {key!r} as {row[key].shape}, but it must be {wanted}: mend it")
+    return row[key]
 
 
 def one_hot(tasks: Sequence[str], spec: KeySpec) -> np.ndarray:
@@ -60,9 +71,11 @@ def to_env(action: Tensor, spec: DataSpec) -> list[Any]:
     """Actions `[B, A]` in model units as the environments take them, one each: a choice, or a float32 `[A]`.
 
     Continuous ones are in the environment's own units and clipped to the declared range, which a sum in float32 may
-    leave by its last digit.
+    leave by its last digit. Raises `UserError` for an action that is not finite.
     """
     rows = action.detach().float().cpu().numpy()
+    if not np.isfinite(rows).all():
+        raise UserError(f"the agent's action is {rows[~np.isfinite(rows).all(1)][0].tolist()}: it was not sent")
     if spec.action.kind == "discrete":
         return [int(row) for row in rows.argmax(1)]
     rows = spec.action.unscale(rows)

@@ -7,6 +7,7 @@ B environments still going, A action size.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import isfinite
 from time import perf_counter
@@ -20,7 +21,7 @@ from worldloom.agents.agent import Agent
 from worldloom.agents.environment import check_fits, to_env, to_obs
 from worldloom.envs.adapt import AdaptedEnv
 from worldloom.envs.describe import SIGNALS
-from worldloom.errors import UserError
+from worldloom.errors import UserError, origin
 from worldloom.model import State
 
 
@@ -108,6 +109,9 @@ def check_seeds(seeds: Sequence[int], num_envs: int, max_steps: int | None) -> N
     for seed in seeds:
         if not 0 <= seed < 2**31:
             raise UserError(f"the seed {seed} is not between 0 and 2147483647")
+    if len(set(seeds)) < len(seeds):
+        twice = next(seed for seed in seeds if list(seeds).count(seed) > 1)
+        raise UserError(f"the seed {twice} is given twice: its episode would count as two, so give each once")
     for name, value in (("num_envs", num_envs), ("max_steps", max_steps)):
         if value is not None and value < 1:
             raise UserError(f"{name} is {value}, but it must be 1 or more")
@@ -163,16 +167,19 @@ class Episode:
         return self.terminated or self.truncated
 
     def reset(self) -> None:
-        self.obs, info = self.env.reset(seed=self.seed)
+        with crashes(self.env, f"reset with seed {self.seed}"):
+            self.obs, info = self.env.reset(seed=self.seed)
         self.task = str(info.get("task", ""))
 
     def step(self, action: Any, milliseconds: float, max_steps: int | None) -> None:
         began = perf_counter()
-        self.obs, reward, self.terminated, truncated, info = self.env.step(action)
+        with crashes(self.env, f"step {len(self.rewards) + 1} of seed {self.seed}"):
+            self.obs, reward, self.terminated, truncated, info = self.env.step(action)
         self.env_milliseconds += 1000 * (perf_counter() - began)
         if not isfinite(reward):
             raise UserError(
-                f"{self.env.name}: the reward of step {len(self.rewards) + 1}, seed {self.seed}, is {reward}"
+                f"{self.env.name}: the reward of step {len(self.rewards) + 1}, seed {self.seed}, is {reward}: "
+                "it must be finite, so mend the environment"
             )
         self.rewards.append(reward)
         self.milliseconds.append(milliseconds)
@@ -199,6 +206,17 @@ class Episode:
             milliseconds=self.milliseconds,
             env_milliseconds=self.env_milliseconds,
         )
+
+
+@contextmanager
+def crashes(env: AdaptedEnv, doing: str) -> Iterator[None]:
+    """Turn whatever comes out of a stranger's environment into a `UserError` that says where it came from."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"environment {env.name!r} crashed in {doing}: {origin(error)}") from error
 
 
 def read_signals(info: dict[str, Any]) -> Iterator[tuple[str, float]]:

@@ -32,8 +32,9 @@ class Replay:
         self._index()
 
     def add(self, episode: Episode) -> None:
-        """Take in one finished episode, its actions in own units."""
+        """Take in one finished episode, its actions in own units. Raises `UserError` for other data than `spec`'s."""
         count = len(episode)
+        self._check(episode)
         if count > self.capacity:
             raise UserError(f"an episode of {count} rows does not fit into a replay of {self.capacity}: enlarge it")
         while self.rows + count > self.capacity:
@@ -69,6 +70,23 @@ class Replay:
     def _columns_of(self, episode: Episode) -> dict[str, np.ndarray]:
         signals = {"reward": episode.reward, "terminated": episode.terminated, "truncated": episode.truncated}
         return {**episode.obs, "action": self.spec.action.scale(episode.action), **signals}
+
+    def _check(self, episode: Episode) -> None:
+        """Whatever does not fit would leave rows of the columns unwritten."""
+        signals = {name: getattr(episode, name) for name in ("action", "reward", "terminated", "truncated")}
+        found = {name: value.shape for name, value in signals.items()}
+        found |= {name: (*value.shape, str(value.dtype)) for name, value in episode.obs.items()}
+        rows = (len(episode),)
+        wanted: dict[str, tuple[str | int, ...]] = dict.fromkeys(signals, rows)
+        wanted["action"] = (*rows, self.spec.action.size)
+        for key, spec in self.spec.obs.items():
+            wanted[key] = (*rows, *spec.shape, "uint8" if spec.kind == "image" else "float32")
+        for name in sorted({*found, *wanted}):
+            if found.get(name) != wanted.get(name):
+                raise UserError(
+                    f"{name!r} of an episode is {found.get(name)}, but this replay holds {wanted.get(name)}: "
+                    "it is of other data"
+                )
 
     def _reserve(self, name: str, values: np.ndarray, rows: int) -> None:
         """Room for `rows` rows, doubled when it runs out, so that adding costs the same however much is held."""

@@ -5,7 +5,7 @@ H W image height and width, D vector size, A action size, N choices.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsFloat
 
 import gymnasium
 import numpy as np
@@ -73,6 +73,8 @@ class AdaptedEnv(gymnasium.Env[Any, Any]):
 
     def step(self, action: Any) -> tuple[Obs, float, bool, bool, dict[str, Any]]:
         obs, reward, terminated, truncated, info = self.env.step(self.to_inner(action))
+        if not isinstance(reward, SupportsFloat):
+            raise UserError(f"{self.name}: step returned the reward {reward!r}, but it must be a number")
         return self._read(obs), float(reward), bool(terminated), bool(truncated), info
 
     def render(self) -> Any:

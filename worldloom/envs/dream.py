@@ -168,6 +168,8 @@ def to_model(actions: np.ndarray, spec: DataSpec) -> Tensor:
         if wrong.size:
             raise UserError(f"an action is {wrong[0]}: this dream takes 0 to {spec.action.size - 1}")
         return torch.eye(spec.action.size)[torch.from_numpy(np.asarray(actions, np.int64))]
+    if actions.ndim != 2 or actions.shape[1] != spec.action.size:
+        raise UserError(f"the actions are {actions.shape}, but this dream takes (environments, {spec.action.size})")
     if not np.isfinite(actions).all():
         raise UserError(f"an action is {actions[~np.isfinite(actions)][0]}: a dream takes finite ones")
     scaled = spec.action.scale(actions)
@@ -241,8 +243,10 @@ class DreamEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         dreams = self._dreams
         if dreams is None:
             raise gymnasium.error.ResetNeeded("reset the dreams before the first step")
-        again = dreams.over
-        belief = self._predict(dreams, to_model(np.asarray(actions), self.model.spec))
+        again, given = dreams.over, np.asarray(actions)
+        if len(np.atleast_1d(given)) != self.num_envs:
+            raise UserError(f"{len(np.atleast_1d(given))} actions for {self.num_envs} dreams: give one each")
+        belief = self._predict(dreams, to_model(given, self.model.spec))
         dreams = replace(dreams, belief=belief, age=dreams.age + 1)
         dreams = self._restart(dreams, again) if again.any() else dreams
         rewards = np.where(again, 0.0, self._read(dreams, "reward"))

@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from worldloom.envs import make_env
 from worldloom.envs.describe import describe
 from worldloom.envs.policy import load_policy
 from worldloom.envs.rollout import play_episode
-from worldloom.errors import UserError
+from worldloom.errors import UserError, origin
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 10.0
@@ -226,9 +225,7 @@ def _serve(job: Job, connection: Connection, on_step: Callable[[], None]) -> Non
         connection.send(("failed", f"{error} (while {doing})" if env is not None else str(error)))
     except Exception as error:
         # Anything may come out of a stranger's environment or policy; the parent tells the user and ends in order.
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        what = f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno})"
-        connection.send(("failed", f"environment {job.env!r} crashed while {doing}: {what}"))
+        connection.send(("failed", f"environment {job.env!r} crashed while {doing}: {origin(error)}"))
     finally:
         if env is not None:
             env.close()

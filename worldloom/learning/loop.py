@@ -26,7 +26,7 @@ from worldloom.training.checkpoint import last_good, prune, steps_saved
 from worldloom.training.loop import Interrupt
 from worldloom.training.memory import keep_freed_memory
 from worldloom.training.progress import Log, clock
-from worldloom.training.run import RunRecord, damaged, read_json
+from worldloom.training.run import FORMAT, RunRecord, check_format, damaged, read_json
 from worldloom.training.trainer import NotFinite
 
 
@@ -46,7 +46,10 @@ def run_learning(settings: LearnSettings) -> None:
         prepare_folder(settings, session)
         if settings.resume and steps_saved(settings.out):
             session.restore(settings.out)
-        log = Log(settings.out, session.progress.decisions, counter="decisions")
+        done = session.progress.decisions
+        if done >= settings.steps:
+            print(f"{settings.out} already took {done} decisions of --steps {settings.steps}: give more to go on")
+        log = Log(settings.out, done, counter="decisions")
         stack.callback(log.close)
         finished = loop(session, log, Console())
     if not finished:
@@ -136,6 +139,7 @@ def resume_or_refuse(settings: LearnSettings) -> None:
     if known:
         content = read_json(run / "learn.json", f"{run} is not a run of `worldloom learn`")
         try:
+            check_format(run / "learn.json", content)
             if content["method"] != settings.method:
                 raise UserError(f"{run} was started with {content['method']}, not {settings.method}: repeat that")
             settings.changes(type(settings).from_json(content["settings"]))
@@ -145,12 +149,13 @@ def resume_or_refuse(settings: LearnSettings) -> None:
 
 def prepare_folder(settings: LearnSettings, session: Session) -> None:
     """Write what describes the run: `learn.json`, and `run.json` as any trained model has it."""
+    # First of all, so that a run that ends at any later moment can be resumed.
+    described = {"format": FORMAT, "method": settings.method, "settings": settings.to_json()}
+    durable.write_json(settings.out / "learn.json", described)
     durable.make_folder(settings.out / "checkpoints")
     durable.make_folder(settings.out / "replay")
     folders.remove_partial(settings.out / "checkpoints")
     trainer = session.learner.trainer
-    described = {"format": 1, "method": settings.method, "settings": settings.to_json()}
-    durable.write_json(settings.out / "learn.json", described)
     machine = {
         "device": str(trainer.device),
         "precision": trainer.precision,

@@ -7,6 +7,7 @@ from torch import Tensor
 from worldloom.agents.planning import PlanningAgent
 from worldloom.data.replay import Replay
 from worldloom.data.spec import DataSpec
+from worldloom.errors import UserError
 from worldloom.learning.settings import DreamerSettings, PlanningSettings
 from worldloom.planners.categorical import CategoricalCEM
 from worldloom.planners.mppi import MPPI
@@ -25,6 +26,11 @@ class PlanningLearner:
 
     def __init__(self, settings: PlanningSettings, spec: DataSpec):
         device = choose_device(settings.device)
+        if spec.action.kind == "continuous" and spec.action.low is None:
+            raise UserError(
+                f"{settings.env} declares no range of its actions, so nothing can be searched in: "
+                "give its action_space a finite low and high"
+            )
         training = train_settings(settings)
         model = build_model(training, spec).to(device)
         horizon: int = model.config.horizon  # type: ignore[assignment, union-attr]

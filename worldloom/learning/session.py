@@ -14,6 +14,7 @@ from worldloom.agents.trial.score import mean
 from worldloom.data.episode import Episode
 from worldloom.data.spec import DataSpec
 from worldloom.envs.adapt import AdaptedEnv
+from worldloom.errors import UserError
 from worldloom.learning.collect import collect
 from worldloom.learning.episode_file import load_episode, save_episode
 from worldloom.learning.settings import LEARNERS, LearnSettings
@@ -34,6 +35,14 @@ class Progress:
     evaluated: int = 0
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+
+    def check(self) -> None:
+        """Raise `ValueError` or `TypeError` for numbers that no run can have come to."""
+        for name, value in asdict(self).items():
+            if isinstance(getattr(Progress, name), int) and not isinstance(value, int):
+                raise TypeError(f"{name} is {value!r}")
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"{name} is {value!r}")
 
 
 class Session:
@@ -123,10 +132,16 @@ class Session:
         self.learner.trainer.restore(checkpoint, path)
         try:
             self.progress = Progress(**checkpoint.progress["learning"])
-        except (KeyError, TypeError) as error:
+            self.progress.check()
+        except (KeyError, TypeError, ValueError) as error:
             raise damaged(path / "state.json", error) from error
         for index in range(self.progress.episodes):
-            self.learner.replay.add(load_episode(self.replay_folder / f"{index:06d}.safetensors"))
+            file = self.replay_folder / f"{index:06d}.safetensors"
+            episode = load_episode(file)
+            try:
+                self.learner.replay.add(episode)
+            except UserError as error:
+                raise UserError(f"{file}: {error}") from error
 
 
 def episode_seed(seed: int, index: int) -> int:

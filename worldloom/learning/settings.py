@@ -22,6 +22,9 @@ LEARNERS = Registry(
 FREE_ON_RESUME = frozenset({"steps", "eval_every", "eval_episodes", "checkpoint_every", "resume", "out"})
 
 
+LARGEST_SEED = 2**32 - 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class LearnSettings:
     """What every way of learning in an environment is told. A method adds its own words and gives its defaults.
@@ -87,6 +90,15 @@ class LearnSettings:
             value, low = getattr(self, name), least.get(name, 1)
             if isinstance(value, int) and not isinstance(value, bool) and value < low:
                 raise UserError(f"--{name.replace('_', '-')} is {value}, but must be at least {low}")
+        if self.seed > LARGEST_SEED:
+            raise UserError(f"--seed is {self.seed}, but must be at most {LARGEST_SEED}")
+        if not 0 <= self.clip < float("inf"):
+            raise UserError(f"--clip is {self.clip}, but must be a number that is not negative")
+        if self.steps < self.random_steps:
+            raise UserError(
+                f"--steps is {self.steps}, but the first --random-steps {self.random_steps} are random and nothing "
+                "would be learned: take more steps, or fewer random ones"
+            )
         for name in ("updates", "lr", "final_lr"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}, but must be a number above 0")

@@ -11,7 +11,7 @@ from torch.nn.functional import one_hot
 
 from worldloom.errors import UserError
 from worldloom.planners.elites import choose, settle
-from worldloom.planners.planner import Plan, Planner, Problem, check_search, check_within
+from worldloom.planners.planner import Plan, Planner, Problem, check_range, check_search
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class CategoricalCEM(Planner):
 
     def __post_init__(self) -> None:
         check_search(self.horizon, self.samples, self.elites, self.iterations, self.policy_samples + 3)
-        check_within("momentum", self.momentum, 0.0, 0.999)
+        check_range("policy_samples", self.policy_samples, 0)
+        check_range("momentum", self.momentum, 0, 1)
         if not 0 < self.floor <= 1:
             raise UserError(f"floor is {self.floor}, but it must be above 0 and at most 1: no choice may die out")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from worldloom.planners.elites import choose, settle
-from worldloom.planners.planner import Plan, Planner, Problem, check_search, check_widths
+from worldloom.planners.planner import Plan, Planner, Problem, check_range, check_search, check_widths
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class CEM(Planner):
 
     def __post_init__(self) -> None:
         check_search(self.horizon, self.samples, self.elites, self.iterations, least=3)
-        check_widths(self.min_std, self.max_std, self.momentum)
+        check_widths(self.min_std, self.max_std)
+        check_range("momentum", self.momentum, 0, 1)
 
     def plan(self, problem: Problem) -> Plan:
         bounds = problem.bounds(self.low, self.high)

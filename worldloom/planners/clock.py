@@ -1,5 +1,6 @@
 """The deadline of one decision, and where its milliseconds go."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,8 +13,8 @@ class Clock:
     """Counts from when it is made. `deadline` in milliseconds, None is no deadline; `now` tells the time in seconds."""
 
     def __init__(self, deadline: float | None = None, now: Callable[[], float] = time.perf_counter):
-        if deadline is not None and not deadline > 0:
-            raise UserError(f"the deadline is {deadline} ms, but it must be more than 0")
+        if deadline is not None and not 0 < deadline < math.inf:
+            raise UserError(f"the deadline is {deadline} ms, but it must be more than 0 and finite; None is none")
         self.deadline, self.now = deadline, now
         self.began = now()
         self.sections: dict[str, float] = {}

@@ -13,7 +13,7 @@ from worldloom.errors import UserError
 from worldloom.model import State
 from worldloom.planners.bounds import Bounds
 from worldloom.planners.elites import Elites, choose, spread_of
-from worldloom.planners.planner import Plan, Planner, Problem, check_search, check_within, conclude, rank
+from worldloom.planners.planner import Plan, Planner, Problem, check_range, check_search, conclude, rank
 
 DECAYS = (0.9, 0.999)
 BACKWARD = 4.0  # how many times as long as a look at a pool a step with its gradient may take
@@ -41,8 +41,9 @@ class Gradient(Planner):
 
     def __post_init__(self) -> None:
         check_search(self.horizon, self.samples, self.restarts, self.iterations, self.policy_samples + 2)
-        check_within("learning_rate", self.learning_rate, 1e-6, 1e3)
-        check_within("penalty", self.penalty, 0.0, 1e6)
+        check_range("policy_samples", self.policy_samples, 0)
+        check_range("learning_rate", self.learning_rate, 0)
+        check_range("penalty", self.penalty, 0)
 
     @torch.inference_mode(False)
     def plan(self, problem: Problem) -> Plan:

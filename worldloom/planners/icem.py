@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from worldloom.planners.elites import choose, settle
-from worldloom.planners.planner import Plan, Planner, Problem, check_search, check_widths, check_within
+from worldloom.planners.planner import Plan, Planner, Problem, check_range, check_search, check_widths
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,11 @@ class ICEM(Planner):
 
     def __post_init__(self) -> None:
         check_search(self.horizon, self.samples, self.elites, self.iterations, least=3)
-        check_widths(self.min_std, self.max_std, self.momentum)
-        check_within("colour", self.colour, 0.0, 10.0)
-        check_within("decay", self.decay, 1.0, 100.0)
-        check_within("keep", self.keep, 0.0, 1.0)
+        check_widths(self.min_std, self.max_std)
+        check_range("momentum", self.momentum, 0, 1)
+        check_range("keep", self.keep, 0, 1)
+        check_range("decay", self.decay, 1)
+        check_range("colour", self.colour, 0, 10)
 
     def plan(self, problem: Problem) -> Plan:
         bounds = problem.bounds(self.low, self.high)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from worldloom.planners.elites import choose, settle
-from worldloom.planners.planner import Plan, Planner, Problem, check_search, check_widths, check_within
+from worldloom.planners.planner import Plan, Planner, Problem, check_range, check_search, check_widths
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class MPPI(Planner):
     def __post_init__(self) -> None:
         check_search(self.horizon, self.samples, self.elites, self.iterations, self.policy_samples + 3)
         check_widths(self.min_std, self.max_std)
-        check_within("temperature", self.temperature, 0.0, 1e6)
+        check_range("temperature", self.temperature, 0)
+        check_range("policy_samples", self.policy_samples, 0)
 
     def plan(self, problem: Problem) -> Plan:
         bounds = problem.bounds(self.low, self.high)

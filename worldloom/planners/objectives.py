@@ -78,6 +78,11 @@ class Goal(Objective):
     def __call__(self, model: WorldModel, states: State, actions: Tensor) -> Tensor:
         features = (states[:, -1:] if self.last_only else states).features
         rows, wanted = features.shape[0], self.belief.features
+        if features.shape[-1] != wanted.shape[-1]:
+            raise UserError(
+                f"the goal has {wanted.shape[-1]} features, but the model's beliefs {features.shape[-1]}: "
+                "make it with this model"
+            )
         if rows % len(wanted):
             raise UserError(f"the goal has {len(wanted)} rows, but {rows} trajectories are no multiple of it")
         # The candidates of one belief are side by side, so each goal meets its own without being copied.
@@ -88,6 +93,8 @@ class Goal(Objective):
         if self.belief.features.dim() != 2:
             shape = tuple(self.belief.features.shape)
             raise UserError(f"the goal is a belief with features {shape}, but it must be one belief a row, (B, F)")
+        if not bool(self.belief.features.isfinite().all()):
+            raise UserError("the goal's belief is not finite, so nothing is near to it: look at what it was made from")
 
     @property
     def rows(self) -> frozenset[int]:

@@ -348,18 +348,18 @@ def check_search(horizon: int, samples: int, elites: int, iterations: int, least
         raise UserError(f"iterations is {iterations}, but it must be 1 or more")
 
 
+def check_range(name: str, value: float, low: float, high: float = math.inf) -> None:
+    """Raise `UserError` unless a planner's number is finite and from `low` to `high`."""
+    if not (low <= value <= high and math.isfinite(value)):
+        raise UserError(f"{name} is {value}, but it must be finite, at least {low:g} and at most {high:g}")
+
+
+def check_widths(min_std: float, max_std: float) -> None:
+    """Raise `UserError` for widths of a search distribution that no draw can have."""
+    check_range("min_std", min_std, 0)
+    check_range("max_std", max_std, min_std)
+
+
 def check_horizon(horizon: int) -> None:
     if horizon < 1:
         raise UserError(f"the planning horizon is {horizon}, but it must be 1 or more")
-
-
-def check_widths(min_std: float, max_std: float, momentum: float = 0.0) -> None:
-    """Raise `UserError` unless a distribution can be as wide as this and move."""
-    check_within("min_std", min_std, 0.0, max_std)
-    check_within("max_std", max_std, 1e-6, 1e6)
-    check_within("momentum", momentum, 0.0, 0.999)
-
-
-def check_within(name: str, value: float, least: float, most: float) -> None:
-    if not least <= value <= most:  # a number that is none is refused too
-        raise UserError(f"{name} is {value}, but it must be from {least:g} to {most:g}")

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from worldloom.data import durable
 from worldloom.data.segment import Segment
-from worldloom.errors import UserError
+from worldloom.errors import UserError, unknown
 from worldloom.model import WorldModel
 from worldloom.safety.conformal import check_alpha, conformal_quantile, episodes_needed
 from worldloom.safety.forecast import Forecast, Forecaster
@@ -35,6 +35,7 @@ from worldloom.safety.rules import Rule, check_rules
 
 FORMAT = 1
 Scope = Literal["episode", "decision"]
+SCOPES = ("episode", "decision")
 Numbers = tuple[tuple[float, ...], ...]
 
 
@@ -94,21 +95,28 @@ class Calibration:
             raise UserError(f"the calibration was made for other rules ({'; '.join(self.rules)}): calibrate again")
 
     def save(self, path: Path | str) -> None:
-        content = {field.name: getattr(self, field.name) for field in fields(self)}
-        durable.write_json(Path(path), {"format": FORMAT, **content, "novelty": self.novelty.to_json()})
+        """Write it whole or not at all, with a hash by which `load` notices that a number was changed."""
+        numbers = {field.name: getattr(self, field.name) for field in fields(self)}
+        content = {"format": FORMAT, **numbers, "novelty": self.novelty.to_json()}
+        durable.write_json(Path(path), {**content, "hash": content_hash(content)})
 
     @classmethod
     def load(cls, path: Path | str, model: WorldModel, rules: Sequence[Rule]) -> Self:
         """Raises `UserError` for a damaged file and for one that belongs to another checkpoint or to other rules."""
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
-            if content.pop("format") != FORMAT:
+            if content["format"] != FORMAT:
                 raise UserError(f"{path} was written by another worldloom: calibrate again")
+            if content.pop("hash") != content_hash(content):
+                raise UserError(f"{path} was changed after it was written, so it promises nothing: calibrate again")
+            content.pop("format")
             novelty = Novelty.from_json(content.pop("novelty"))
             found = cls(**{name: frozen(value) for name, value in content.items()}, novelty=novelty)
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error.strerror}): save a calibration there first") from error
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        except UserError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UserError(f"{path} is no calibration ({error!r}): calibrate again") from error
         found.check(model, rules)
         return found
@@ -134,6 +142,8 @@ def calibrate(
     (0, 1), for too few or too short episodes, and for rules that cannot be read.
     """
     check_rules(rules, model.spec, model.decodes)
+    if scope not in SCOPES:
+        raise unknown("scope of a calibration", scope, SCOPES)
     fit = check_episodes(episodes, horizon, alpha, alpha_ood)
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(episodes), generator=generator).tolist()
@@ -146,6 +156,12 @@ def calibrate(
         if not isfinite(value):
             why = "most episodes end before it" if value < 0 else "the model's forecasts are not finite there"
             raise UserError(f"nothing can be promised {step} steps ahead, {why}: choose a horizon below {step}")
+    novelty = Novelty.fit(found.looks[:fit], found.looks[fit:], alpha_ood)
+    if not isfinite(novelty.threshold):
+        raise UserError(
+            f"more than {alpha_ood:.1%} of the held-out episodes hold a look that is not finite, so no look would ever "
+            "be refused: leave those episodes out"
+        )
     return Calibration(
         alpha=alpha,
         scope=scope,
@@ -156,7 +172,7 @@ def calibrate(
         quantile=tuple(quantile.tolist()),
         scale=frozen(scale.tolist()),
         typical=frozen(typical.tolist()),
-        novelty=Novelty.fit(found.looks[:fit], found.looks[fit:], alpha_ood),
+        novelty=novelty,
     )
 
 
@@ -219,6 +235,11 @@ def weights_hash(model: WorldModel) -> str:
     """The sha256 that a checkpoint of these weights carries."""
     tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in model.state_dict().items()}
     return hashlib.sha256(tensors_to_bytes(tensors)).hexdigest()
+
+
+def content_hash(content: dict[str, Any]) -> str:
+    """The sha256 of what a calibration file holds besides it."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def names(rules: Sequence[Rule]) -> tuple[str, ...]:

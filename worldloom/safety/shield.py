@@ -89,7 +89,7 @@ class Shield(Agent):
     world that has changed. `tolerance` multiplies the threshold above which an observation is refused: with more than 1
     a changed world is driven in with widened bounds rather than not at all. `log` gets one JSON line a decision.
 
-    Raises `UserError` when the parts do not belong together.
+    Raises `UserError` when the parts do not belong together, and rather than send an action that is not finite.
     """
 
     agent: Agent
@@ -182,6 +182,9 @@ class Shield(Agent):
             rows = (verdict == Verdict.FALL_BACK).nonzero()[:, 0]
             choice = self._repair(memory, choice, rows, intent, harm, widen)
         made = replace(memory, sent=choice, step=memory.step + 1)
+        if not bool(choice.action.isfinite().all()):
+            sent = choice.action[~choice.action.isfinite().all(1)][0].tolist()
+            raise UserError(f"the fallback returned {sent}: no action is sent. Return finite ones, whatever was seen")
         if self.log is not None:
             write_log(self.log, explain(self.judge, made.step, choice, wanted, asked, strange / self.tolerance, widen))
         return choice.action, made

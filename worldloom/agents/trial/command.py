@@ -14,6 +14,7 @@ from worldloom.agents.trial.run import Trial
 from worldloom.agents.trial.world import World
 from worldloom.data.record import parse_options
 from worldloom.data.spec import DataSpec
+from worldloom.errors import UserError
 from worldloom.evaluation.evaluate import check_counts
 from worldloom.planners import PLANNERS
 from worldloom.training import checkpoint
@@ -87,6 +88,8 @@ def plan(
         threads: CPU threads.
     """
     played = tuple(range(episodes)) if seeds is None else seeds
+    if goal is None and goal_data is not None:
+        raise UserError(f"--goal-data {goal_data} says where a goal is, but there is none: give --goal EPISODE:FRAME")
     check_counts({"threads": threads, "video-steps": video_steps}, {"episodes": episodes})
     check_seeds(played, num_envs, max_episode_steps)
     torch.set_num_threads(threads)
@@ -128,7 +131,10 @@ def slug(env: str) -> str:
 def planner_settings(name: str, given: dict[str, int | None], further: tuple[str, ...]) -> dict[str, Any]:
     """The planner's hyperparameters as asked for. With other `samples`, what is a share of them keeps its share."""
     chosen: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    chosen |= parse_options(further)
+    for key, value in parse_options(further).items():
+        if key in chosen:
+            raise UserError(f"--settings {key}={value} and --{key} {chosen[key]} say it twice: give one of them")
+        chosen[key] = value
     defaults = {f.name: f.default for f in fields(PLANNERS[name])}
     samples, usual = chosen.get("samples"), defaults.get("samples")
     if isinstance(samples, int) and isinstance(usual, int):

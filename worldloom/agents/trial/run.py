@@ -23,7 +23,7 @@ from worldloom.agents.trial.profile import Profile, table
 from worldloom.agents.trial.score import Score, calls, episode_to_json, latency, line
 from worldloom.agents.trial.video import write_video
 from worldloom.agents.trial.world import World
-from worldloom.data.durable import make_folder, write_json
+from worldloom.data.durable import make_folder, remove, write_json
 from worldloom.envs.describe import describe
 from worldloom.envs.policy import AGENT_FILE
 from worldloom.errors import UserError
@@ -107,6 +107,8 @@ class Trial:
             if film.most:
                 write_video(film, self.folder / VIDEO, self._caption(film), self.settings.discount, fps)
                 written.append(VIDEO)
+            else:
+                remove(self.folder / VIDEO)  # that of an earlier trial would be taken for this one's
         say(f"{self.folder}: {', '.join(written)} written")
 
     @contextmanager
