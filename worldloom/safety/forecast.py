@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
 from worldloom.model import Obs, State, WorldModel
-from worldloom.safety.rules import Rule, Values, margins, own_units
+from worldloom.safety.rules import Rule, Values, margins, own_units, read_by
 
 FallbackFunction = Callable[[Values], Tensor]
 
@@ -95,7 +95,7 @@ class Forecaster:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(key for rule in self.rules for key in rule.keys))
+        return read_by(self.rules)
 
     def now(self, state: State, obs: Obs, action: Tensor) -> Tensor:
         """The margins `[B, R]` that hold after `action` `[B, A]` (model units) led to `obs`."""
