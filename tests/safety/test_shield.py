@@ -9,8 +9,10 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
 from tests.safety.worlds import RULES, SPEC, Cart, Pusher, brake, calibrated, drive, look, step
+from worldloom.agents.scripted import Scripted
 from worldloom.data.spec import ActionSpec
 from worldloom.errors import UserError
+from worldloom.model import Obs
 from worldloom.planners.mppi import MPPI
 from worldloom.safety.calibration import Calibration
 from worldloom.safety.decisions import VERDICTS, read_log, write_log
@@ -116,11 +118,53 @@ def test_an_observation_unlike_the_calibration_is_refused_as_such(tmp_path: Path
     assert "unlike those of the calibration" in read_log(tmp_path / "log.jsonl")[-1]["reason"]
 
 
-def test_a_look_that_is_not_a_number_is_refused() -> None:
-    made = shield(push=-0.1)
-    _, memory = made.start(look(torch.zeros(1, 2)))
-    _, memory = made.act(memory, look(torch.full((1, 2), torch.nan)))
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("missing", [0, 4, 8, 9])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("tolerance", [1.0, torch.inf])
+def test_a_look_that_is_not_a_number_is_refused(value: float, missing: int, recurrent: bool, tolerance: float) -> None:
+    """The prediction stands for what was not seen, and once there is something to see again all is as it was."""
+    made = shield(Cart(recurrent=recurrent), push=-0.1, tolerance=tolerance)
+    place, memory, given = torch.tensor([[0.5, 0.05]]), None, []
+    for time in range(20):
+        shown = look(torch.tensor([[0.5, value]]) if time == missing else place)
+        action, memory = made.start(shown) if memory is None else made.act(memory, shown)
+        if time == missing:
+            expected = brake({"state": place}) if missing else torch.zeros(1, 1)
+            torch.testing.assert_close(action, expected, rtol=0.02, atol=1e-3)
+        given.append(int(memory.sent.verdict))
+        assert memory.hindsight.widen.item() == 1
+        place = step(place, action)
+    assert given[missing] == Verdict.REFUSE
+    # Of the first look nothing can be predicted, so the second one is a surprise to who is not tolerant.
+    again = missing + 1 + (missing == 0 and tolerance == 1)
+    assert set(given[:missing] + given[again:]) == {Verdict.ACCEPT}
+
+
+def test_only_the_row_that_is_not_a_number_is_refused_and_agents_are_shown_numbers() -> None:
+    def agent(obs: Obs) -> torch.Tensor:
+        assert obs["state"].isfinite().all()
+        return -0.1 * torch.ones(len(obs["state"]), 1)
+
+    made = replace(shield(), agent=Scripted(SPEC, agent))
+    for first in (torch.tensor([[0.0, 0.0], [0.0, torch.nan]]), torch.zeros(2, 2)):
+        _, memory = made.start(look(first))
+        _, memory = made.act(memory, look(torch.tensor([[0.0, -0.04], [torch.nan, 0.0]])))
+        assert memory.sent.verdict.tolist() == [Verdict.ACCEPT, Verdict.REFUSE]
+
+
+def test_an_agent_that_wants_no_number_gets_its_way_never() -> None:
+    made = shield(push=torch.nan, planner=MPPI(horizon=3, samples=8, elites=2, iterations=1, policy_samples=0))
+    for memory in drive(made, steps=5)[1]:
+        assert memory.sent.action.isfinite().all()
+        assert not (memory.sent.verdict == Verdict.ACCEPT).any()
+
+
+def test_a_fallback_that_is_not_a_number_is_no_push() -> None:
+    made = shield(fallback=lambda values: values["state"][:, :1] * torch.nan)
+    action, memory = made.start(look(torch.tensor([[-5.0, 3.0]])))
     assert memory.sent.verdict.tolist() == [Verdict.REFUSE]
+    assert action.tolist() == [[0.0]]
 
 
 def test_memory_is_a_value() -> None:

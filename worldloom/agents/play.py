@@ -47,8 +47,8 @@ class Played:
 class Decision:
     """One moment of one episode, for those who watch: what was seen, remembered and done, and what had been paid.
 
-    `memory` has one row; `reward` and `terminated` arrived with `obs`. `action` is None at the end of the episode, where nothing is
-    decided any more and `memory` is the one of the decision before.
+    `memory` has one row; `reward` and `terminated` arrived with `obs`. `action` is None at the end of the episode,
+    where nothing is decided any more and `memory` is the one of the decision before.
     """
 
     seed: int

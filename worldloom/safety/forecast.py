@@ -48,7 +48,7 @@ class Fallback:
     action: tuple[float, ...] | FallbackFunction
 
     def __call__(self, values: Reading) -> Tensor:
-        """`[N, A]` in model units. Raises `UserError` for an action of the wrong size or out of range."""
+        """`[N, A]` in model units, always finite. Raises `UserError` for an action of the wrong size."""
         features, spec = values.state.features, values.model.spec.action
         if not callable(self.action):
             return features.new_tensor(self.action).expand(len(features), -1)
@@ -56,6 +56,7 @@ class Fallback:
         if not isinstance(action, Tensor) or action.shape != (len(features), spec.size):
             got = tuple(action.shape) if isinstance(action, Tensor) else type(action).__name__
             raise UserError(f"the fallback returned {got}, but it must return actions {(len(features), spec.size)}")
+        action = action.nan_to_num(0.0)
         return action.clamp(-1, 1) if spec.kind == "continuous" else action
 
     def check(self, spec: DataSpec) -> None:

@@ -15,6 +15,7 @@ from worldloom.data.segment import Segment
 from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
 from worldloom.model import State
+from worldloom.planners.planner import Seeded
 from worldloom.safety.forecast import Forecaster
 from worldloom.safety.novelty import Looks
 from worldloom.safety.rules import as_decoded, margins, own_units
@@ -41,11 +42,12 @@ class Residuals:
         return Residuals(**rest, looks=self.looks[index])
 
 
-def residuals(forecaster: Forecaster, episodes: Sequence[Segment], horizon: int) -> Residuals:
-    """Of all `episodes` `[1, T]`, padded to the longest of them."""
+def residuals(forecaster: Forecaster, episodes: Sequence[Segment], horizon: int, seed: int = 0) -> Residuals:
+    """Of all `episodes` `[1, T]`, padded to the longest of them; what the model draws follows from `seed`."""
     longest = max(episode.shape[1] for episode in episodes)
     padded = [pad(episode, longest) for episode in episodes]
-    parts = [_residuals(forecaster, join(padded[i : i + BATCH]), horizon) for i in range(0, len(padded), BATCH)]
+    with Seeded(seed, episodes[0].action.device):
+        parts = [_residuals(forecaster, join(padded[i : i + BATCH]), horizon) for i in range(0, len(padded), BATCH)]
     rest = {f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Residuals) if f.name != "looks"}
     return Residuals(**rest, looks=Looks.cat([part.looks for part in parts]))
 
