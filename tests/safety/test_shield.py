@@ -1,7 +1,7 @@
 """A shield keeps the rules, leaves the rest alone, says why, and is an agent whose memory is a value."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -9,14 +9,16 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
 from tests.safety.worlds import RULES, SPEC, Cart, Pusher, brake, calibrated, drive, look, step
+from worldloom.agents.agent import Agent
+from worldloom.agents.repeat import Repeat
 from worldloom.agents.scripted import Scripted
-from worldloom.data.spec import ActionSpec
+from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
 from worldloom.errors import UserError
-from worldloom.model import Obs
+from worldloom.model import Obs, State
 from worldloom.planners.mppi import MPPI
 from worldloom.safety.calibration import Calibration
 from worldloom.safety.decisions import VERDICTS, read_log, write_log
-from worldloom.safety.shield import Choice, Shield, ShieldMemory, Verdict, told
+from worldloom.safety.shield import Choice, Shield, ShieldMemory, Verdict
 
 SEARCH = MPPI(horizon=3, samples=32, elites=8, iterations=3, policy_samples=0)
 
@@ -97,6 +99,29 @@ def test_a_plan_that_was_found_safe_is_gone_on_with() -> None:
     assert choice.action.item() == -0.25
     assert choice.left.item() == 1
     assert choice.plan[0, 0].item() == -0.5
+
+
+def test_bounds_are_those_of_what_will_be_done_however_much_of_its_plan_a_row_has_left() -> None:
+    made, place = shield(), torch.tensor([[0.5, 1.0], [0.4, 0.8], [0.3, 0.6], [0.2, 0.4]])
+    _, memory = made.start(look(place))
+    plan = torch.tensor([[-0.25], [-0.5], [0.9]]).expand(4, 3, 1)
+    sent = Choice(memory.sent.action, plan, torch.tensor([2, 1, 0, 2]), memory.sent.verdict, memory.sent.lower)
+    verdict = torch.tensor([Verdict.FALL_BACK] * 3 + [Verdict.REFUSE])
+    choice, harm = made._fall_back(replace(memory, sent=sent), verdict, look(place), torch.ones(4))
+    assert choice.left.tolist() == [1, 0, 0, 0]
+    for row, steps in enumerate((2, 1, 0, 0)):
+        own = plan[row : row + 1, :steps] if steps else brake(look(place[row : row + 1]))[:, None]
+        alone = made.judge.assess(memory.belief[row : row + 1], own, torch.ones(1))
+        torch.testing.assert_close(choice.lower[row], alone.lower[0])
+        torch.testing.assert_close(harm[row], alone.harm[0])
+
+
+def test_only_a_plan_that_was_found_safe_is_to_be_gone_on_with() -> None:
+    made = shield(calibration=credulous(calibrated(Cart())))
+    places = torch.tensor([[0.0, 0.0], [0.7, 0.8], [1.3, 0.0]])
+    _, memory = made.start(look(places))
+    assert memory.sent.verdict.tolist() == [Verdict.ACCEPT, Verdict.REPAIR, Verdict.RECOVER]
+    assert memory.sent.left.tolist() == [0, made.repairs.horizon - 1, 0]
 
 
 def test_it_recovers_from_where_no_bound_can_be_kept() -> None:
@@ -180,17 +205,58 @@ def test_memory_is_a_value() -> None:
     assert tree_map(lambda x: x.shape[0], after).belief.place == 3
 
 
+@dataclass(frozen=True)
+class Listener(Agent):
+    """Acts as `agent` does and writes down each action that its memory then says was sent."""
+
+    agent: Agent
+    heard: list[float] = field(default_factory=list)
+    spec: DataSpec = SPEC
+
+    def start(self, obs: Obs, seed: int = 0) -> tuple[torch.Tensor, State]:
+        return self.agent.start(obs, seed)
+
+    def act(self, memory: State, obs: Obs) -> tuple[torch.Tensor, State]:
+        self.heard.append(memory.action.item())  # type: ignore[attr-defined]
+        return self.agent.act(memory, obs)
+
+
 def test_the_wrapped_agent_is_told_what_was_sent() -> None:
-    made = shield()
-    place, memory, sent = torch.zeros(1, 2), None, []
-    for _ in range(25):
-        action, memory = made.start(look(place)) if memory is None else made.act(memory, look(place))
-        place = step(place, action)
-        sent.append(action.item())
-        _, after = made.act(memory, look(place))
-        assert told(memory.agent, memory.sent.action).action == action
-        assert after.agent.count == memory.agent.count + 1
+    listener = Listener(Pusher())
+    _, memories = drive(replace(shield(), agent=listener), steps=25, batch=1)
+    sent = [memory.sent.action.item() for memory in memories]
+    assert listener.heard == sent[:-1]
     assert min(sent) < 1, "the agent wants 1 every time, so something else was sent"
+
+
+def test_a_repeated_action_stays_the_agents_own_and_only_the_agent_is_told_what_was_sent() -> None:
+    listener = Listener(Pusher())
+    _, memories = drive(replace(shield(), agent=Repeat(listener, 2)), steps=25, batch=1)
+    sent = [memory.sent.action.item() for memory in memories]
+    assert listener.heard == sent[1:-1:2]
+    assert min(sent) < 1
+    assert {memory.agent.action.item() for memory in memories} == {1.0}, "what it goes on to ask for"
+
+
+def episode(made: Shield, seed: int) -> torch.Tensor:
+    place, memory, sent = torch.zeros(1, 2), None, []
+    for _ in range(15):
+        action, memory = made.start(look(place), seed) if memory is None else made.act(memory, look(place))
+        place = step(place, action)
+        sent.append(action)
+    return torch.cat(sent)
+
+
+def test_an_episode_follows_from_its_seed_and_from_nobody_elses_random_numbers() -> None:
+    model = Cart(noise=0.02)
+    made = shield(model, calibration=calibrated(model, particles=4))
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    first = episode(made, 5)
+    assert torch.equal(torch.rand(4), expected)
+    assert torch.equal(episode(made, 5), first)
+    assert not torch.equal(episode(made, 6), first)
 
 
 def test_a_shield_can_be_shielded() -> None:
@@ -237,6 +303,18 @@ def test_a_log_that_cannot_be_written_stops_the_shield(tmp_path: Path) -> None:
         ({"planner": MPPI(horizon=20)}, "the planner's horizon is 20 steps"),
         ({"model": Cart(bias=0.5)}, "made for the checkpoint"),
         ({"agent": Pusher(spec=replace(SPEC, action=ActionSpec("discrete", 3)))}, "3 discrete actions"),
+        (
+            {"agent": Pusher(spec=replace(SPEC, action=ActionSpec("continuous", 1, low=(-1.0,), high=(1.0,))))},
+            "1 continuous actions in [-1, 1], but the shield's model 1 continuous actions in [-4, 4]",
+        ),
+        (
+            {"agent": Pusher(spec=replace(SPEC, action=ActionSpec("continuous", 1)))},
+            "1 continuous actions, but the shield's model 1 continuous actions in [-4, 4]",
+        ),
+        (
+            {"agent": Pusher(spec=replace(SPEC, obs={"state": KeySpec("vector", (3,))}))},
+            "'state' as vector (3,), but the shield's model as vector (2,)",
+        ),
     ],
 )
 def test_parts_that_do_not_belong_together_are_refused(changed: dict[str, object], words: str) -> None:
@@ -244,6 +322,11 @@ def test_parts_that_do_not_belong_together_are_refused(changed: dict[str, object
     with pytest.raises(UserError, match=r"^[^\n]*$") as caught:
         Shield(**given | changed)  # type: ignore[arg-type]
     assert words in str(caught.value)
+
+
+def test_ranges_that_differ_by_rounding_are_the_same() -> None:
+    nearly = ActionSpec("continuous", 1, low=(-4.00001,), high=(3.99999,))
+    assert replace(shield(), agent=Pusher(spec=replace(SPEC, action=nearly))).spec.action == nearly
 
 
 def test_a_fallback_function_of_the_wrong_shape_is_named() -> None:
