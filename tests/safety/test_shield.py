@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
-from tests.safety.worlds import RULES, SPEC, Cart, Pusher, brake, calibrated, drive, look, step
+from tests.safety.worlds import RULES, SPEC, Cart, Pusher, brake, calibrated, drive, episodes, look, step
 from worldloom.agents.agent import Agent
 from worldloom.agents.repeat import Repeat
 from worldloom.agents.scripted import Scripted
@@ -16,8 +16,9 @@ from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
 from worldloom.errors import UserError
 from worldloom.model import Obs, State
 from worldloom.planners.mppi import MPPI
-from worldloom.safety.calibration import Calibration
+from worldloom.safety.calibration import Calibration, calibrate
 from worldloom.safety.decisions import VERDICTS, read_log, write_log
+from worldloom.safety.rules import Predicate
 from worldloom.safety.shield import Choice, Shield, ShieldMemory, Verdict
 
 SEARCH = MPPI(horizon=3, samples=32, elites=8, iterations=3, policy_samples=0)
@@ -143,27 +144,47 @@ def test_an_observation_unlike_the_calibration_is_refused_as_such(tmp_path: Path
     assert "unlike those of the calibration" in read_log(tmp_path / "log.jsonl")[-1]["reason"]
 
 
-@pytest.mark.parametrize("recurrent", [False, True])
-@pytest.mark.parametrize("missing", [0, 4, 8, 9])
-@pytest.mark.parametrize("value", [torch.nan, torch.inf])
-@pytest.mark.parametrize("tolerance", [1.0, torch.inf])
-def test_a_look_that_is_not_a_number_is_refused(value: float, missing: int, recurrent: bool, tolerance: float) -> None:
-    """The prediction stands for what was not seen, and once there is something to see again all is as it was."""
-    made = shield(Cart(recurrent=recurrent), push=-0.1, tolerance=tolerance)
+def with_one_look_spoilt(made: Shield, value: float, missing: tuple[int, ...]) -> list[int]:
+    """The verdicts of an episode in which something reads `value` at some steps."""
     place, memory, given = torch.tensor([[0.5, 0.05]]), None, []
     for time in range(20):
-        shown = look(torch.tensor([[0.5, value]]) if time == missing else place)
+        shown = look(torch.tensor([[0.5, value]]) if time in missing else place)
         action, memory = made.start(shown) if memory is None else made.act(memory, shown)
-        if time == missing:
-            expected = brake({"state": place}) if missing else torch.zeros(1, 1)
+        if time in missing:
+            expected = brake({"state": place}) if missing[0] else torch.zeros(1, 1)
             torch.testing.assert_close(action, expected, rtol=0.02, atol=1e-3)
-        given.append(int(memory.sent.verdict))
         assert memory.hindsight.widen.item() == 1
+        given.append(int(memory.sent.verdict))
         place = step(place, action)
-    assert given[missing] == Verdict.REFUSE
-    # Of the first look nothing can be predicted, so the second one is a surprise to who is not tolerant.
-    again = missing + 1 + (missing == 0 and tolerance == 1)
-    assert set(given[:missing] + given[again:]) == {Verdict.ACCEPT}
+    return given
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("missing", [(0,), (0, 1), (4,), (8,), (8, 9)])
+@pytest.mark.parametrize("tolerance", [1.0, torch.inf])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_look_that_is_not_a_number_is_refused(
+    value: float, missing: tuple[int, ...], recurrent: bool, tolerance: float
+) -> None:
+    """The prediction stands for what was not seen, and once there is something to see again all is as it was."""
+    given = with_one_look_spoilt(shield(Cart(recurrent=recurrent), push=-0.1, tolerance=tolerance), value, missing)
+    assert {given[time] for time in missing} == {Verdict.REFUSE}
+    # Without a first look nothing can be predicted, so the next one is a surprise to who is not tolerant.
+    again = missing[-1] + 1 + (missing[0] == 0 and tolerance == 1)
+    assert set(given[: missing[0]] + given[again:]) == {Verdict.ACCEPT}
+
+
+def test_a_look_that_a_belief_cannot_hold_is_as_good_as_none() -> None:
+    given = with_one_look_spoilt(shield(Cart(recurrent=True), push=-0.1), 3e38, (4,))
+    assert [time for time, verdict in enumerate(given) if verdict == Verdict.REFUSE] == [4]
+
+
+def test_what_no_rule_reads_must_be_numbers_too() -> None:
+    spec = replace(SPEC, obs={**SPEC.obs, "wind": KeySpec("vector", (1,))})
+    agent = Scripted(spec, lambda obs: -0.1 + obs["wind"])
+    made = Shield(agent, Cart(spec=spec), RULES, credulous(calibrated(Cart())), brake, SEARCH)
+    _, memory = made.start({**look(torch.zeros(2, 2)), "wind": torch.tensor([[0.0], [torch.nan]])})
+    assert memory.sent.verdict.tolist() == [Verdict.ACCEPT, Verdict.REFUSE]
 
 
 def test_only_the_row_that_is_not_a_number_is_refused_and_agents_are_shown_numbers() -> None:
@@ -171,7 +192,7 @@ def test_only_the_row_that_is_not_a_number_is_refused_and_agents_are_shown_numbe
         assert obs["state"].isfinite().all()
         return -0.1 * torch.ones(len(obs["state"]), 1)
 
-    made = replace(shield(), agent=Scripted(SPEC, agent))
+    made = replace(shield(calibration=credulous(calibrated(Cart()))), agent=Scripted(SPEC, agent))
     for first in (torch.tensor([[0.0, 0.0], [0.0, torch.nan]]), torch.zeros(2, 2)):
         _, memory = made.start(look(first))
         _, memory = made.act(memory, look(torch.tensor([[0.0, -0.04], [torch.nan, 0.0]])))
@@ -179,7 +200,9 @@ def test_only_the_row_that_is_not_a_number_is_refused_and_agents_are_shown_numbe
 
 
 def test_an_agent_that_wants_no_number_gets_its_way_never() -> None:
-    made = shield(push=torch.nan, planner=MPPI(horizon=3, samples=8, elites=2, iterations=1, policy_samples=0))
+    blind = (Predicate("left of the wall", lambda values, _: ~(values["state"][..., 0] > 1), ("state",)),)
+    learned = calibrate(Cart(), blind, episodes(60), horizon=4, alpha=0.1, alpha_ood=0.05)
+    made = Shield(Pusher(torch.nan), Cart(), blind, learned, brake, SEARCH)
     for memory in drive(made, steps=5)[1]:
         assert memory.sent.action.isfinite().all()
         assert not (memory.sent.verdict == Verdict.ACCEPT).any()

@@ -76,7 +76,7 @@ class Cart(WorldModel):
     def observe(self, state: State, action: Tensor, obs: Obs) -> CartState:
         if self.recurrent:
             prior = self.predict(state, action).place
-            return CartState(prior + 0.9 * (obs["state"] - prior))
+            return CartState(prior + 1.2 * (obs["state"] - prior))
         return CartState(obs["state"])
 
     def predict(self, state: State, action: Tensor) -> CartState:
