@@ -1,4 +1,4 @@
-"""Times one decision of another planner. `planning_peers.py` runs it with the peer's own interpreter.
+"""Times one decision of another planner. `planning.py` runs it with the peer's own interpreter.
 
     PYTHON planning_driver.py tdmpc2 CHECKOUT fp32|bf16 DECISIONS
     PYTHON planning_driver.py stable-worldmodel - fp32|bf16 DECISIONS

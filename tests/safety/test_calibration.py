@@ -9,9 +9,12 @@ import torch
 from safetensors.torch import save
 
 from tests.safety.worlds import RULES, Cart, calibrated, episodes
+from worldloom.data.segment import Segment
 from worldloom.errors import UserError
 from worldloom.safety.calibration import Calibration, calibrate, missed, weights_hash
 from worldloom.safety.conformal import conformal_quantile, episodes_needed
+from worldloom.safety.forecast import Forecaster
+from worldloom.safety.residuals import episode_scores, residuals
 from worldloom.safety.rules import ActionLimit, Limit, Predicate
 
 
@@ -44,7 +47,6 @@ def test_too_few_scores_are_refused_and_just_enough_are_not(alpha: float, need: 
 @pytest.mark.parametrize("scope", ["episode", "decision"])
 @pytest.mark.parametrize("model", [Cart(), Cart(bias=0.05), Cart(noise=0.02)], ids=["exact", "biased", "noisy"])
 def test_new_episodes_keep_the_promise_whatever_the_model(model: Cart, scope: str) -> None:
-    torch.manual_seed(0)
     learned = calibrate(
         model, RULES, episodes(160), horizon=5, alpha=0.2, particles=4 if model.noise else 1, scope=scope
     )  # type: ignore[arg-type]
@@ -122,6 +124,35 @@ def test_what_cannot_be_calibrated_is_refused(changed: dict[str, object], words:
     with pytest.raises(UserError, match=r"^[^\n]*$") as caught:
         calibrate(given.pop("model"), given.pop("rules"), given.pop("episodes"), **given)  # type: ignore[arg-type]
     assert words in str(caught.value)
+
+
+def test_what_a_model_samples_follows_from_the_seed_and_from_nobody_elses_random_numbers() -> None:
+    model = Cart(noise=0.02)
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    first = calibrated(model, particles=4, seed=1)
+    missing = missed(first, model, RULES, episodes(60, first=500), seed=2)
+    assert torch.equal(torch.rand(4), expected)
+    again = calibrated(model, particles=4, seed=1)
+    assert (again.quantile, again.scale) == (first.quantile, first.scale)
+    assert torch.equal(missed(first, model, RULES, episodes(60, first=500), seed=2), missing)
+    assert calibrated(model, particles=4, seed=2).quantile != first.quantile
+
+
+def test_episodes_of_different_lengths_score_as_each_would_alone() -> None:
+    """So nothing beyond an episode's end counts, neither the padding nor its last row again and again."""
+    forecaster, generator = Forecaster(Cart(bias=0.05), RULES), torch.Generator()
+    given = [segment[:, :rows] for segment, rows in zip(episodes(4), (9, 4, 6, 2), strict=True)]
+
+    def scores(some: list[Segment]) -> torch.Tensor:
+        with torch.no_grad():
+            return episode_scores(residuals(forecaster, some, 5), torch.ones_like, True, generator)
+
+    together = scores(given)
+    torch.testing.assert_close(together, torch.cat([scores([segment]) for segment in given]))
+    reached = torch.tensor([[rows > step for step in range(1, 6)] for rows in (9, 4, 6, 2)])
+    assert torch.equal(together.isfinite(), reached)
 
 
 def test_a_rule_about_the_action_alone_is_known_exactly() -> None:

@@ -47,13 +47,23 @@ class CartState(State):
 
 
 class Cart(WorldModel):
-    """The world itself as a model; `bias` pulls every prediction to the left, `noise` makes it sample."""
+    """The world itself as a model; `bias` pulls every prediction to the left, `noise` makes it sample.
+
+    With `recurrent`, a belief is corrected by what is seen rather than put in its place, so what it once took in stays.
+    """
 
     family: ClassVar[str] = "cart"
 
-    def __init__(self, bias: float = 0.0, noise: float = 0.0, spec: DataSpec = SPEC, broken: bool = False):
+    def __init__(
+        self,
+        bias: float = 0.0,
+        noise: float = 0.0,
+        spec: DataSpec = SPEC,
+        broken: bool = False,
+        recurrent: bool = False,
+    ):
         super().__init__()
-        self.spec, self.noise, self.broken = spec, noise, broken
+        self.spec, self.noise, self.broken, self.recurrent = spec, noise, broken, recurrent
         self.bias = nn.Parameter(torch.tensor(bias))
 
     @property
@@ -64,6 +74,9 @@ class Cart(WorldModel):
         return CartState(obs["state"])
 
     def observe(self, state: State, action: Tensor, obs: Obs) -> CartState:
+        if self.recurrent:
+            prior = self.predict(state, action).place
+            return CartState(prior + 1.2 * (obs["state"] - prior))
         return CartState(obs["state"])
 
     def predict(self, state: State, action: Tensor) -> CartState:

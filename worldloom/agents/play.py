@@ -48,8 +48,8 @@ class Played:
 class Decision:
     """One moment of one episode, for those who watch: what was seen, remembered and done, and what had been paid.
 
-    `memory` has one row; `reward` arrived with `obs`. `action` is None at the end of the episode, where nothing is
-    decided any more and `memory` is the one of the decision before.
+    `memory` has one row; `reward` and `terminated` arrived with `obs`. `action` is None at the end of the episode,
+    where nothing is decided any more and `memory` is the one of the decision before.
     """
 
     seed: int
@@ -57,6 +57,7 @@ class Decision:
     env: AdaptedEnv
     obs: dict[str, np.ndarray]
     reward: float
+    terminated: bool
     memory: State
     action: Any | None
 
@@ -190,8 +191,9 @@ class Episode:
 
     def show(self, watch: Watcher | None, memory: State, row: int, action: Any | None) -> None:
         if watch is not None:
-            reward = self.rewards[-1] if self.rewards else 0.0
-            watch(Decision(self.seed, len(self.rewards), self.env, self.obs, reward, memory[row : row + 1], action))
+            reward, remembered = self.rewards[-1] if self.rewards else 0.0, memory[row : row + 1]
+            step = len(self.rewards)
+            watch(Decision(self.seed, step, self.env, self.obs, reward, self.terminated, remembered, action))
 
     def played(self, batch: int) -> Played:
         return Played(

@@ -20,7 +20,8 @@ from worldloom.data.segment import Segment
 from worldloom.data.spec import DataSpec
 from worldloom.envs.adapt import AdaptedEnv
 from worldloom.safety.decisions import VERDICTS
-from worldloom.safety.rules import Rule, margins
+from worldloom.safety.residuals import truth
+from worldloom.safety.rules import Rule, margins, read_by
 from worldloom.safety.shield import ShieldMemory
 
 
@@ -30,14 +31,29 @@ class Course:
 
     obs: list[dict[str, np.ndarray]] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
+    terminated: list[bool] = field(default_factory=list)
     actions: list[np.ndarray] = field(default_factory=list)
     verdicts: list[int] = field(default_factory=list)
     bounds: list[Tensor] = field(default_factory=list)
 
     def margins(self, rules: Sequence[Rule], spec: DataSpec) -> Tensor:
         """The true margins `[T - 1, R]` after each action, in the units of the data."""
-        seen = to_obs(self.obs[1:], spec)
-        return margins(rules, seen, torch.from_numpy(np.stack(self.actions)))
+        known = truth(self.segment(spec), read_by(rules), spec)
+        return margins(rules, known, torch.from_numpy(np.stack(self.actions))[None])[0]
+
+    def segment(self, spec: DataSpec) -> Segment:
+        """The episode `[1, T]` as calibration takes it."""
+        taken = spec.action.scale(np.stack(self.actions))
+        terminated = torch.tensor(self.terminated)[None]
+        last = torch.arange(len(self.obs)) == len(self.obs) - 1
+        return Segment(
+            obs={key: value[None] for key, value in to_obs(self.obs, spec).items()},
+            action=torch.from_numpy(np.concatenate([taken, np.zeros_like(taken[:1])]))[None],
+            reward=torch.tensor(self.rewards)[None],
+            terminated=terminated,
+            truncated=last & ~terminated,
+            mask=torch.ones_like(terminated),
+        )
 
 
 @dataclass
@@ -52,6 +68,7 @@ class Audit:
         course = self.courses.setdefault(decision.seed, Course())
         course.obs.append({key: decision.obs[key] for key in self.spec.obs})
         course.rewards.append(decision.reward)
+        course.terminated.append(decision.terminated)
         if decision.action is None:
             return
         course.actions.append(self._vector(decision.action))
@@ -92,19 +109,7 @@ class Audit:
 
     def segments(self) -> list[Segment]:
         """The episodes `[1, T]` as calibration takes them."""
-        return [self._segment(course) for course in self.courses.values()]
-
-    def _segment(self, course: Course) -> Segment:
-        rows = len(course.obs)
-        taken = self.spec.action.scale(np.stack(course.actions))
-        flags = {key: torch.zeros(1, rows, dtype=torch.bool) for key in ("terminated", "truncated")}
-        return Segment(
-            obs={key: value[None] for key, value in to_obs(course.obs, self.spec).items()},
-            action=torch.from_numpy(np.concatenate([taken, np.zeros_like(taken[:1])]))[None],
-            reward=torch.tensor(course.rewards)[None],
-            **flags,
-            mask=torch.ones(1, rows, dtype=torch.bool),
-        )
+        return [course.segment(self.spec) for course in self.courses.values()]
 
     def _vector(self, action: Any) -> np.ndarray:
         if self.spec.action.kind == "discrete":
@@ -138,7 +143,11 @@ class Trial:
         for name, agent in agents.items():
             value, audit = self.run(agent)
             bare = next(iter(figures.values()))["return"] if figures else value
-            figures[name] = {"return": value, "return_lost": 1 - value / bare if bare else 0.0, **audit.summary()}
+            figures[name] = {
+                "return": value,
+                "return_lost": (bare - value) / abs(bare) if bare else 0.0,
+                **audit.summary(),
+            }
         return figures
 
 

@@ -137,9 +137,10 @@ def calibrate(
 ) -> Calibration:
     """Learn the bounds of `rules` up to `horizon` steps ahead from whole held-out `episodes` `[1, T]`.
 
-    A fifth of them, drawn by `seed`, says what usual residuals are; the rest gives the quantiles. `alpha_ood` is the
-    probability of refusing an episode like these for being unlike them. Raises `UserError` for probabilities outside
-    (0, 1), for too few or too short episodes, and for rules that cannot be read.
+    A fifth of them, drawn by `seed`, says what usual residuals are; the rest gives the quantiles. What a model samples
+    follows from `seed` too, and the caller's generators are left as they were. `alpha_ood` is the probability of
+    refusing an episode like these for being unlike them. Raises `UserError` for probabilities outside (0, 1), for too
+    few or too short episodes, and for rules that cannot be read.
     """
     check_rules(rules, model.spec, model.decodes)
     if scope not in SCOPES:
@@ -148,7 +149,7 @@ def calibrate(
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(episodes), generator=generator).tolist()
     forecaster = Forecaster(model, tuple(rules), particles)
-    found = residuals(forecaster, [episodes[i] for i in order], horizon)
+    found = residuals(forecaster, [episodes[i] for i in order], horizon, seed)
     scale, typical = usual(found[:fit], rules)
     scores = episode_scores(found[fit:], lambda s: widths(s, scale, typical), scope == "episode", generator)
     quantile = conformal_quantile(scores, alpha)
@@ -178,15 +179,16 @@ def calibrate(
 
 @torch.no_grad()
 def missed(
-    calibration: Calibration, model: WorldModel, rules: Sequence[Rule], episodes: Sequence[Segment], seed: int = 0
+    calibration: Calibration, model: WorldModel, rules: Sequence[Rule], episodes: Sequence[Segment], seed: int = 1
 ) -> Tensor:
     """Whether the promise was broken in each of other `episodes` at each step ahead: bool `[n, H]`.
 
-    Its mean over episodes is the measured miss rate, which is to be compared with `calibration.alpha`.
+    Its mean over episodes is the measured miss rate, which is to be compared with `calibration.alpha`. `seed` should be
+    another than the calibration's, so that a model that samples draws anew.
     """
     calibration.check(model, rules)
     forecaster = Forecaster(model, tuple(rules), calibration.particles)
-    found = residuals(forecaster, episodes, calibration.horizon)
+    found = residuals(forecaster, episodes, calibration.horizon, seed)
     generator = torch.Generator().manual_seed(seed)
     scores = episode_scores(found, calibration.width, calibration.scope == "episode", generator)
     return scores > scores.new_tensor(calibration.quantile)

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
 from worldloom.model import Obs, State, WorldModel
-from worldloom.safety.rules import Rule, Values, margins, own_units
+from worldloom.safety.rules import Rule, Values, margins, own_units, read_by
 
 FallbackFunction = Callable[[Values], Tensor]
 
@@ -48,7 +48,7 @@ class Fallback:
     action: tuple[float, ...] | FallbackFunction
 
     def __call__(self, values: Reading) -> Tensor:
-        """`[N, A]` in model units. Raises `UserError` for an action of the wrong size or out of range."""
+        """`[N, A]` in model units, always finite. Raises `UserError` for an action of the wrong size."""
         features, spec = values.state.features, values.model.spec.action
         if not callable(self.action):
             return features.new_tensor(self.action).expand(len(features), -1)
@@ -56,6 +56,7 @@ class Fallback:
         if not isinstance(action, Tensor) or action.shape != (len(features), spec.size):
             got = tuple(action.shape) if isinstance(action, Tensor) else type(action).__name__
             raise UserError(f"the fallback returned {got}, but it must return actions {(len(features), spec.size)}")
+        action = action.nan_to_num(0.0)
         return action.clamp(-1, 1) if spec.kind == "continuous" else action
 
     def check(self, spec: DataSpec) -> None:
@@ -95,7 +96,7 @@ class Forecaster:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(key for rule in self.rules for key in rule.keys))
+        return read_by(self.rules)
 
     def now(self, state: State, obs: Obs, action: Tensor) -> Tensor:
         """The margins `[B, R]` that hold after `action` `[B, A]` (model units) led to `obs`."""

@@ -25,6 +25,9 @@ WIDEST = 1000.0
 class Hindsight(State):
     """anchor `[B]`: a past belief. actions `[B, H, A]` and margins `[B, H, R]`: what followed it, `count` `[B]` steps.
 
+    A count of -1 says that there is no anchor yet: no look so far was all numbers. What is not a number in margins is
+    not known and does not count.
+
     widen `[B]`, at least 1: by how much the bounds are pushed down at present.
     """
 
@@ -39,19 +42,22 @@ class Hindsight(State):
         return self.anchor.features
 
     @classmethod
-    def none(cls, belief: State, action: Tensor, bounds: Tensor) -> "Hindsight":
-        """At the beginning of an episode; shapes are taken from an action `[B, A]` and bounds `[B, H, R]`."""
+    def none(cls, belief: State, action: Tensor, bounds: Tensor, sound: Tensor) -> "Hindsight":
+        """At the beginning of an episode; shapes are taken from an action `[B, A]` and bounds `[B, H, R]`.
+
+        `sound` `[B]`: whether the first look was all numbers.
+        """
         batch, horizon, _ = bounds.shape
-        count = torch.zeros(batch, dtype=torch.long, device=action.device)
         actions = action.new_zeros(batch, horizon, action.shape[1])
-        return cls(belief, actions, torch.zeros_like(bounds), count, torch.ones_like(bounds[:, 0, 0]))
+        return cls(belief, actions, torch.zeros_like(bounds), sound.long() - 1, torch.ones_like(bounds[:, 0, 0]))
 
     def compare(
         self, forecaster: Forecaster, calibration: Calibration, action: Tensor, happened: Tensor, belief: State
     ) -> "Hindsight":
         """After `action` `[B, A]` was sent, margins `[B, R]` `happened` and the belief became `belief`.
 
-        After H steps the anchor moves here, so that each step is compared once.
+        After H steps the anchor moves here, so that each step is compared once. Where margins are not numbers, nothing
+        is known, and no anchor is put.
         """
         horizon = self.actions.shape[1]
         newest = torch.arange(horizon, device=action.device) == self.count[:, None]
@@ -62,16 +68,16 @@ class Hindsight(State):
         slack = calibration.slack(foreseen.spread)
         # At least a thousandth of a scale: a bound that is already tight needs no division by nothing.
         ratio = (foreseen.margin - seen) / slack.clamp(min=1e-3 * float(slack.abs().mean()) + 1e-9)
-        known = torch.arange(horizon, device=action.device) < count[:, None]
-        exact = slack == 0
-        ratio = ratio.masked_fill(exact | ~known[..., None], 0.0).nan_to_num(WIDEST).flatten(1).amax(1)
+        past = torch.arange(horizon, device=action.device) < count[:, None]
+        counted = past[..., None] & seen.isfinite() & (slack != 0)
+        ratio = ratio.masked_fill(~counted, 0.0).nan_to_num(WIDEST).flatten(1).amax(1)
         widen = torch.maximum(1 + FORGET * (self.widen - 1), ratio).clamp(1, WIDEST)
         made = replace(self, actions=actions, margins=seen, count=count, widen=widen)
-        return made._moved(count == horizon, belief)
+        return made._moved((count == horizon) | (count == 0), belief, ~happened.isnan().all(1))
 
-    def _moved(self, full: Tensor, belief: State) -> "Hindsight":
-        """Anchored at `belief` in the rows that are `full`."""
+    def _moved(self, full: Tensor, belief: State, sound: Tensor) -> "Hindsight":
+        """Anchored at `belief` in the rows that are `full`, for good in those that are `sound`."""
         anchor = tree_map(
             lambda old, new: torch.where(full.view(-1, *[1] * (old.ndim - 1)), new, old), self.anchor, belief
         )
-        return replace(self, anchor=anchor, count=torch.where(full, 0, self.count))
+        return replace(self, anchor=anchor, count=torch.where(full, sound.long() - 1, self.count))

@@ -65,6 +65,13 @@ class Judge:
         forecast = self.forecaster.foresee(state, prefix, self.fallback, self.calibration.horizon, imagined)
         return Assessed(forecast, self.calibration.lower(forecast, widen))
 
+    def assess_each(self, state: State, plans: Tensor, steps: Tensor, widen: Tensor) -> Assessed:
+        """As `assess`, but of plans `[N, F, A]` only the first `steps` `[N]`, 1 to F, come before the fallback."""
+        judged = self.assess(state, plans[:, :1], widen)
+        for count in steps[steps > 1].unique().tolist():
+            judged = self.assess(state, plans[:, :count], widen).where(steps == count, judged)
+        return judged
+
     def repair(self, planner: Planner, state: State, wanted: Tensor, widen: Tensor, seed: int) -> tuple[Plan, Assessed]:
         """For beliefs `[B]` the plan nearest to `wanted` `[B, F, A]` that is safe, or does least harm if none is found.
 

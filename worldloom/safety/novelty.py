@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_map
 from worldloom.data.segment import Segment
 from worldloom.model import Obs, State, WorldModel
 from worldloom.safety.conformal import conformal_quantile
+from worldloom.safety.rules import as_decoded
 
 BANK = 512
 DIRECTIONS = 8
@@ -54,13 +55,11 @@ def surprise(model: WorldModel, keys: Sequence[str], expected: State, obs: Obs) 
     Of the keys that rules read where those are observed, and of everything observed where none is.
     """
     shown = [key for key in model.decodes if key in obs]
+    read = [key for key in shown if key in keys] or shown
     found = []
-    for key in [key for key in shown if key in keys] or shown:
-        if model.spec.obs[key].kind == "image":
-            error = (model.decode(expected, key) - obs[key] / 255).abs().flatten(1).mean(1, keepdim=True)
-        else:
-            error = (model.decode(expected, key) - obs[key]).abs()
-        found.append(error)
+    for key, seen in as_decoded({key: obs[key] for key in read}, model.spec).items():
+        error = (model.decode(expected, key) - seen).abs()
+        found.append(error.flatten(1).mean(1, keepdim=True) if key in model.spec.image_keys else error)
     return torch.cat(found, 1) if found else expected.features.new_zeros(len(expected.features), 1)
 
 

@@ -12,11 +12,13 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from worldloom.data.segment import Segment
+from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
 from worldloom.model import State
+from worldloom.planners.planner import Seeded
 from worldloom.safety.forecast import Forecaster
 from worldloom.safety.novelty import Looks
-from worldloom.safety.rules import margins, own_units
+from worldloom.safety.rules import as_decoded, margins, own_units
 
 BATCH = 32
 
@@ -40,11 +42,12 @@ class Residuals:
         return Residuals(**rest, looks=self.looks[index])
 
 
-def residuals(forecaster: Forecaster, episodes: Sequence[Segment], horizon: int) -> Residuals:
-    """Of all `episodes` `[1, T]`, padded to the longest of them."""
+def residuals(forecaster: Forecaster, episodes: Sequence[Segment], horizon: int, seed: int = 0) -> Residuals:
+    """Of all `episodes` `[1, T]`, padded to the longest of them; what the model draws follows from `seed`."""
     longest = max(episode.shape[1] for episode in episodes)
     padded = [pad(episode, longest) for episode in episodes]
-    parts = [_residuals(forecaster, join(padded[i : i + BATCH]), horizon) for i in range(0, len(padded), BATCH)]
+    with Seeded(seed, episodes[0].action.device):
+        parts = [_residuals(forecaster, join(padded[i : i + BATCH]), horizon) for i in range(0, len(padded), BATCH)]
     rest = {f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Residuals) if f.name != "looks"}
     return Residuals(**rest, looks=Looks.cat([part.looks for part in parts]))
 
@@ -52,9 +55,8 @@ def residuals(forecaster: Forecaster, episodes: Sequence[Segment], horizon: int)
 def _residuals(forecaster: Forecaster, segment: Segment, horizon: int) -> Residuals:
     model, steps = forecaster.model, segment.shape[1] - 1
     beliefs = model.track(segment.obs, segment.action)
-    true = margins(
-        forecaster.rules, truth(segment, forecaster.keys), own_units(segment.action[:, :-1], model.spec.action)
-    )
+    known = truth(segment, forecaster.keys, model.spec)
+    true = margins(forecaster.rules, known, own_units(segment.action[:, :-1], model.spec.action))
     index = torch.arange(steps)[:, None] + torch.arange(horizon)
     inside = index.clamp(max=steps - 1)
     valid = segment.mask[:, 1:][:, inside] & (index < steps)
@@ -85,15 +87,17 @@ def episode_scores(
     return scores[torch.arange(len(scores)), draws.argmax(1)]
 
 
-def truth(segment: Segment, keys: Sequence[str]) -> Mapping[str, Tensor]:
-    """What was really seen of `keys` at the rows 1 to T - 1. Raises `UserError` for a key that the data do not hold."""
+def truth(segment: Segment, keys: Sequence[str], spec: DataSpec) -> Mapping[str, Tensor]:
+    """What was really seen of `keys` at the rows 1 to T - 1, in the units in which a model decodes them.
+
+    Raises `UserError` for a key that the data do not hold.
+    """
     known = {**segment.obs, "reward": segment.reward, "terminated": segment.terminated.float()}
     for key in keys:
         if key not in known:
-            raise UserError(
-                f"the held-out episodes hold no {key!r}, only {', '.join(known)}: a rule on it has no truth"
-            )
-    return {key: known[key][:, 1:] for key in keys}
+            raise UserError(f"the episodes hold no {key!r}, only {', '.join(known)}: a rule on it has no truth")
+    seen = as_decoded({key: segment.obs[key] for key in keys if key in segment.obs}, spec)
+    return {key: seen.get(key, known[key])[:, 1:] for key in keys}
 
 
 def pad(episode: Segment, length: int) -> Segment:

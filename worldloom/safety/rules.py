@@ -15,6 +15,7 @@ from torch import Tensor
 
 from worldloom.data.spec import ActionSpec, DataSpec
 from worldloom.errors import UserError, unknown
+from worldloom.model import Obs
 
 Values = Mapping[str, Tensor]
 
@@ -183,6 +184,16 @@ class Predicate(Rule):
 def margins(rules: Sequence[Rule], values: Values, action: Tensor) -> Tensor:
     """Every rule's margin side by side: `[..., R]`."""
     return torch.stack([rule.margin(values, action) for rule in rules], -1)
+
+
+def read_by(rules: Sequence[Rule]) -> tuple[str, ...]:
+    """The keys that `rules` read, each once."""
+    return tuple(dict.fromkeys(key for rule in rules for key in rule.keys))
+
+
+def as_decoded(obs: Obs, spec: DataSpec) -> dict[str, Tensor]:
+    """Observations in the units in which a model decodes them: pictures in [0, 1], everything else as it is."""
+    return {key: value / 255 if key in spec.image_keys else value for key, value in obs.items()}
 
 
 def own_units(action: Tensor, spec: ActionSpec) -> Tensor:

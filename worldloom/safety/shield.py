@@ -8,26 +8,28 @@ is sent: imagined together with the fallback that could follow it, and bounded b
 * recover: none was found, and a plan does less harm than the fallback. So it goes when the robot is already where no
   bound can be kept, and standing still would keep it there.
 * fall back: what is left of the last safe plan, and then the user's fallback.
-* refuse: the observation is unlike those of the calibration, so the model is not asked; the fallback is sent.
+* refuse: the observation is unlike those of the calibration, so the model is not asked; the fallback is sent. So it is
+  where something observed is not a number; the model's own prediction then stands for what was not seen.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
-from worldloom.agents.agent import Agent
+from worldloom.agents.agent import Agent, following
+from worldloom.agents.floors import rows_of
 from worldloom.agents.planning import shift
-from worldloom.data.spec import DataSpec
+from worldloom.data.spec import ActionSpec, DataSpec
 from worldloom.errors import UserError
 from worldloom.model import Obs, State, WorldModel, state
 from worldloom.planners import PLANNERS
-from worldloom.planners.planner import Plan, Planner
+from worldloom.planners.planner import Plan, Planner, Seeded
 from worldloom.safety.calibration import Calibration
 from worldloom.safety.decisions import explain, write_log
 from worldloom.safety.forecast import Fallback, Forecaster, Reading
@@ -35,6 +37,9 @@ from worldloom.safety.hindsight import Hindsight
 from worldloom.safety.judge import Assessed, Judge
 from worldloom.safety.novelty import surprise
 from worldloom.safety.rules import Rule, Values, check_rules
+
+T = TypeVar("T")
+ROUNDING = 1e-4  # bounds that went through JSON and float32 may differ in the last digit
 
 
 class Verdict(IntEnum):
@@ -80,6 +85,15 @@ class ShieldMemory(State):
 
 
 @dataclass(frozen=True)
+class Look:
+    """What the shield goes by: the belief, what was shown, and whether each row `[B]` was all numbers."""
+
+    belief: State
+    shown: dict[str, Tensor]
+    sound: Tensor
+
+
+@dataclass(frozen=True)
 class Shield(Agent):
     """`agent` as long as `rules` are kept, judged by `model` within the bounds of `calibration`.
 
@@ -89,7 +103,8 @@ class Shield(Agent):
     world that has changed. `tolerance` multiplies the threshold above which an observation is refused: with more than 1
     a changed world is driven in with widened bounds rather than not at all. `log` gets one JSON line a decision.
 
-    Raises `UserError` when the parts do not belong together, and rather than send an action that is not finite.
+    Whatever agent, model and planner draw follows from the seed of the episode, and the caller's generators are left as
+    they were. Raises `UserError` when the parts do not belong together.
     """
 
     agent: Agent
@@ -104,14 +119,10 @@ class Shield(Agent):
     judge: Judge = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        model, action = self.model, self.agent.spec.action
+        model = self.model
         check_rules(self.rules, model.spec, model.decodes)
         self.calibration.check(model, self.rules)
-        if (action.kind, action.size) != (model.spec.action.kind, model.spec.action.size):
-            raise UserError(
-                f"the agent takes {action.size} {action.kind} actions, but the shield's model "
-                f"{model.spec.action.size} {model.spec.action.kind} ones: use a model of the agent's own environment"
-            )
+        check_same_world(self.agent.spec, model.spec)
         fallback = Fallback(self.fallback if callable(self.fallback) else tuple(map(float, self.fallback)))
         fallback.check(model.spec)
         if not self.tolerance > 0:
@@ -141,52 +152,69 @@ class Shield(Agent):
 
     @torch.no_grad()
     def start(self, obs: Obs, seed: int = 0) -> tuple[Tensor, ShieldMemory]:
-        wanted, agent = self.agent.start(obs, seed)
-        belief = self.model.start(self._shown(obs))
-        zeros = torch.zeros(len(wanted), dtype=torch.long, device=wanted.device)
-        plan = wanted.new_zeros(len(wanted), self.repairs.horizon, wanted.shape[1])
-        lower = wanted.new_zeros(len(wanted), self.calibration.horizon, len(self.rules))
-        nothing = Choice(wanted, plan, zeros, zeros, lower)
-        hindsight = Hindsight.none(belief, wanted, lower)
-        memory = ShieldMemory(agent, belief, nothing, hindsight, zeros - 1, zeros + seed)
-        return self._decide(memory, wanted, belief, obs)
+        # Another stream than the wrapped agent's, which is given the seed as it is.
+        seeds = following(torch.full((rows_of(obs),), ~seed, device=self.device))
+        with Seeded(int(seeds[0]), self.device):
+            shown = self._shown(obs)
+            nothing_seen = self.model.start({key: torch.zeros_like(value) for key, value in shown.items()})
+            look = self._look(self.model.start(shown), nothing_seen, shown)
+            wanted, agent = self.agent.start({**obs, **look.shown}, seed)
+            zeros = torch.zeros_like(seeds)
+            plan = wanted.new_zeros(len(wanted), self.repairs.horizon, wanted.shape[1])
+            lower = wanted.new_zeros(len(wanted), self.calibration.horizon, len(self.rules))
+            nothing = Choice(wanted, plan, zeros, zeros, lower)
+            hindsight = Hindsight.none(look.belief, wanted, lower, look.sound)
+            memory = ShieldMemory(agent, look.belief, nothing, hindsight, zeros - 1, seeds)
+            return self._decide(memory, wanted, look.belief, look)
 
     @torch.no_grad()
     def act(self, memory: State, obs: Obs) -> tuple[Tensor, ShieldMemory]:
         assert isinstance(memory, ShieldMemory), f"this is the memory of another agent: {type(memory).__name__}"
-        shown, sent = self._shown(obs), memory.sent.action
-        expected = self.model.predict(memory.belief, sent)
-        belief = self.model.observe(memory.belief, sent, shown)
-        wanted, agent = self.agent.act(told(memory.agent, sent), obs)
-        happened = self.judge.forecaster.now(belief, shown, sent)
-        hindsight = memory.hindsight.compare(self.judge.forecaster, self.calibration, sent, happened, belief)
-        memory = replace(memory, agent=agent, belief=belief, hindsight=hindsight)
-        return self._decide(memory, wanted, expected, obs)
+        shown, sent, seeds = self._shown(obs), memory.sent.action, following(memory.seed)
+        forecaster = self.judge.forecaster
+        with Seeded(int(seeds[0]), self.device):
+            expected = self.model.predict(memory.belief, sent)
+            look = self._look(self.model.observe(memory.belief, sent, shown), expected, shown)
+            wanted, agent = self.agent.act(told(memory.agent, sent), {**obs, **look.shown})
+            happened = forecaster.now(look.belief, look.shown, sent).masked_fill(~look.sound[:, None], torch.nan)
+            hindsight = memory.hindsight.compare(forecaster, self.calibration, sent, happened, look.belief)
+            memory = replace(memory, agent=agent, belief=look.belief, hindsight=hindsight, seed=seeds)
+            return self._decide(memory, wanted, expected, look)
 
-    def _decide(self, memory: ShieldMemory, wanted: Tensor, expected: State, obs: Obs) -> tuple[Tensor, ShieldMemory]:
-        """Judge `wanted` `[B, A]`; `expected` is the belief before the look that led to `memory.belief`."""
-        shown = self._shown(obs)
+    def _shown(self, obs: Obs) -> dict[str, Tensor]:
+        """What the model looks at."""
+        return {key: obs[key] for key in self.model.spec.obs}
+
+    def _look(self, seen: State, expected: State, shown: dict[str, Tensor]) -> Look:
+        """The belief `seen` after a look at what was `shown` where both are all numbers, else what was `expected`."""
+        sound = finite(seen) & finite(shown)
+        if bool(sound.all()):
+            return Look(seen, shown, sound)
+        belief, model = choose(sound, seen, expected), self.model
+        guessed = {key: value.nan_to_num(0.0, 0.0, 0.0) for key, value in shown.items()}
+        guessed |= {key: model.decode(belief, key) for key in model.spec.vector_keys if key in model.decodes}
+        return Look(belief, choose(sound, shown, guessed), sound)
+
+    def _decide(self, memory: ShieldMemory, wanted: Tensor, expected: State, look: Look) -> tuple[Tensor, ShieldMemory]:
+        """Judge `wanted` `[B, A]`; `expected` is the belief before the `look` that led to `memory.belief`."""
         widen = memory.hindsight.widen if self.adapt else torch.ones_like(memory.hindsight.widen)
         intent, planned = self._intent(memory.agent, wanted)
         asked, left = self._ask(memory.belief, intent, planned, widen)
-        strange = self.calibration.novelty.score(
-            surprise(self.model, self.judge.forecaster.keys, expected, shown), memory.belief.features
-        )
-        familiar = strange <= self.tolerance * self.calibration.novelty.threshold
-        verdict = torch.where(asked.safe, Verdict.ACCEPT, Verdict.FALL_BACK)
+        surprised = surprise(self.model, self.judge.forecaster.keys, expected, look.shown)
+        strange = self.calibration.novelty.score(surprised, look.belief.features) / self.tolerance
+        strange = strange.masked_fill(~look.sound, torch.inf)
+        familiar = look.sound & (strange <= self.calibration.novelty.threshold)
+        verdict = torch.where(asked.safe & finite(wanted), Verdict.ACCEPT, Verdict.FALL_BACK)
         verdict = torch.where(familiar, verdict, Verdict.REFUSE)
         choice = Choice(wanted, follow(intent), left, verdict, asked.lower)
         if bool((verdict != Verdict.ACCEPT).any()):
-            fallen, harm = self._fall_back(memory, verdict, shown, widen)
+            fallen, harm = self._fall_back(memory, verdict, look.shown, widen)
             choice = choose(verdict == Verdict.ACCEPT, choice, fallen)
             rows = (verdict == Verdict.FALL_BACK).nonzero()[:, 0]
             choice = self._repair(memory, choice, rows, intent, harm, widen)
         made = replace(memory, sent=choice, step=memory.step + 1)
-        if not bool(choice.action.isfinite().all()):
-            sent = choice.action[~choice.action.isfinite().all(1)][0].tolist()
-            raise UserError(f"the fallback returned {sent}: no action is sent. Return finite ones, whatever was seen")
         if self.log is not None:
-            write_log(self.log, explain(self.judge, made.step, choice, wanted, asked, strange / self.tolerance, widen))
+            write_log(self.log, explain(self.judge, made.step, choice, wanted, asked, strange, widen))
         return choice.action, made
 
     def _intent(self, agent: State, wanted: Tensor) -> tuple[Tensor, bool]:
@@ -221,11 +249,12 @@ class Shield(Agent):
         And the harm it does, `[B]`.
         """
         going = (verdict == Verdict.FALL_BACK) & (memory.sent.left > 0)
+        rest = memory.sent.plan
         now = self.judge.fallback(Reading.now(self.model, memory.belief, obs))
-        action = torch.where(going[:, None], memory.sent.plan[:, 0], now)
-        judged = self.judge.assess(memory.belief, action[:, None], widen)
-        left = torch.where(going, memory.sent.left - 1, 0)
-        return Choice(action, follow(memory.sent.plan), left, verdict, judged.lower), judged.harm
+        action = torch.where(going[:, None], rest[:, 0], now)
+        steps = torch.where(going, memory.sent.left, 1)
+        judged = self.judge.assess_each(memory.belief, torch.cat([action[:, None], rest[:, 1:]], 1), steps, widen)
+        return Choice(action, follow(rest), steps - 1, verdict, judged.lower), judged.harm
 
     def _repair(
         self, memory: ShieldMemory, choice: Choice, rows: Tensor, intent: Tensor, harm: Tensor, widen: Tensor
@@ -233,18 +262,14 @@ class Shield(Agent):
         """In `rows`, put the nearest safe plan in the place of the fallback, or one that does less harm than it."""
         if not len(rows):
             return choice
-        seed = int(memory.seed[0] + memory.step[0] + 1)
+        seed = int(memory.seed[0]) ^ 1  # another stream than the one the belief was drawn from
         plan, judged = self.judge.repair(self.repairs, memory.belief[rows], intent[rows], widen[rows], seed)
         verdict = torch.where(judged.safe, Verdict.REPAIR, Verdict.RECOVER)
-        left = torch.full_like(rows, self.repairs.horizon - 1)
+        left = torch.where(judged.safe, self.repairs.horizon - 1, 0)
         found = Choice(plan.actions[:, 0], follow(plan.actions), left, verdict, judged.lower)
         better = judged.safe | (judged.harm < harm[rows])
         best = choose(better, found, choice[rows])
         return tree_map(lambda old, new: old.index_copy(0, rows, new), choice, best)
-
-    def _shown(self, obs: Obs) -> dict[str, Tensor]:
-        """What the model looks at."""
-        return {key: obs[key] for key in self.model.spec.obs}
 
 
 def follow(actions: Tensor) -> Tensor:
@@ -252,15 +277,21 @@ def follow(actions: Tensor) -> Tensor:
     return torch.cat([actions[:, 1:], torch.zeros_like(actions[:, :1])], 1)
 
 
-def choose(mask: Tensor, one: Choice, other: Choice) -> Choice:
-    """`one` where `mask` `[B]`, else the `other`."""
+def choose(mask: Tensor, one: T, other: T) -> T:
+    """Of two trees of tensors `[B, ...]`, `one` where `mask` `[B]`, else the `other`."""
     return tree_map(lambda a, b: torch.where(mask.view(-1, *[1] * (a.ndim - 1)), a, b), one, other)
+
+
+def finite(tree: Any) -> Tensor:
+    """Which rows of a tensor, or of a tree of them, `[B, ...]` hold nothing but finite numbers: bool `[B]`."""
+    return torch.stack([leaf.isfinite().reshape(len(leaf), -1).all(1) for leaf in tree_leaves(tree)]).all(0)
 
 
 def told(memory: Any, action: Tensor) -> Any:
     """The wrapped agent's memory, told what was sent: an agent that keeps its last action has a field `action`.
 
-    One that wraps another keeps that one's memory as `agent` or `inner`, which is told as well.
+    One that wraps another keeps that one's memory as `agent` or `inner`, and that is told instead: an action beside
+    `inner` is what the wrapper itself goes on to send.
     """
     if isinstance(memory, ShieldMemory):
         return replace(memory, sent=replace(memory.sent, action=action), agent=told(memory.agent, action))
@@ -268,9 +299,41 @@ def told(memory: Any, action: Tensor) -> Any:
     changed: dict[str, Any] = {
         name: told(getattr(memory, name), action) for name in ("agent", "inner") if name in known
     }
-    if "action" in known and memory.action.shape == action.shape:
+    if "action" in known and "inner" not in known and memory.action.shape == action.shape:
         changed["action"] = action
     return replace(memory, **changed)
+
+
+def check_same_world(agent: DataSpec, model: DataSpec) -> None:
+    """Raise `UserError` unless an agent and a model mean the same by every action, and by the keys both look at."""
+    takes, knows = agent.action, model.action
+    if (takes.kind, takes.size) != (knows.kind, knows.size) or not same_range(takes, knows):
+        raise UserError(
+            f"the agent takes {in_words(takes)}, but the shield's model {in_words(knows)}: "
+            "use a model of the agent's own environment"
+        )
+    for key in agent.obs.keys() & model.obs.keys():
+        one, other = agent.obs[key], model.obs[key]
+        if (one.kind, one.shape) != (other.kind, other.shape):
+            raise UserError(
+                f"the agent looks at {key!r} as {one.kind} {one.shape}, but the shield's model as {other.kind} "
+                f"{other.shape}: use a model of the agent's own environment"
+            )
+
+
+def same_range(one: ActionSpec, other: ActionSpec) -> bool:
+    """Whether 1 in model units is the same; an action without a range is in model units already."""
+    if one.kind == "discrete":
+        return True
+    mine, theirs = (torch.tensor([a.low or (-1.0,) * a.size, a.high or (1.0,) * a.size]) for a in (one, other))
+    return torch.allclose(mine, theirs, rtol=ROUNDING, atol=0.0)
+
+
+def in_words(action: ActionSpec) -> str:
+    words = f"{action.size} {action.kind} actions"
+    if action.low is None or action.high is None:
+        return words
+    return f"{words} in {' x '.join(f'[{a:g}, {b:g}]' for a, b in zip(action.low, action.high, strict=True))}"
 
 
 def default_planner(model: WorldModel, horizon: int) -> Planner:
