@@ -16,6 +16,7 @@ from typing import Any
 import tyro
 
 from worldloom.evaluation.cost import hardware
+from worldloom.learning.settings import PlanningSettings
 
 # TD-MPC2's evaluation return at 100,000 environment steps with action repeat 2: mean and standard deviation of its
 # seeds (Hansen et al., 2024, the curves published with the code).
@@ -62,7 +63,7 @@ def main(options: Options) -> None:
             if not finished(run):
                 resume = ["--resume"] if (run / "learn.json").exists() else []
                 subprocess.run([sys.executable, "-m", "worldloom", *command, *resume], check=True)
-            figures.append(read(run, task, seed, "worldloom " + " ".join(command)))
+            figures.append(read(run, task, seed))
             print(line(figures[-1]))
     if options.json:
         options.json.write_text(json.dumps({"hardware": hardware("cpu"), "runs": figures}, indent=1) + "\n")
@@ -91,15 +92,16 @@ def evaluations(run: Path) -> list[dict[str, Any]]:
     return found
 
 
-def read(run: Path, task: str, seed: int, command: str) -> dict[str, Any]:
+def read(run: Path, task: str, seed: int) -> dict[str, Any]:
     """One run's curve. An environment step is one of the simulator's, two to a decision."""
+    asked = PlanningSettings.from_json(json.loads((run / "learn.json").read_text())["settings"])
     keys = ("mean", "low", "high", "seconds", "cpu_seconds")
     curve = [{"env_steps": 2 * e["decisions"], **{key: e[key] for key in keys}} for e in evaluations(run)]
     published, deviation = PUBLISHED[task]
     limit = published - deviation
     final = {**curve[-1], "returns": evaluations(run)[-1]["returns"]}
     return {
-        "task": task, "seed": seed, "command": command, "curve": curve, "final": final,
+        "task": task, "seed": seed, "command": asked.command(), "curve": curve, "final": final,
         "tdmpc2": published, "tdmpc2_std": deviation, "limit": limit, "reached": curve[-1]["mean"] >= limit,
     }  # fmt: skip
 

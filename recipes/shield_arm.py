@@ -48,9 +48,9 @@ class Options:
     json: Path | None = None
     recorded: int = 700
     train_steps: int = 4000
-    calibration: int = 500
-    held_out: int = 500
-    drives: int = 50
+    calibration: int = 1500
+    held_out: int = 1500
+    drives: int = 100
     horizon: int = 5
     alpha: float = 0.05
     alpha_ood: float = 0.01

@@ -53,10 +53,10 @@ class Options:
     json: Path | None = None
     recorded: int = 800
     train_steps: int = 3000
-    calibration: int = 600
-    held_out: int = 600
-    drives: int = 50
-    horizon: int = 8
+    calibration: int = 2000
+    held_out: int = 2000
+    drives: int = 200
+    horizon: int = 12
     alpha: float = 0.05
     alpha_ood: float = 0.01
     max_steps: int = 100
@@ -67,7 +67,7 @@ class Options:
 
 FIRST_DRIVE = 100_000  # no setting was chosen on seeds from here on
 DEBUG: dict[str, Any] = {
-    "recorded": 24, "train_steps": 60, "calibration": 24, "held_out": 8, "drives": 4, "max_steps": 12,
+    "recorded": 24, "train_steps": 60, "calibration": 24, "held_out": 8, "drives": 4, "max_steps": 14,
     "alpha": 0.2, "alpha_ood": 0.2, "num_envs": 24,
 }  # fmt: skip
 
@@ -135,7 +135,7 @@ def learn(options: Options) -> tuple[WorldModel, list[Segment]]:
 
 
 def shielded(agent: Agent, model: WorldModel, calibration: Calibration) -> Shield:
-    search = MPPI(horizon=6, samples=192, elites=16, iterations=4, policy_samples=0, max_std=1.0, temperature=5.0)
+    search = MPPI(horizon=10, samples=192, elites=16, iterations=4, policy_samples=0, max_std=1.0, temperature=5.0)
     return Shield(agent, model, RULES, calibration, brake, search)
 
 

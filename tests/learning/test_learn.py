@@ -1,10 +1,12 @@
 import json
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import tyro
 
 from worldloom.agents.actor_critic_config import ActorCriticConfig
 from worldloom.errors import UserError
@@ -90,6 +92,14 @@ def test_a_learning_that_was_killed_logs_nothing_twice(tmp_path: Path) -> None:
 def test_training_and_evaluation_episodes_never_share_a_seed() -> None:
     training = {episode_seed(seed, index) for seed in range(3) for index in range(500)}
     assert training.isdisjoint(range(1_000_000, 1_000_100))
+
+
+@both
+def test_the_command_of_a_learning_asks_for_what_it_was_told(tmp_path: Path, method: str) -> None:
+    asked = settings(tmp_path, method=method, options=("a=1", "b=2"), overrides=("depth=8",), max_episode_steps=None)
+    words = shlex.split(asked.command())
+    assert words[:3] == ["worldloom", "learn", method]
+    assert tyro.cli(LEARNING[method], args=words[3:]) == asked
 
 
 def test_every_method_has_its_settings_and_its_learner() -> None:

@@ -53,7 +53,8 @@ def run_learning(settings: LearnSettings) -> None:
         stack.callback(log.close)
         finished = loop(session, log, Console())
     if not finished:
-        print(f"stopped after {session.progress.decisions} decisions, which are saved: type it again with --resume")
+        print(f"stopped after {session.progress.decisions} decisions, which are saved. Continue with:")
+        print(f"{settings.command()} --resume")
         raise KeyboardInterrupt
 
 

@@ -1,6 +1,8 @@
 """`worldloom learn METHOD ENV`: an agent that collects, learns from what it collected, and is judged on the way."""
 
-from dataclasses import asdict, dataclass, field, fields
+import shlex
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -9,6 +11,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg, subc
 from worldloom.agents.actor_critic_config import ActorCriticConfig
 from worldloom.errors import UserError
 from worldloom.registry import Registry
+from worldloom.training.settings import flags
 
 LEARNERS = Registry(
     "learning method",
@@ -23,6 +26,16 @@ FREE_ON_RESUME = frozenset({"steps", "eval_every", "eval_episodes", "checkpoint_
 
 
 LARGEST_SEED = 2**32 - 1
+
+
+def changed(settings: Any) -> Iterator[tuple[str, Any]]:
+    """The settings that are not the default ones, by the names they have on the command line."""
+    for each in fields(settings):
+        value = getattr(settings, each.name)
+        if is_dataclass(value):
+            yield from ((f"{each.name}.{name}", inner) for name, inner in changed(value))
+        elif value != each.default:
+            yield each.name, value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +123,14 @@ class LearnSettings:
             if name not in FREE_ON_RESUME and now != then:
                 flag = "set" if name == "overrides" else name.replace("_", "-")
                 raise UserError(f"{self.out} was started with --{flag} {then}, not {now}: repeat the first value")
+
+    def command(self) -> str:
+        """The command line that asks for these settings."""
+        words = ["worldloom", "learn", self.method, self.env]
+        for name, value in changed(self):
+            if name not in ("env", "resume"):
+                words += flags(name, value)
+        return shlex.join(words)
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "out": str(self.out)}

@@ -124,7 +124,7 @@ class TrainSettings:
         for field in fields(self)[2:]:
             value = getattr(self, field.name)
             if field.name != "resume" and value != field.default:
-                words += _flags(field.name, value)
+                words += flags(field.name, value)
         return shlex.join([*words, "--resume"])
 
     def to_json(self) -> dict[str, Any]:
@@ -154,7 +154,8 @@ def flag(name: str) -> str:
     return "--set" if name == "overrides" else "--" + name.replace("_", "-")
 
 
-def _flags(name: str, value: Any) -> list[str]:
+def flags(name: str, value: Any) -> list[str]:
+    """What to type for a setting to have this value."""
     if value is True:
         return [flag(name)]
     if name == "overrides":
@@ -167,4 +168,4 @@ def _words(name: str, value: Any) -> str:
         return f"{name} {value if name == 'family' else ' '.join(map(str, value))}"
     if value is None or value is False or value == []:
         return f"no {flag(name)}"
-    return " ".join(_flags(name, value))
+    return " ".join(flags(name, value))
