@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.toy import toy_episode, toy_spec
 from worldloom.data.episode import Episode
 from worldloom.data.replay import Replay
 from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
@@ -78,3 +79,17 @@ def test_the_same_state_draws_the_same_windows() -> None:
     next(held)
     again.load_state_dict(held.state_dict())
     assert torch.equal(next(held).obs["state"], next(again).obs["state"])
+
+
+def test_what_is_fitted_is_what_numpy_says_of_everything_held() -> None:
+    episodes = [toy_episode(seed) for seed in range(3)]
+    for episode in episodes:
+        episode.obs["state"][:, 1] = 7.0
+    replay = Replay(toy_spec(fitted=False), batch_size=2, length=4)
+    for episode in episodes:
+        replay.add(episode)
+    fitted, rows = replay.fit(), np.concatenate([e.obs["state"] for e in episodes])
+    assert fitted.obs["state"].mean == pytest.approx(rows.mean(0).tolist())
+    assert fitted.obs["state"].std == pytest.approx([rows[:, 0].std(), 1.0])
+    pixels = np.concatenate([e.obs["image"] for e in episodes]) / 255
+    assert fitted.obs["image"].std == pytest.approx(pixels.std((0, 2, 3)).tolist(), rel=1e-3)

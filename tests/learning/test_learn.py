@@ -11,6 +11,7 @@ import tyro
 from worldloom.agents.actor_critic_config import ActorCriticConfig
 from worldloom.errors import UserError
 from worldloom.evaluation.evaluate import evaluate
+from worldloom.learning.episode_file import load_episode
 from worldloom.learning.session import episode_seed
 from worldloom.learning.settings import LEARNERS, LEARNING, LearnSettings, learn
 from worldloom.training.checkpoint import Checkpoint, load
@@ -138,3 +139,13 @@ def test_a_run_is_neither_overwritten_nor_continued_as_another(tmp_path: Path) -
         start(settings(tmp_path / "run"))
     with pytest.raises(UserError, match="--seed 0, not 1"):
         start(settings(tmp_path / "run", seed=1, resume=True))
+
+
+@both
+def test_the_model_is_scaled_to_what_was_collected_at_random(tmp_path: Path, method: str) -> None:
+    start(settings(tmp_path / "run", method=method, steps=60, random_steps=40))
+    model, run = load(tmp_path / "run")
+    # The second episode was still going on when it was time to learn.
+    seen = load_episode(tmp_path / "run" / "replay" / "000000.safetensors").obs["state"]
+    assert run.spec.obs["state"].mean == pytest.approx(seen.mean(0).tolist(), rel=1e-4, abs=1e-6)
+    assert model.encoder.scale.std.tolist() == pytest.approx(seen.std(0).tolist(), rel=1e-4)  # type: ignore[union-attr, operator]

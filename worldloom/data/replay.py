@@ -3,6 +3,7 @@
 N rows held, B batch, L window length, A action size.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
 
 FIRST_ROWS = 4096
+SAMPLED_FRAMES = 1000
 
 
 class Replay:
@@ -59,6 +61,22 @@ class Replay:
         action = taken.pop("action").masked_fill_(torch.from_numpy(time >= last)[..., None], 0.0)
         signals = {name: taken.pop(name) * mask for name in ("reward", "terminated", "truncated")}
         return Segment(obs=taken, action=action, mask=mask, **signals)
+
+    def fit(self) -> DataSpec:
+        """The spec with the mean and std of the vectors and images that are held, as a model scales them.
+
+        What does not change gets std 1, as in `CachedDataset.fit`.
+        """
+        obs = dict(self.spec.obs)
+        for key in (*self.spec.vector_keys, *self.spec.image_keys):
+            rows = self.columns[key][: self.rows]
+            if obs[key].kind == "image":
+                frames = rows[np.linspace(0, self.rows - 1, min(self.rows, SAMPLED_FRAMES)).astype(int)]
+                rows = frames.astype(np.float32).transpose(0, 2, 3, 1).reshape(-1, frames.shape[1]) / 255
+            mean, std = rows.mean(0, dtype=np.float64), rows.std(0, dtype=np.float64)
+            std = np.where(std > 1e-6 * np.abs(rows).max(0), std, 1.0)
+            obs[key] = replace(obs[key], mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+        return replace(self.spec, obs=obs)
 
     def state_dict(self) -> dict[str, Any]:
         """The position of the random draws, as JSON. The episodes themselves are the learner's to keep."""

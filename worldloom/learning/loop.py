@@ -5,7 +5,6 @@ trained model reads a learned one, and besides that holds `learn.json`, the sett
 """
 
 from contextlib import ExitStack
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from worldloom.training.checkpoint import last_good, prune, steps_saved
 from worldloom.training.loop import Interrupt
 from worldloom.training.memory import keep_freed_memory
 from worldloom.training.progress import Log, clock
-from worldloom.training.run import FORMAT, RunRecord, check_format, damaged, read_json
+from worldloom.training.run import FORMAT, check_format, damaged, read_json
 from worldloom.training.trainer import NotFinite
 
 
@@ -43,9 +42,9 @@ def run_learning(settings: LearnSettings) -> None:
         )
         session = Session(settings, envs, judged, describe(envs[0]))
         stack.enter_context(folders.claimed(settings.out))
-        prepare_folder(settings, session)
         if settings.resume and steps_saved(settings.out):
             session.restore(settings.out)
+        prepare_folder(settings, session)
         done = session.progress.decisions
         if done >= settings.steps:
             print(f"{settings.out} already took {done} decisions of --steps {settings.steps}: give more to go on")
@@ -156,19 +155,4 @@ def prepare_folder(settings: LearnSettings, session: Session) -> None:
     durable.make_folder(settings.out / "checkpoints")
     durable.make_folder(settings.out / "replay")
     folders.remove_partial(settings.out / "checkpoints")
-    trainer = session.learner.trainer
-    machine = {
-        "device": str(trainer.device),
-        "precision": trainer.precision,
-        "threads": settings.threads,
-        "processes": 1,
-    }
-    RunRecord(
-        family=type(trainer.model).family,
-        config=asdict(trainer.model.config),
-        spec=session.spec,
-        datasets=[],
-        image_size=(settings.image_size, settings.image_size),
-        settings=trainer.settings,
-        machine=machine,
-    ).save(settings.out)
+    session.describe()

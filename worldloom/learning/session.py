@@ -19,7 +19,7 @@ from worldloom.learning.collect import collect
 from worldloom.learning.episode_file import load_episode, save_episode
 from worldloom.learning.settings import LEARNERS, LearnSettings
 from worldloom.training.checkpoint import Checkpoint, choose
-from worldloom.training.run import damaged
+from worldloom.training.run import RunRecord, damaged
 
 EVALUATION_SEED = 1_000_000
 MOST_EVALUATION_ENVS = 10
@@ -27,7 +27,10 @@ MOST_EVALUATION_ENVS = 10
 
 @dataclass
 class Progress:
-    """How far a run has come; travels in every checkpoint as JSON. `owed` are updates not yet made up for."""
+    """How far a run has come; travels in every checkpoint as JSON. `owed` are updates not yet made up for.
+
+    `fitted`: whether the learner has been made for the scales of what was collected at random.
+    """
 
     decisions: int = 0
     episodes: int = 0
@@ -35,6 +38,7 @@ class Progress:
     evaluated: int = 0
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    fitted: bool = False
 
     def check(self) -> None:
         """Raise `ValueError` or `TypeError` for numbers that no run can have come to."""
@@ -49,9 +53,8 @@ class Session:
     """One learning as a value that can be stepped, saved and restored."""
 
     def __init__(self, settings: LearnSettings, envs: list[AdaptedEnv], judged: list[AdaptedEnv], spec: DataSpec):
-        torch.manual_seed(settings.seed)
-        self.settings, self.envs, self.evaluation_envs, self.spec = settings, envs, judged, spec
-        self.learner = LEARNERS[settings.method](settings, spec)
+        self.settings, self.envs, self.evaluation_envs = settings, envs, judged
+        self._make_learner(spec)
         self.progress = Progress()
         self.losses: list[dict[str, Any]] = []
         self.began = time.perf_counter(), time.process_time()
@@ -92,10 +95,23 @@ class Session:
     def replay_folder(self) -> Path:
         return self.settings.out / "replay"
 
+    def _make_learner(self, spec: DataSpec) -> None:
+        torch.manual_seed(self.settings.seed)
+        self.spec, self.learner = spec, LEARNERS[self.settings.method](self.settings, spec)
+
+    def _fit(self) -> None:
+        """Make the learner anew for the scales of what was collected at random, and let `run.json` say so."""
+        self._make_learner(self.learner.replay.fit())
+        self._fill_replay()
+        self.progress.fitted = True
+        self.describe()
+
     def _on_decision(self) -> None:
         self.progress.decisions += 1
         self.progress.owed += self.settings.updates
         if self.progress.decisions >= self.settings.random_steps and self.learner.replay.rows:
+            if not self.progress.fitted:
+                self._fit()
             while self.progress.owed >= 1:
                 self.losses.append(self.learner.update())
                 self.progress.owed -= 1
@@ -129,12 +145,16 @@ class Session:
         """Go on from the last checkpoint of `run`, with the episodes it had seen."""
         checkpoint = Checkpoint.read(run)
         path = choose(run)
-        self.learner.trainer.restore(checkpoint, path)
         try:
             self.progress = Progress(**checkpoint.progress["learning"])
             self.progress.check()
+            self._make_learner(DataSpec.from_json(checkpoint.spec))
         except (KeyError, TypeError, ValueError) as error:
             raise damaged(path / "state.json", error) from error
+        self.learner.trainer.restore(checkpoint, path)
+        self._fill_replay()
+
+    def _fill_replay(self) -> None:
         for index in range(self.progress.episodes):
             file = self.replay_folder / f"{index:06d}.safetensors"
             episode = load_episode(file)
@@ -142,6 +162,25 @@ class Session:
                 self.learner.replay.add(episode)
             except UserError as error:
                 raise UserError(f"{file}: {error}") from error
+
+    def describe(self) -> None:
+        """Write `run.json`, as any trained model has it."""
+        trainer, settings = self.learner.trainer, self.settings
+        machine = {
+            "device": str(trainer.device),
+            "precision": trainer.precision,
+            "threads": settings.threads,
+            "processes": 1,
+        }
+        RunRecord(
+            family=type(trainer.model).family,
+            config=asdict(trainer.model.config),
+            spec=self.spec,
+            datasets=[],
+            image_size=(settings.image_size, settings.image_size),
+            settings=trainer.settings,
+            machine=machine,
+        ).save(settings.out)
 
 
 def episode_seed(seed: int, index: int) -> int:
