@@ -86,6 +86,8 @@ def test_it_is_refused_for_another_model_other_rules_and_as_damaged(tmp_path: Pa
         Calibration.load(path, Cart(bias=0.1), RULES)
     with pytest.raises(UserError, match="other rules"):
         Calibration.load(path, Cart(), (Limit("state", 0, high=2.0),))
+    with pytest.raises(UserError, match="other rules"):  # the same name does not make it the same rule
+        Calibration.load(path, Cart(), (Limit("state", 0, high=2.0, label=RULES[0].name),))
     content = json.loads(path.read_text())
     del content["quantile"]
     path.write_text(json.dumps(content))

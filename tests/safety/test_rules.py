@@ -1,5 +1,7 @@
 """Rules are signed margins in the units of the data, and one that cannot be read is refused."""
 
+from math import inf, nan
+
 import pytest
 import torch
 
@@ -75,6 +77,14 @@ def test_no_rules_or_two_of_one_name_are_refused() -> None:
 def test_impossible_bounds_are_refused(ends: tuple[float, float]) -> None:
     with pytest.raises(UserError, match="low must lie below high"):
         Limit("state", 0, *ends)
+
+
+@pytest.mark.parametrize(
+    "region", [Circle((nan, 0.0), 1.0), Circle((0.0, 0.0), inf), Box((0.0, 0.0), (1.0, inf)), Box((0.0,), (1.0, 1.0))]
+)
+def test_a_region_that_is_nowhere_is_refused(region: Circle | Box) -> None:
+    with pytest.raises(UserError, match=r"finite|lies|lie below|region of"):
+        Forbidden("state", (0, 1), region)
 
 
 def test_a_region_of_other_dimensions_is_refused() -> None:

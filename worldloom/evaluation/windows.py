@@ -84,7 +84,7 @@ def open_sources(run: "Run", data: Path | str | None) -> list[Source]:
     """The run's datasets through its own spec, or `data` in their place. Warns loudly when data is not what it was."""
     uses = run.datasets
     if data is None and not uses:
-        raise UserError(f"{run.path} learned while acting, so no data was held out: record some and give --data FOLDER")
+        raise UserError(f"{run.path} learned while acting, so no data was held out: record some and name that dataset")
     if data is None:
         return [_open(run, use.path, use) for use in uses]
     twin = next((use for use in uses if Path(use.path).resolve() == Path(data).resolve()), None)

@@ -67,6 +67,8 @@ def loop(session: Session, log: Log, console: Console) -> bool:
                 episodes = session.collect()
             except NotFinite as error:
                 raise UserError(f"{error}. {last_good(settings.out)} Start another --out with a lower --lr") from error
+            except UserError as error:
+                raise UserError(f"{error}. {last_good(settings.out)} Mend that and continue with --resume") from error
             report(session, episodes, log, console)
             due = progress.decisions // settings.eval_every > progress.evaluated // settings.eval_every
             if (due and session.learned) or progress.decisions >= settings.steps:

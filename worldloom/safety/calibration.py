@@ -44,7 +44,7 @@ class Calibration:
     """What `calibrate` learned. quantile `[H]`; scale and typical `[H, R]`: usual residual and usual spread.
 
     With scope "episode" the promise holds for all decisions of an episode at once; with "decision" for one decision at
-    random. `checkpoint` is the sha256 of the model's weights, `rules` the names of the rules, `episodes` how many
+    random. `checkpoint` is the sha256 of the model's weights, `rules` the identities of the rules, `episodes` how many
     scores the quantiles rest on.
     """
 
@@ -91,7 +91,7 @@ class Calibration:
                 f"the calibration was made for the checkpoint {self.checkpoint[:12]}, but the model is {found[:12]}: "
                 "calibrate again with this model"
             )
-        if names(rules) != self.rules:
+        if identities(rules) != self.rules:
             raise UserError(f"the calibration was made for other rules ({'; '.join(self.rules)}): calibrate again")
 
     def save(self, path: Path | str) -> None:
@@ -169,7 +169,7 @@ def calibrate(
         particles=particles,
         episodes=len(scores),
         checkpoint=weights_hash(model),
-        rules=names(rules),
+        rules=identities(rules),
         quantile=tuple(quantile.tolist()),
         scale=frozen(scale.tolist()),
         typical=frozen(typical.tolist()),
@@ -244,8 +244,8 @@ def content_hash(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def names(rules: Sequence[Rule]) -> tuple[str, ...]:
-    return tuple(rule.name for rule in rules)
+def identities(rules: Sequence[Rule]) -> tuple[str, ...]:
+    return tuple(rule.identity for rule in rules)
 
 
 def frozen(value: Any) -> Any:

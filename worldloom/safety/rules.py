@@ -26,6 +26,11 @@ class Rule(ABC):
     name: str
     keys: tuple[str, ...]
 
+    @property
+    def identity(self) -> str:
+        """What a calibration remembers the rule by: all its numbers, or of your own function its name and keys."""
+        return f"{self.name}, a function of {', '.join(self.keys) or 'the action'}"
+
     @abstractmethod
     def margin(self, values: Values, action: Tensor) -> Tensor:
         """`[...]` from values `{key: [..., D]}` and actions `[..., A]`: at least 0 where the rule is kept."""
@@ -58,6 +63,10 @@ class Limit(Rule):
     def keys(self) -> tuple[str, ...]:  # type: ignore[override]
         return (self.key,)
 
+    @property
+    def identity(self) -> str:
+        return repr(self)
+
     def margin(self, values: Values, action: Tensor) -> Tensor:
         return within(values[self.key][..., self.index], self.low, self.high)
 
@@ -82,6 +91,10 @@ class ActionLimit(Rule):
     @property
     def name(self) -> str:  # type: ignore[override]
         return self.label or f"action[{self.index}] in [{self.low:g}, {self.high:g}]"
+
+    @property
+    def identity(self) -> str:
+        return repr(self)
 
     def margin(self, values: Values, action: Tensor) -> Tensor:
         return within(action[..., self.index], self.low, self.high)
@@ -137,9 +150,13 @@ class Forbidden(Rule):
         corners = [self.region.low, self.region.high] if isinstance(self.region, Box) else [self.region.centre]
         for corner in corners:
             if len(corner) != len(self.index):
-                raise UserError(f"rule {self.name!r}: {len(self.index)} entries, but a region of {len(corner)}")
+                named = self.label or self.key  # a name made of the region would need a region that is one
+                raise UserError(f"rule {named!r}: {len(self.index)} entries, but a region of {len(corner)}")
+            if not all(map(isfinite, corner)):
+                raise UserError(f"rule {self.name!r}: the region lies at {corner}, but that must be finite")
         if isinstance(self.region, Circle):
             check_range(self.name, 0, self.region.radius)
+            check_range(self.name, self.region.radius, inf)
         else:
             for low, high in zip(self.region.low, self.region.high, strict=True):
                 check_range(self.name, low, high)
@@ -151,6 +168,10 @@ class Forbidden(Rule):
     @property
     def keys(self) -> tuple[str, ...]:  # type: ignore[override]
         return (self.key,)
+
+    @property
+    def identity(self) -> str:
+        return repr(self)
 
     def margin(self, values: Values, action: Tensor) -> Tensor:
         return self.region.distance(values[self.key][..., list(self.index)]) - self.clearance
@@ -226,7 +247,7 @@ def check_index(name: str, spec: DataSpec, key: str, index: Sequence[int]) -> No
     if not size:
         raise UserError(f"rule {name!r} reads single entries, but {key!r} is no vector: use a Predicate")
     for entry in index:
-        if not 0 <= entry < size:
+        if not (isinstance(entry, int) and 0 <= entry < size):
             raise UserError(f"rule {name!r}: {key!r} has {size} entries, 0 to {size - 1}, so no entry {entry}")
 
 
