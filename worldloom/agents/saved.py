@@ -1,4 +1,7 @@
-"""A planning agent as a folder: `agent.json` names the run, the very checkpoint, the planner and all its settings.
+"""An agent as a folder, described by `agent.json`.
+
+Of a planning agent it names the run, the very checkpoint, the planner and all its settings; of a learned policy the run
+whose checkpoints hold it.
 
 The weights stay in the run. `worldloom record ENV OUT --policy FOLDER` plays such a folder.
 
@@ -6,6 +9,7 @@ A action size.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -13,10 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from worldloom.agents.actor_critic import ActorCritic
+from worldloom.agents.actor_critic_config import ActorCriticConfig
 from worldloom.agents.agent import Agent
 from worldloom.agents.environment import to_env, to_obs
 from worldloom.agents.goal import find_goal
 from worldloom.agents.planning import PlanningAgent
+from worldloom.agents.policy import PolicyAgent
 from worldloom.agents.repeat import Repeat
 from worldloom.data.durable import make_folder, write_json
 from worldloom.envs.adapt import ActionSpace
@@ -30,7 +37,7 @@ from worldloom.planners.planner import Planner
 from worldloom.training import checkpoint
 from worldloom.training.run import Run, damaged, read_json
 
-KIND, FORMAT = "planning", 1
+PLANNING, POLICY, FORMAT = "planning", "policy", 1
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,7 @@ def save_agent(folder: Path, settings: PlanningSettings, run: Run) -> None:
     """Write `folder/agent.json`. The planner's every setting is kept, so that later defaults change nothing."""
     planner = make_planner(settings.planner, settings.settings)
     content = {
-        "kind": KIND,
+        "kind": PLANNING,
         "format": FORMAT,
         "run": where(run.path, folder),
         "step": run.step,
@@ -121,27 +128,54 @@ def where(run: Path, folder: Path) -> str:
     return os.path.relpath(run, folder) if folder.is_relative_to(run) else str(run)
 
 
+def save_policy(run: Path) -> None:
+    """Write `agent.json` into a run whose checkpoints hold a policy: it is the run's last one, whichever that is."""
+    write_json(run / AGENT_FILE, {"kind": POLICY, "format": FORMAT, "run": "."})
+
+
 def load_agent(folder: Path, device: str = "cpu") -> Agent:
-    """The agent that `save_agent` kept. Raises `UserError` when its run is gone or the checkpoint is another one."""
+    """The agent that `save_agent` or `save_policy` described. Raises `UserError` when it cannot be made again."""
     path = folder / AGENT_FILE
     content = read_json(path, f"{folder} is not a saved agent")
     try:
-        if (content["kind"], content["format"]) != (KIND, FORMAT):
+        if content["kind"] not in LOADERS or content["format"] != FORMAT:
             raise UserError(
-                f"{path} is a {content['kind']!r} agent of format {content['format']!r}, not {KIND!r} {FORMAT}"
+                f"{path} is a {content['kind']!r} agent of format {content['format']!r}: this worldloom knows "
+                f"{' and '.join(LOADERS)} agents of format {FORMAT}"
             )
-        kept = PlanningSettings(**{f.name: content[f.name] for f in fields(PlanningSettings)})
-        run, step, wanted = (folder / content["run"]).resolve(), content["step"], content["checkpoint"]
+        return LOADERS[content["kind"]](folder, content, device)
     except (KeyError, TypeError) as error:
         raise damaged(path, error) from error
+
+
+def load_planning(folder: Path, content: dict[str, Any], device: str) -> Agent:
+    """Raises `UserError` when the agent's run is gone or the checkpoint is another one."""
+    kept = PlanningSettings(**{f.name: content[f.name] for f in fields(PlanningSettings)})
+    run, step, wanted = (folder / content["run"]).resolve(), content["step"], content["checkpoint"]
     model, found = checkpoint.load(run, device, step)
     if found.checkpoint_hash != wanted:
-        raise UserError(f"{run} was trained again since {path} was saved: its step {step} is another one. Plan again")
+        raise UserError(
+            f"{run} was trained again since {folder / AGENT_FILE} was saved: its step {step} is another one. Plan again"
+        )
     return kept.make(model, found)
 
 
+def load_policy(folder: Path, content: dict[str, Any], device: str) -> Agent:
+    """The policy of the run's last checkpoint, looking through the model of the same checkpoint."""
+    run = folder / content["run"]
+    learned = read_json(run / "learn.json", f"{run} holds no policy")
+    saved = checkpoint.Checkpoint.read(run, trainer=False)
+    model, _ = checkpoint.load(run, device, saved.step)
+    made = ActorCritic.of(model, ActorCriticConfig(**learned["settings"]["policy"]))
+    saved.fill_companion(made, checkpoint.folder(run, saved.step))
+    return PolicyAgent(model, made.to(device).eval().actor)
+
+
+LOADERS: dict[str, Callable[[Path, dict[str, Any], str], Agent]] = {PLANNING: load_planning, POLICY: load_policy}
+
+
 class SavedPolicy:
-    """A saved planning agent as a policy for recording, one environment at a time, on one thread."""
+    """A saved agent as a policy for recording, one environment at a time, on one thread."""
 
     def __init__(self, folder: Path, action_space: ActionSpace):
         torch.set_num_threads(1)

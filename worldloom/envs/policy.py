@@ -18,7 +18,7 @@ from worldloom.envs.reference import load_object
 from worldloom.errors import UserError, unknown
 from worldloom.registry import Registry
 
-AGENTS = Registry("kind of saved agent", {"planning": "worldloom.agents.saved:SavedPolicy"})
+AGENTS = Registry("kind of saved agent", dict.fromkeys(("planning", "policy"), "worldloom.agents.saved:SavedPolicy"))
 AGENT_FILE = "agent.json"
 
 

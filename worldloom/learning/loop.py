@@ -151,10 +151,14 @@ def resume_or_refuse(settings: LearnSettings) -> None:
 
 def prepare_folder(settings: LearnSettings, session: Session) -> None:
     """Write what describes the run: `learn.json`, and `run.json` as any trained model has it."""
-    # First of all, so that a run that ends at any later moment can be resumed.
-    described = {"format": FORMAT, "method": settings.method, "settings": settings.to_json()}
-    durable.write_json(settings.out / "learn.json", described)
+    describe_learning(settings)  # first of all, so that a run that ends at any later moment can be resumed
     durable.make_folder(settings.out / "checkpoints")
     durable.make_folder(settings.out / "replay")
     folders.remove_partial(settings.out / "checkpoints")
     session.describe()
+
+
+def describe_learning(settings: LearnSettings) -> None:
+    """Write `learn.json`."""
+    described = {"format": FORMAT, "method": settings.method, "settings": settings.to_json()}
+    durable.write_json(settings.out / "learn.json", described)

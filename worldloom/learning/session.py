@@ -10,6 +10,7 @@ import torch
 
 from worldloom.agents.floors import RandomChoice
 from worldloom.agents.play import play_in
+from worldloom.agents.saved import save_policy
 from worldloom.agents.trial.score import mean
 from worldloom.data.episode import Episode
 from worldloom.data.spec import DataSpec
@@ -181,6 +182,8 @@ class Session:
             settings=trainer.settings,
             machine=machine,
         ).save(settings.out)
+        if trainer.joint is not None:
+            save_policy(settings.out)
 
 
 def episode_seed(seed: int, index: int) -> int:

@@ -96,6 +96,11 @@ class LearnSettings:
     resume: FlagCreatePairsOff[bool] = False
     """Continue the run in --out from its last checkpoint."""
 
+    @property
+    def collects(self) -> bool:
+        """Whether there is an environment to act in."""
+        return True
+
     def check(self) -> None:
         """Refuse values that cannot work, before anything is made. Raises `UserError`."""
         least = dict.fromkeys(("random_steps", "seed", "prior_samples"), 0)
@@ -107,7 +112,7 @@ class LearnSettings:
             raise UserError(f"--seed is {self.seed}, but must be at most {LARGEST_SEED}")
         if not 0 <= self.clip < float("inf"):
             raise UserError(f"--clip is {self.clip}, but must be a number that is not negative")
-        if self.steps < self.random_steps:
+        if self.collects and self.steps < self.random_steps:
             raise UserError(
                 f"--steps is {self.steps}, but the first --random-steps {self.random_steps} are random and nothing "
                 "would be learned: take more steps, or fewer random ones"
@@ -172,7 +177,11 @@ class PlanningSettings(LearnSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class DreamerSettings(LearnSettings):
-    """An actor and a critic learn in the dreams of a world model that is trained along with them (DreamerV3)."""
+    """An actor and a critic learn in the dreams of a world model that is trained along with them (DreamerV3).
+
+    Where ENV is the folder of a trained model, they learn inside that model, which stays as it is: a step is then one
+    update, dreams begin in the data it was trained on, and nothing is collected or evaluated.
+    """
 
     method: ClassVar[str] = "dreamer"
 
@@ -186,8 +195,22 @@ class DreamerSettings(LearnSettings):
     """Learning rate of the model and the policy."""
     family: str = "rssm"
     """Family of the world model; it must decode a reward."""
+    minutes: float | None = None
+    """Inside a trained model: stop after so many minutes if that comes before the last of --steps updates."""
     policy: ActorCriticConfig = field(default_factory=ActorCriticConfig)
     """The actor and the critic."""
+
+    @property
+    def collects(self) -> bool:
+        """False inside a trained model."""
+        return not (Path(self.env) / "run.json").exists()
+
+    def check(self) -> None:
+        super().check()
+        if self.minutes is not None and (self.collects or not 0 < self.minutes < float("inf")):
+            raise UserError(
+                f"--minutes is {self.minutes}: it must be above 0, and only learning inside a trained model heeds it"
+            )
 
 
 LEARNING: dict[str, type[LearnSettings]] = {each.method: each for each in (PlanningSettings, DreamerSettings)}
@@ -200,6 +223,10 @@ def learn(
     ],
 ) -> None:
     """Learn to act in an environment while acting in it."""
+    if isinstance(settings, DreamerSettings) and not settings.collects:
+        from worldloom.learning.frozen import learn_inside
+
+        return learn_inside(settings)
     from worldloom.learning.loop import run_learning
 
-    run_learning(settings)
+    return run_learning(settings)

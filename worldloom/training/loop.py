@@ -31,15 +31,16 @@ class HeldOut:
     film: Segment
 
 
-def fit(trainer: Trainer, run: Path, held_out: HeldOut, log: Log, display: Display) -> bool:
+def fit(trainer: Trainer, run: Path, held_out: HeldOut | None, log: Log, display: Display) -> bool:
     """Train until the budget is spent (True) or somebody asks to stop (False); leaves a checkpoint in both cases.
 
-    Raises `UserError` when a loss is not finite or the disk refuses; the last checkpoint is then whole.
+    Without `held_out` nothing is looked at, as where a policy learns in a model that does not. Raises `UserError` when
+    a loss is not finite or the disk refuses; the last checkpoint is then whole.
     """
     settings, team = trainer.settings, trainer.team
     earlier, began = trainer.seconds, time.perf_counter()
     meter = Meter(settings.batch_size * settings.length)
-    trainer.model.train()
+    trainer.trained.train()
     with Interrupt() as interrupt, display:
         stop, saved = False, trainer.step
         while trainer.progress < 1 and not stop:
@@ -57,7 +58,7 @@ def fit(trainer: Trainer, run: Path, held_out: HeldOut, log: Log, display: Displ
                 record = {"step": trainer.step, **meter.read(team), "lr": trainer.lr, "seconds": trainer.seconds}
                 log.write(record)
                 display.show(record, trainer.progress)
-            if team.leads and settings.preview_every and trainer.step % settings.preview_every == 0:
+            if held_out and team.leads and settings.preview_every and trainer.step % settings.preview_every == 0:
                 with trainer.aside() as model:
                     save_previews(model, held_out.film, run / "previews", trainer.step)
             if trainer.step % settings.checkpoint_every == 0:
@@ -68,9 +69,9 @@ def fit(trainer: Trainer, run: Path, held_out: HeldOut, log: Log, display: Displ
     return trainer.progress >= 1
 
 
-def save(trainer: Trainer, run: Path, held_out: HeldOut, log: Log) -> int:
+def save(trainer: Trainer, run: Path, held_out: HeldOut | None, log: Log) -> int:
     """A checkpoint with its held-out loss: its step. The whole team gives its random state, rank 0 writes."""
-    loss = held_out_loss(trainer, held_out.batches) if trainer.team.leads else None
+    loss = held_out_loss(trainer, held_out.batches) if held_out and trainer.team.leads else None
     if loss is not None and not isfinite(loss):
         # The update before was the last with a finite loss: its weights must not become the checkpoint to go on from.
         raise UserError(f"stopped at step {trainer.step}: the held-out loss is {loss}. {last_good(run)} {ADVICE}")

@@ -1,0 +1,96 @@
+"""A policy learned inside a trained model: the model stays, the run is one, and a killed one goes on bit for bit."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.toy import write_toy_dataset
+from worldloom.agents.actor_critic_config import ActorCriticConfig
+from worldloom.agents.policy import PolicyAgent
+from worldloom.agents.saved import load_agent
+from worldloom.data.record import record
+from worldloom.errors import UserError
+from worldloom.learning.settings import DreamerSettings, learn
+from worldloom.training.checkpoint import Checkpoint, load
+from worldloom.training.session import run_training
+from worldloom.training.settings import TrainSettings
+
+POLICY = ActorCriticConfig(units=16, layers=1, horizon=3)
+SHORT: dict[str, Any] = {"steps": 12, "batch_size": 4, "length": 8, "policy": POLICY}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("frozen")
+    data = write_toy_dataset(folder / "data")
+    run_training(
+        TrainSettings("rssm", (data,), folder / "run", "debug", steps=6, length=8, batch_size=4, image_size=16)
+    )
+    return folder / "run"
+
+
+def settings(env: Path | str, out: Path, **changes: Any) -> DreamerSettings:
+    return DreamerSettings(env=str(env), out=out, **{**SHORT, **changes})
+
+
+def test_the_model_stays_as_it_is_and_the_policy_does_not(trained: Path, tmp_path: Path) -> None:
+    learn(settings(trained, tmp_path / "policy"))
+    before, after = Checkpoint.read(trained), Checkpoint.read(tmp_path / "policy")
+    assert after.hash == before.hash
+    assert after.step == 12
+    learn(settings(trained, tmp_path / "longer", steps=13))
+    longer = Checkpoint.read(tmp_path / "longer")
+    assert any(not torch.equal(after.companion[name], longer.companion[name]) for name in after.companion)
+
+
+def test_what_comes_of_it_is_a_run_and_an_agent(trained: Path, tmp_path: Path) -> None:
+    learn(settings(trained, tmp_path / "policy"))
+    model, run = load(tmp_path / "policy")
+    assert run.spec == load(trained)[1].spec
+    agent = load_agent(tmp_path / "policy")
+    assert isinstance(agent, PolicyAgent)
+    assert agent.model.spec == model.spec
+    record("tests.agents.fakes:make_toy", tmp_path / "data", episodes=1, policy=str(tmp_path / "policy"), image_size=16)
+
+
+def test_one_that_was_killed_ends_where_an_uninterrupted_one_does(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worldloom.learning.frozen.CHECKPOINT_EVERY", 5)
+    learn(settings(trained, tmp_path / "whole"))
+    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+    shutil.rmtree(tmp_path / "killed" / "checkpoints" / "step-00000012")
+    assert Checkpoint.read(tmp_path / "killed").step == 10
+    learn(settings(trained, tmp_path / "killed", resume=True))
+    whole, again = (Checkpoint.read(tmp_path / name).companion for name in ("whole", "killed"))
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_a_run_that_learned_while_acting_is_dreamed_in_from_what_it_collected(tmp_path: Path) -> None:
+    online = {"size": "debug", "random_steps": 20, "max_episode_steps": 20, "eval_every": 60, "eval_episodes": 1}
+    learn(replace(settings("gym:Pendulum-v1", tmp_path / "online", steps=40), **online))
+    learn(settings(tmp_path / "online", tmp_path / "inside"))
+    assert Checkpoint.read(tmp_path / "inside").step == 12
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"minutes": -1.0}, "--minutes is -1.0"),
+        ({"batch_size": 10_000}, "--batch-size is 10000"),
+        ({"policy": replace(POLICY, horizon=2), "resume": True}, "no learning to resume"),
+    ],
+)
+def test_what_cannot_work_is_refused(trained: Path, tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        learn(settings(trained, tmp_path / "policy", **changes))
+    assert not (tmp_path / "policy" / "learn.json").exists()
+
+
+def test_minutes_are_for_learning_inside_a_model_alone(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="only learning inside a trained model heeds it"):
+        learn(settings("gym:Pendulum-v1", tmp_path / "run", steps=5000, minutes=1.0))

@@ -1,0 +1,104 @@
+"""A policy learned inside a trained world model that stays as it is: no environment is touched.
+
+The run folder that comes of it holds the model beside the policy, so that a policy can never meet another model, and
+everything that reads a run reads this one.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from worldloom.agents.actor_critic import ActorCritic
+from worldloom.agents.saved import save_policy
+from worldloom.data import durable
+from worldloom.data.replay import Replay
+from worldloom.errors import UserError
+from worldloom.learning.episode_file import load_episode
+from worldloom.learning.loop import describe_learning, resume_or_refuse
+from worldloom.learning.settings import DreamerSettings
+from worldloom.training import checkpoint, folders
+from worldloom.training.checkpoint import Checkpoint, choose, steps_saved
+from worldloom.training.distributed import Team
+from worldloom.training.joint import Joint
+from worldloom.training.loop import fit
+from worldloom.training.material import Material, read_datasets
+from worldloom.training.memory import keep_freed_memory
+from worldloom.training.precision import choose_device, choose_precision
+from worldloom.training.progress import Display, Log
+from worldloom.training.run import RunRecord
+from worldloom.training.settings import TrainSettings
+from worldloom.training.trainer import Batches, Trainer
+
+CHECKPOINT_EVERY, LOG_EVERY = 1000, 50
+
+
+def learn_inside(settings: DreamerSettings) -> None:
+    """Learn, or continue, inside the run `settings.env`. Raises `UserError`, and `KeyboardInterrupt` after Ctrl-C."""
+    settings.check()
+    resume_or_refuse(settings)
+    torch.set_num_threads(settings.threads)
+    keep_freed_memory()
+    source, run = Path(settings.env), settings.out
+    device = choose_device(settings.device)
+    record, (model, found) = RunRecord.load(source), checkpoint.load(source, str(device))
+    training = train_settings(settings, record)
+    torch.manual_seed(settings.seed)
+    policy = ActorCritic.of(model, settings.policy).to(device)
+    precision = choose_precision(settings.precision, device)
+    joint = Joint(model, policy, frozen=True)
+    trainer = Trainer(model, material(training, record, source), training, device, precision, joint=joint)
+    if settings.resume and steps_saved(run):
+        trainer.restore(Checkpoint.read(run), choose(run))
+    display = Display(settings.steps, Console())
+    with folders.claimed(run):
+        describe_learning(settings)
+        durable.make_folder(run / "checkpoints")
+        folders.remove_partial(run / "checkpoints")
+        replace(record, settings=training).save(run)
+        save_policy(run)
+        parameters = sum(p.numel() for p in policy.actor.parameters())
+        display.say(f"{run}: an actor of {parameters:,} parameters learns inside {source}, step {found.step}")
+        log = Log(run, trainer.step)
+        try:
+            finished = fit(trainer, run, None, log, display)
+        finally:
+            log.close()
+    if not finished:
+        print(f"stopped after {trainer.step} updates, which are saved. Continue with:\n{settings.command()} --resume")
+        raise KeyboardInterrupt
+
+
+def train_settings(settings: DreamerSettings, record: RunRecord) -> TrainSettings:
+    """How the policy is trained, in the words of `worldloom train`; the data are those of the model."""
+    return replace(
+        record.settings,
+        data=tuple(Path(use.path) for use in record.datasets),
+        out=settings.out,
+        batch_size=settings.batch_size,
+        length=settings.length,
+        lr=settings.lr,
+        final_lr=settings.final_lr,
+        clip=settings.clip,
+        steps=settings.steps,
+        minutes=settings.minutes,
+        seed=settings.seed,
+        device=settings.device,
+        threads=settings.threads,
+        checkpoint_every=CHECKPOINT_EVERY,
+        log_every=LOG_EVERY,
+        resume=False,
+    )
+
+
+def material(training: TrainSettings, record: RunRecord, source: Path) -> Batches:
+    """What the model was trained on: datasets, or the episodes it collected itself."""
+    if record.datasets:
+        return Material.again(read_datasets(training, Team()), record.datasets, record.spec).loader(training, Team())
+    replay = Replay(record.spec, batch_size=training.batch_size, length=training.length, seed=training.seed)
+    for file in sorted((source / "replay").glob("*.safetensors")):
+        replay.add(load_episode(file))
+    if not replay.rows:
+        raise UserError(f"{source} holds no data for dreams to begin in: there is nothing in {source / 'replay'}")
+    return replay
