@@ -62,6 +62,11 @@ def evaluate(
     windows: int = 256,
     batch_size: int = 32,
     step: int | None = None,
+    policy: Path | None = None,
+    env: str | None = None,
+    options: tuple[str, ...] = (),
+    policy_episodes: int = 20,
+    max_episode_steps: int | None = None,
     seed: int = 0,
     device: str = "auto",
     threads: int = 1,
@@ -78,6 +83,11 @@ def evaluate(
         windows: start rows judged, spread evenly over all held-out rows.
         batch_size: windows in memory at once.
         step: the checkpoint of this step instead of the last one.
+        policy: folder of a policy that was learned with this model: its score in the dream and in reality.
+        env: where that policy plays; by default where it learned while acting.
+        options: options of that environment, such as action_repeat=2.
+        policy_episodes: how many real episodes it plays, and as many dreams.
+        max_episode_steps: truncate those episodes at this length.
         seed: of the choice of windows, the dreams and the intervals.
         device: auto, cpu, cuda or cuda:N.
         threads: CPU threads. Two pay on a free machine and starve each other on a busy one.
@@ -86,6 +96,7 @@ def evaluate(
 
     started = perf_counter()
     counts = {"context": context, "samples": samples, "windows": windows, "batch-size": batch_size, "threads": threads}
+    counts |= {"policy-episodes": policy_episodes}
     check_horizons(horizons)
     check_counts(counts, {"episodes": episodes, "seed": seed})
     torch.set_num_threads(threads)
@@ -97,6 +108,11 @@ def evaluate(
     held = held_out_episodes(sources, episodes)
     plan = Plan(context, tuple(sorted(set(horizons))), (), samples, batch_size, seed, device)
     judged = judge(model, found, sources, held, plan, windows, started)
+    if policy is not None:
+        from worldloom.agents.trial.gap import measure_gap
+
+        played = (env, options, max_episode_steps) if env else None
+        judged.card.measured.metrics["policy"] = measure_gap(policy, found, played, policy_episodes, device)
     try:
         judged.card.save(run / "card.json")
         say(f"{run / 'card.json'} written")

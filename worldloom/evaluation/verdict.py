@@ -28,6 +28,7 @@ def verdict(metrics: Table, keys: Sequence[str], horizons: Sequence[int], fps: f
         sentences.append(_obeys(metrics, key, horizons))
     sentences.append(_sees_ends(metrics, horizons))
     sentences.append(_knows_rewards(metrics, horizons))
+    sentences += _works_outside(metrics)
     return sentences
 
 
@@ -146,6 +147,22 @@ def _knows_rewards(metrics: Table, horizons: Sequence[int]) -> Sentence:
     usable = [f for f in ahead.values() if f.low is not None and f.low > 0]
     mark: Literal["yes", "partly", "no"] = "yes" if tracked.value > 0.5 and usable else "partly"
     return Sentence(mark if tracked.value > 0 else "no", words + ".")
+
+
+def _works_outside(metrics: Table) -> Iterator[Sentence]:
+    """Whether a policy learned in the dream is any good outside it, and whether the dream flatters it."""
+    found = metrics.get("policy")
+    if found is None:
+        return
+    real, random, more = found["reality"], found["random"], found["dream minus reality"]
+    better = real.low is not None and random.high is not None and real.low > random.high
+    words = (
+        f"policy: {interval(real)} in reality, {interval(found['dream'])} in the dream, {interval(random)} by chance"
+    )
+    if more.low is not None and more.low > 0:
+        yield Sentence("no", f"{words}: it exploits the dream, which pays it {interval(more)} more than reality.")
+    else:
+        yield Sentence("yes" if better else "partly", f"{words}: the dream does not flatter it.")
 
 
 def at_steps(metrics: Table, metric: str, key: str) -> dict[int, Figure]:
