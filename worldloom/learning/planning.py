@@ -31,7 +31,7 @@ class PlanningLearner:
                 f"{settings.env} declares no range of its actions, so nothing can be searched in: "
                 "give its action_space a finite low and high"
             )
-        training = train_settings(settings)
+        training = replace(train_settings(settings), average=settings.average)
         model = build_model(training, spec).to(device)
         horizon: int = model.config.horizon  # type: ignore[assignment, union-attr]
         discount: float = model.config.discount  # type: ignore[assignment, union-attr]
@@ -43,8 +43,9 @@ class PlanningLearner:
         self.trainer = Trainer(model, self.replay, training, device, choose_precision(settings.precision, device))
         make = CategoricalCEM if spec.action.kind == "discrete" else MPPI
         planner = make(horizon, settings.samples, settings.elites, settings.iterations, settings.prior_samples)
-        self.judged = PlanningAgent(model, planner, Return(discount), precision=self.trainer.precision)
-        self.agent = replace(self.judged, explore=True)
+        precision = self.trainer.precision
+        self.judged = PlanningAgent(self.trainer.averaged, planner, Return(discount), precision=precision)
+        self.agent = replace(self.judged, model=model, explore=True)
 
     def update(self) -> dict[str, Tensor]:
         """One gradient step on a batch from the replay: the loss terms, as tensors until somebody reads them."""

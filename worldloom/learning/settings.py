@@ -155,6 +155,8 @@ class PlanningSettings(LearnSettings):
 
     method: ClassVar[str] = "tdmpc"
 
+    average: float = 0.999
+    """Judge and save weights that follow the trained ones this slowly; 0 are the trained ones, which collect."""
     samples: int = 128
     """Action sequences tried in each iteration of a plan."""
     elites: int = 16
@@ -166,6 +168,8 @@ class PlanningSettings(LearnSettings):
 
     def check(self) -> None:
         super().check()
+        if not 0 <= self.average < 1:
+            raise UserError(f"--average is {self.average}, but must be from 0 to below 1")
         if self.elites > self.samples:
             raise UserError(f"--elites is {self.elites}, but only --samples {self.samples} are drawn: lower it")
 

@@ -40,6 +40,8 @@ class TrainSettings:
     """Updates over which the learning rate rises from 0."""
     final_lr: float = 0.1
     """Learning rate at the end, as a share of --lr; a cosine leads there over the last third. 1 keeps it constant."""
+    average: float = 0.0
+    """Judge, save and use weights that follow the trained ones this slowly, such as 0.999; 0 uses the trained ones."""
     clip: float = 0.3
     """A parameter's gradient norm is held below this share of the parameter's own norm; 0 switches clipping off."""
     weight_decay: float = 0.0
@@ -92,6 +94,8 @@ class TrainSettings:
             value = getattr(self, name)
             if value is not None and not 0 <= value < float("inf"):
                 raise UserError(f"{flag(name)} is {value}, but must be a number that is not negative")
+        if not 0 <= self.average < 1:
+            raise UserError(f"--average is {self.average}, but must be from 0 to below 1, such as 0.999")
         if self.minutes == 0:
             raise UserError("--minutes is 0, but must be more than 0")
         if not 0 < self.held_out < 1:

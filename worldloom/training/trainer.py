@@ -1,9 +1,10 @@
 """One training as a value that can be stepped, saved and restored: model, optimiser, data order, random state."""
 
+import copy
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +24,7 @@ from worldloom.training.precision import autocast
 from worldloom.training.run import damaged
 from worldloom.training.settings import TrainSettings
 
-OPTIMIZER, RANDOM = "optimizer/", "random/"
+OPTIMIZER, RANDOM, TRAINED = "optimizer/", "random/", "trained/"
 
 
 class NotFinite(UserError):
@@ -42,7 +43,9 @@ class Batches(Protocol):
 class Trainer:
     """`module` is what is called: the model, or `joint`, the model and its companion; wrapped when a team trains it.
 
-    `seconds` is the loop's wall time.
+    `averaged` is the model to be judged, saved and used: the trained one, or where `settings.average` is not 0 a copy
+    that follows its weights that slowly, as the last few updates alone can spoil what the thousand before agreed on
+    (Polyak & Juditsky, 1992). `seconds` is the loop's wall time.
     """
 
     model: WorldModel
@@ -58,6 +61,8 @@ class Trainer:
     def __post_init__(self) -> None:
         self.module: nn.Module = self.team.wrap(self.trained)
         self.optimizer = make_optimizer(self.trained, self.settings.lr, self.settings.weight_decay)
+        slow = bool(self.settings.average)
+        self.averaged = copy.deepcopy(self.model).requires_grad_(False).eval() if slow else self.model
 
     @property
     def trained(self) -> WorldModel | Joint:
@@ -96,6 +101,7 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.trained.after_update()
+        self._average()
         self.step += 1
         return objective, norm
 
@@ -103,14 +109,14 @@ class Trainer:
     def aside(self, seed: int = 0) -> Iterator[WorldModel]:
         """The model for looking, not learning: eval mode, no gradients, and training's random state left as it is."""
         devices = [self.device] if self.device.type == "cuda" else []
-        training = self.model.training
+        training = self.averaged.training
         with torch.random.fork_rng(devices), torch.no_grad(), autocast(self.precision, self.device):
             torch.manual_seed(seed)
-            self.model.eval()
+            self.averaged.eval()
             try:
-                yield self.model
+                yield self.averaged
             finally:
-                self.model.train(training)
+                self.averaged.train(training)
 
     def snapshot(self, **losses: float | None) -> Checkpoint:
         """Everything needed to go on exactly from here. The whole team takes part."""
@@ -120,15 +126,18 @@ class Trainer:
             family=type(self.model).family,
             spec=json.loads(json.dumps(self.model.spec.to_json())),
             config=asdict(self.model.config),  # type: ignore[call-overload]
-            model=self.model.state_dict(),
+            model=self.averaged.state_dict(),
             companion={} if self.joint is None else self.joint.companion.state_dict(),
-            trainer={**self._optimizer_tensors(), **self._random_states()},
+            trainer={**self._optimizer_tensors(), **self._random_states(), **self._trained_weights()},
             progress={**progress, "processes": self.team.size},
         )
 
     def restore(self, checkpoint: Checkpoint, path: Path) -> None:
         """Go on from `checkpoint`, read from the folder `path`."""
-        checkpoint.fill(self.model, path)
+        checkpoint.fill(self.averaged, path)
+        if self.averaged is not self.model:
+            weights = {k.removeprefix(TRAINED): v for k, v in checkpoint.trainer.items() if k.startswith(TRAINED)}
+            replace(checkpoint, model=weights).fill(self.model, path)
         if self.joint is not None:
             checkpoint.fill_companion(self.joint.companion, path)
         self._restore_optimizer(checkpoint.trainer, path)
@@ -145,6 +154,22 @@ class Trainer:
         wrong = [f"loss term {name!r} is {value}" for name, value in values.items() if not isfinite(value)]
         what = " and ".join(wrong) or "every loss term is finite, but the gradient is not"
         return NotFinite(f"stopped at step {self.step + 1}: {what}")
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Move the averaged weights, at first as fast as a plain mean of all so far."""
+        if self.averaged is self.model:
+            return
+        keep = min(self.settings.average, (1 + self.step) / (10 + self.step))
+        slow: list[Tensor] = [*self.averaged.parameters()]
+        fast: list[Tensor] = [*self.model.parameters()]
+        torch._foreach_lerp_(slow, fast, 1 - keep)
+
+    def _trained_weights(self) -> dict[str, Tensor]:
+        """The weights that training goes on from, where they are not those that are used."""
+        if self.averaged is self.model:
+            return {}
+        return {TRAINED + name: weight for name, weight in self.model.state_dict().items()}
 
     def _optimizer_tensors(self) -> dict[str, Tensor]:
         names: dict[Tensor, str] = {parameter: name for name, parameter in self.trained.named_parameters()}
