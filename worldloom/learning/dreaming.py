@@ -19,8 +19,11 @@ from worldloom.training.trainer import Trainer
 class DreamingLearner:
     """A trainer of model and policy together, fed from a replay, and the agents that act as the policy now says.
 
-    `trainer` saves and restores everything; `agent` explores while it collects, `judged` does not.
+    `trainer` saves and restores everything; `agent` explores while it collects, `judged` does not. What is reconstructed
+    is scaled to what was collected at random, or a key in small units would not be worth learning.
     """
+
+    fits = True
 
     def __init__(self, settings: DreamerSettings, spec: DataSpec):
         device = choose_device(settings.device)

@@ -111,7 +111,7 @@ class Session:
         self.progress.decisions += 1
         self.progress.owed += self.settings.updates
         if self.progress.decisions >= self.settings.random_steps and self.learner.replay.rows:
-            if not self.progress.fitted:
+            if self.learner.fits and not self.progress.fitted:
                 self._fit()
             while self.progress.owed >= 1:
                 self.losses.append(self.learner.update())
