@@ -19,8 +19,8 @@ from worldloom.training.trainer import Trainer
 class DreamingLearner:
     """A trainer of model and policy together, fed from a replay, and the agents that act as the policy now says.
 
-    `trainer` saves and restores everything; `agent` explores while it collects, `judged` does not. What is reconstructed
-    is scaled to what was collected at random, or a key in small units would not be worth learning.
+    `trainer` saves and restores everything; `agent` explores while it collects, `judged` does not. What is
+    reconstructed is scaled to what was collected at random, or a key in small units would not be worth learning.
     """
 
     fits = True

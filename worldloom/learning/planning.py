@@ -21,9 +21,9 @@ from worldloom.training.trainer import Trainer
 class PlanningLearner:
     """A trainer of the model, fed from a replay, and the agents that act with the model as it is.
 
-    `trainer` saves and restores everything; `agent` explores while it collects, `judged` does not. The model sees vectors
-    in their own units: scaled to what was collected at random, reacher-easy reached 209 and 436 after 10,000 decisions
-    in place of 270, 589 and 710, and cup-catch 99 in place of 920.
+    `trainer` saves and restores everything; `agent` explores while it collects, `judged` does not. The model sees
+    vectors in their own units: scaled to what was collected at random, reacher-easy reached 209 and 436 after 10,000
+    decisions in place of 270, 589 and 710, and cup-catch 99 in place of 920.
     """
 
     fits = False
