@@ -19,6 +19,7 @@ SHIPPED: list[tuple[str, str, dict[str, Any]]] = [
     ("minigrid", "minigrid:MiniGrid-FourRooms-v0", {"view": "world"}),
     ("gymnasium", "gym:CartPole-v1", {}),
     ("gymnasium", "point", {}),
+    ("gymnasium", "maze", {}),
     ("gymnasium", "point", {"pixels": True}),
     ("pygame", "gym:CartPole-v1", {"pixels": True}),
 ]

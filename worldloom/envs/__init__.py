@@ -24,6 +24,7 @@ ENVIRONMENTS = Registry(
         "doom": "worldloom.envs.doom:make",
         "gym": "worldloom.envs.registered:make",
         "minigrid": "worldloom.envs.minigrid:make",
+        "maze": "worldloom.envs.maze:make",
         "point": "worldloom.envs.point:make",
         "pusht": "worldloom.envs.pusht:make",
     },

@@ -14,6 +14,7 @@ FAMILIES = Registry(
         "ensemble": "worldloom.models.ensemble:Ensemble",
         "mlp": "worldloom.models.mlp:MLP",
         "rssm": "worldloom.models.rssm:RSSM",
+        "tabular": "worldloom.models.tabular:Tabular",
         "tdmpc": "worldloom.models.tdmpc:TDMPC",
     },
 )

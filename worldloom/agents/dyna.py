@@ -1,0 +1,105 @@
+"""Tabular Dyna-Q and Dyna-Q+ (Sutton & Barto, 2018, section 8.2): one step of acting, then N steps of imagining.
+
+S places, A actions, N imagined steps. What is imagined comes out of a world model by the contract's verbs.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldloom.data.spec import DataSpec
+from worldloom.errors import UserError
+from worldloom.model import Obs, State
+
+
+@dataclass(frozen=True)
+class DynaConfig:
+    """The book's names. `planning` imagined steps follow each real one; 0 is plain Q-learning.
+
+    With a `bonus` (kappa of Dyna-Q+) an imagined reward grows with the square root of how long ago the action was last
+    tried there, and actions never tried in places that were visited are imagined too.
+    """
+
+    planning: int = 50
+    step_size: float = 0.1
+    discount: float = 0.95
+    explore: float = 0.1
+    bonus: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.planning < 0:
+            raise UserError(f"planning is {self.planning}, but it must be 0 or more imagined steps")
+        for name, least, most in (("step_size", 0, 1), ("discount", 0, 1), ("explore", 0, 1), ("bonus", 0, 1e6)):
+            if not least <= getattr(self, name) <= most:
+                raise UserError(f"{name} is {getattr(self, name)}, but it must be from {least} to {most:g}")
+
+
+class Table(Protocol):
+    """A world model of places that can be told what happened, as family `tabular` can."""
+
+    spec: DataSpec
+
+    def start(self, obs: Obs) -> Any: ...
+    def predict(self, state: Any, action: Tensor) -> State: ...
+    def decode(self, state: Any, key: str) -> Tensor: ...
+    def remember(self, place: int, action: int, reward: float, following: int, ended: bool) -> None: ...
+
+
+class DynaQ:
+    """Action values `[S, A]` learned from what happens and from what `model` imagines."""
+
+    def __init__(self, model: Table, config: DynaConfig, seed: int = 0):
+        self.model, self.config, self.random = model, config, np.random.default_rng(seed)
+        (self.key,) = model.spec.vector_keys
+        shape = (model.spec.obs[self.key].shape[0], model.spec.action.size)
+        self.values = np.zeros(shape)
+        self.tried = np.full(shape, -1)  # when each action was last taken, -1 for never
+        self.time = 0
+
+    def act(self, place: int) -> int:
+        """Epsilon-greedy; equally good actions are equally likely."""
+        if self.random.random() < self.config.explore:
+            return int(self.random.integers(self.values.shape[1]))
+        values = self.values[place]
+        return int(self.random.choice(np.flatnonzero(values == values.max())))
+
+    def learn(self, place: int, action: int, reward: float, following: int, ended: bool) -> None:
+        """One real step: Q-learning, a line in the model, and `planning` imagined steps."""
+        self.time += 1
+        self._update(place, action, reward, following, ended)
+        self.model.remember(place, action, reward, following, ended)
+        self.tried[place, action] = self.time
+        if self.config.planning:
+            self._plan()
+
+    def _plan(self) -> None:
+        known = self.tried >= 0
+        if self.config.bonus:
+            known = known | known.any(1, keepdims=True)
+        places, actions = np.nonzero(known)
+        drawn = self.random.integers(len(places), size=self.config.planning)
+        places, actions = places[drawn], actions[drawn]
+        rewards, following, ended = self._imagine(places, actions)
+        # An action never tried counts from the beginning of time.
+        waited = self.time - np.maximum(self.tried[places, actions], 0)
+        rewards = rewards + self.config.bonus * np.sqrt(waited)
+        for step in zip(*(x.tolist() for x in (places, actions, rewards, following, ended)), strict=True):
+            self._update(*step)
+
+    @torch.no_grad()
+    def _imagine(self, places: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What the model thinks of N steps: rewards, where they lead to, and whether they end the episode."""
+        model, (count, choices) = self.model, self.values.shape
+        now = model.start({self.key: torch.eye(count)[torch.from_numpy(places)]})
+        then = model.predict(now, torch.eye(choices)[torch.from_numpy(actions)])
+        rewards = model.decode(then, "reward").numpy()
+        ended = model.decode(then, "terminated").numpy() > 0.5
+        return rewards, then.features.argmax(-1).numpy(), ended
+
+    def _update(self, place: int, action: int, reward: float, following: int, ended: bool) -> None:
+        """One step of Q-learning."""
+        ahead = 0.0 if ended else self.config.discount * self.values[following].max()
+        self.values[place, action] += self.config.step_size * (reward + ahead - self.values[place, action])
