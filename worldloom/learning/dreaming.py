@@ -8,7 +8,6 @@ from worldloom.agents.actor_critic import ActorCritic
 from worldloom.agents.policy import PolicyAgent
 from worldloom.data.replay import Replay
 from worldloom.data.spec import DataSpec
-from worldloom.learning.planning import train_settings
 from worldloom.learning.settings import DreamerSettings
 from worldloom.training.joint import Joint
 from worldloom.training.precision import choose_device, choose_precision
@@ -27,7 +26,7 @@ class DreamingLearner:
 
     def __init__(self, settings: DreamerSettings, spec: DataSpec):
         device = choose_device(settings.device)
-        training = replace(train_settings(settings), length=settings.length)
+        training = settings.training()
         model = build_model(training, spec).to(device)
         policy = ActorCritic.of(model, settings.policy).to(device)
         self.replay = Replay(

@@ -8,13 +8,12 @@ from worldloom.agents.planning import PlanningAgent
 from worldloom.data.replay import Replay
 from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
-from worldloom.learning.settings import DreamerSettings, PlanningSettings
+from worldloom.learning.settings import PlanningSettings
 from worldloom.planners.categorical import CategoricalCEM
 from worldloom.planners.mppi import MPPI
 from worldloom.planners.objectives import Return
 from worldloom.training.precision import choose_device, choose_precision
 from worldloom.training.session import build_model
-from worldloom.training.settings import TrainSettings
 from worldloom.training.trainer import Trainer
 
 
@@ -35,7 +34,7 @@ class PlanningLearner:
                 f"{settings.env} declares no range of its actions, so nothing can be searched in: "
                 "give its action_space a finite low and high"
             )
-        training = replace(train_settings(settings), average=settings.average)
+        training = settings.training()
         model = build_model(training, spec).to(device)
         horizon: int = model.config.horizon  # type: ignore[assignment, union-attr]
         discount: float = model.config.discount  # type: ignore[assignment, union-attr]
@@ -55,23 +54,3 @@ class PlanningLearner:
         """One gradient step on a batch from the replay: the loss terms, as tensors until somebody reads them."""
         objective, norm = self.trainer.update(next(self.replay).to(self.trainer.device))
         return {"loss": objective.total.detach(), "gradient_norm": norm, **objective.terms}
-
-
-def train_settings(settings: PlanningSettings | DreamerSettings) -> TrainSettings:
-    """The same wishes in the words of `worldloom train`, which describes every run."""
-    return TrainSettings(
-        family=settings.family,
-        data=(),
-        out=settings.out,
-        size=settings.size,
-        batch_size=settings.batch_size,
-        lr=settings.lr,
-        final_lr=settings.final_lr,
-        steps=max(1, int(settings.steps * settings.updates)),
-        clip=settings.clip,
-        seed=settings.seed,
-        image_size=settings.image_size,
-        overrides=settings.overrides,
-        device=settings.device,
-        threads=settings.threads,
-    )

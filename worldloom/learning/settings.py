@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -11,7 +11,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg, subc
 from worldloom.agents.actor_critic_config import ActorCriticConfig
 from worldloom.errors import UserError
 from worldloom.registry import Registry
-from worldloom.training.settings import flags
+from worldloom.training.settings import TrainSettings, flags
 
 LEARNERS = Registry(
     "learning method",
@@ -129,6 +129,30 @@ class LearnSettings:
                 flag = "set" if name == "overrides" else name.replace("_", "-")
                 raise UserError(f"{self.out} was started with --{flag} {then}, not {now}: repeat the first value")
 
+    @property
+    def family(self) -> str:
+        """The world model's family."""
+        raise NotImplementedError
+
+    def training(self) -> TrainSettings:
+        """The same wishes in the words of `worldloom train`, which describes every run."""
+        return TrainSettings(
+            family=self.family,
+            data=(),
+            out=self.out,
+            size=self.size,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            final_lr=self.final_lr,
+            steps=max(1, int(self.steps * self.updates)),
+            clip=self.clip,
+            seed=self.seed,
+            image_size=self.image_size,
+            overrides=self.overrides,
+            device=self.device,
+            threads=self.threads,
+        )
+
     def command(self) -> str:
         """The command line that asks for these settings."""
         words = ["worldloom", "learn", self.method, self.env]
@@ -175,8 +199,10 @@ class PlanningSettings(LearnSettings):
 
     @property
     def family(self) -> str:
-        """The world model's family."""
         return "tdmpc"
+
+    def training(self) -> TrainSettings:
+        return replace(super().training(), average=self.average)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +229,9 @@ class DreamerSettings(LearnSettings):
     """Inside a trained model: stop after so many minutes if that comes before the last of --steps updates."""
     policy: ActorCriticConfig = field(default_factory=ActorCriticConfig)
     """The actor and the critic."""
+
+    def training(self) -> TrainSettings:
+        return replace(super().training(), length=self.length)
 
     @property
     def collects(self) -> bool:
