@@ -73,27 +73,34 @@ class Judge:
         return judged
 
     def repair(self, planner: Planner, state: State, wanted: Tensor, widen: Tensor, seed: int) -> tuple[Plan, Assessed]:
-        """For beliefs `[B]` the plan nearest to `wanted` `[B, F, A]` that is safe, or does least harm if none is found.
+        """For beliefs `[B]` the safe plan that leads nearest to where `wanted` `[B, F, A]` does, or that of least harm.
 
         The plan is judged once more, as a stochastic model never foresees quite the same twice.
         """
         harmless = Constraint(Harm(self, state, widen), 0.0)
-        problem = Problem(self.forecaster.model, state, Nearest(wanted), (harmless,), warm=wanted, seed=seed)
+        model = self.forecaster.model
+        nearest = Nearest(model.imagine(state, wanted).features)
+        problem = Problem(model, state, nearest, (harmless,), warm=wanted, seed=seed)
         plan = planner.plan(problem)
         return plan, self.assess(state, plan.actions, widen)
 
 
 @dataclass(frozen=True)
 class Nearest(Objective):
-    """Minus the squared distance to the actions that were wanted, `[B, F, A]`: each step counts less than the first."""
+    """Minus the squared distance from the beliefs that what was wanted leads to, features `[B, F, D]`.
+
+    Later steps count more: a plan that ends where the agent wanted to be loses it less than one that begins as it
+    wanted and then has to brake.
+    """
 
     wanted: Tensor
-    discount: float = 0.8
+    discount: float = 0.7
 
     def __call__(self, model: WorldModel, states: State, actions: Tensor) -> Tensor:
-        wanted = self.wanted.repeat_interleave(len(actions) // len(self.wanted), 0)
-        weights = self.discount ** torch.arange(actions.shape[1]).to(actions)
-        return -((actions - wanted).square().sum(-1) * weights).sum(1)
+        steps = actions.shape[1]
+        apart = states.features.unflatten(0, (len(self.wanted), -1)) - self.wanted[:, None]
+        weights = self.discount ** torch.arange(steps - 1, -1, -1).to(actions)
+        return -(apart.square().mean(-1) * weights).sum(-1).flatten()
 
 
 @dataclass(frozen=True)
