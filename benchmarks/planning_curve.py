@@ -120,10 +120,11 @@ def rows(points: list[Episode], task: str) -> list[Row]:
     free = {p.planner: p.episode_return for p in points if p.deadline is None}
     made = []
     for p in points:
+        share = 100 * p.episode_return / free[p.planner] if free[p.planner] else None
         name = f"{task}, {p.planner}, " + (f"{p.deadline:g} ms" if p.deadline else "no deadline")
         figures = (
             (f"return of {p.seed} seeds", p.episode_return, "return"),
-            ("of the return without deadline", 100 * p.episode_return / free[p.planner], "%"),
+            ("of the return without deadline", share, "%"),
             ("a decision", p.median_ms, "CPU-ms"),
             ("99 of 100 decisions", p.p99_ms, "CPU-ms"),
             ("late decisions", 100 * p.late, "%"),
