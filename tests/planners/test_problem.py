@@ -85,6 +85,18 @@ def test_only_the_first_decision_feels_its_way() -> None:
     assert world.asked == [4, 28, 32]
 
 
+def test_what_a_call_costs_however_small_it_is_does_not_make_pools_small_for_ever() -> None:
+    """A call takes as long as 30 candidates and there is time for 32: pools are small, but must not keep shrinking."""
+    world, pool = Counting(), candidates(64)
+    candidate, ticks = 4 * 3, Ticks(world)  # milliseconds: beliefs times steps
+
+    def now() -> float:
+        return ticks() + 30 * candidate * len(world.asked) / 1000
+
+    counts = [problem(world, clock=Clock(32 * candidate, now)).judge_in_time(pool)[0].shape[1] for _ in range(12)]
+    assert min(counts) >= 5, counts
+
+
 def test_pools_that_share_the_time_are_small_and_many() -> None:
     world, pool = Counting(), candidates(64)
     per_candidate = 4 * 3  # ticks: beliefs times steps

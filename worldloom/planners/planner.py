@@ -217,17 +217,22 @@ class Problem:
         pool, parts, done = actions.shape[1], [], 0
         least = max(1, pool // PILOT)
         if shape not in paces:
-            parts, done = [self._timed(actions[:, :least], paces, shape)], least
+            parts, done = [self._timed(actions[:, :least], paces, shape, least)], least
         count = min(pool, max(done, 2, done + self._fitting(paces[shape], least, left)))
         if count > done:
-            parts.append(self._timed(actions[:, done:count], paces, shape))
+            parts.append(self._timed(actions[:, done:count], paces, shape, least))
         return parts[0] if len(parts) == 1 else join(parts, self.batch)
 
-    def _timed(self, actions: Tensor, paces: dict[torch.Size, float], shape: torch.Size) -> Judged:
+    def _timed(self, actions: Tensor, paces: dict[torch.Size, float], shape: torch.Size, least: int) -> Judged:
+        """Judge, and remember the pace. Fewer than `least` can only say that a candidate takes less than was thought.
+
+        What a call costs however small it is would make them seem slow, and pools small for ever.
+        """
         began = self.clock.elapsed
         judged = self.judge(actions)
         self.wait()
-        paces[shape] = (self.clock.elapsed - began) / actions.shape[1]
+        pace = (self.clock.elapsed - began) / actions.shape[1]
+        paces[shape] = pace if actions.shape[1] >= least else min(pace, paces[shape])
         return judged
 
     def _fitting(self, pace: float, least: int, left: int) -> int:
