@@ -30,8 +30,8 @@ CPU = torch.device("cpu")
         (ICEM, {"decay": 0.0}),
         (ICEM, {"keep": float("nan")}),
         (MPPI, {"temperature": -1.0}),
-        (Gradient, {"learning_rate": 0.0}),
-        (CategoricalCEM, {"momentum": 1.0}),
+        (Gradient, {"learning_rate": -0.1}),
+        (CategoricalCEM, {"momentum": 1.5}),
     ],
 )
 def test_settings_no_search_can_have_are_refused_by_name(planner: type, settings: dict[str, float]) -> None:
