@@ -1,0 +1,44 @@
+"""The figures on the pages are those of the results, and every result says how it came to be."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+RESULTS = sorted((ROOT / "results").glob("*.json"))
+
+
+def read(name: str) -> dict[str, Any]:
+    return json.loads((ROOT / "results" / f"{name}.json").read_text())
+
+
+def lost(trial: dict[str, Any]) -> str:
+    """The share of the return that keeping the rules costs, as the pages say it."""
+    share = round(100 * trial["return_lost"], 1)
+    return "none" if share <= 0 else f"{share:g} %"
+
+
+@pytest.mark.parametrize("robot", ["point", "arm"])
+def test_the_shields_tutorial_says_what_was_measured(robot: str) -> None:
+    page = (ROOT / "docs" / "shield.md").read_text()
+    for world, agents in read(f"shield_{robot}")["worlds"].items():
+        shielded = [agents[name] for name in ("shielded", "tolerant", "tolerant_not_adaptive")]
+        cells = [str(agents["bare"]["violations"]), *(f"{a['violations']} ({lost(a)})" for a in shielded)]
+        name = robot if world == "plain" else f"{robot}, {world}"
+        assert f"| {name} | {' | '.join(cells)} |" in page
+
+
+def test_the_readme_says_what_agents_reached() -> None:
+    page = (ROOT / "README.md").read_text()
+    for run in read("tdmpc_dmc")["runs"]:
+        value = f"{run['final']['mean']:.0f}"
+        value = f"**{value}**" if run["reached"] else value
+        interval = f"[{run['final']['low']:.0f}, {run['final']['high']:.0f}]"
+        assert f"| {run['task']} | {run['seed']} | {value} {interval} |" in page
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_every_result_says_on_what_machine_it_was_made(path: Path) -> None:
+    assert "hardware" in path.read_text()
