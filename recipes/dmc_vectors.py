@@ -16,7 +16,7 @@ from typing import Any
 import tyro
 
 from worldloom.evaluation.cost import hardware
-from worldloom.learning.settings import PlanningSettings
+from worldloom.learning.settings import TDMPCSettings
 
 # TD-MPC2's evaluation return at 100,000 environment steps with action repeat 2: mean and standard deviation of its
 # seeds (Hansen et al., 2024, the curves published with the code).
@@ -94,7 +94,7 @@ def evaluations(run: Path) -> list[dict[str, Any]]:
 
 def read(run: Path, task: str, seed: int) -> dict[str, Any]:
     """One run's curve. An environment step is one of the simulator's, two to a decision."""
-    asked = PlanningSettings.from_json(json.loads((run / "learn.json").read_text())["settings"])
+    asked = TDMPCSettings.from_json(json.loads((run / "learn.json").read_text())["settings"])
     keys = ("mean", "low", "high", "seconds", "cpu_seconds")
     curve = [{"env_steps": 2 * e["decisions"], **{key: e[key] for key in keys}} for e in evaluations(run)]
     published, deviation = PUBLISHED[task]

@@ -58,13 +58,10 @@ def main(options: Options) -> dict[str, Any]:
             "book": f"about {book}",
             "steps_by_episode": steps.mean(0).round(1).tolist(),
         }
-    for layout, steps, bonus in (
-        ("blocking", options.blocking_steps, 1e-3),
-        ("shortcut", options.shortcut_steps, 1e-3),
-    ):
+    for layout, steps in (("blocking", options.blocking_steps), ("shortcut", options.shortcut_steps)):
         figures[layout] = {
-            name: rewards(layout, steps, replace(config, bonus=bonus if name == "dyna_q_plus" else 0.0), options.seeds)
-            for name, config in dict.fromkeys(("dyna_q", "dyna_q_plus"), DynaConfig(planning=50, step_size=0.7)).items()
+            name: rewards(layout, steps, DynaConfig(planning=50, step_size=0.7, bonus=bonus), options.seeds)
+            for name, bonus in (("dyna_q", 0.0), ("dyna_q_plus", 1e-3))
         }
     figures["minutes"] = round((time.time() - began) / 60, 1)
     if options.json:

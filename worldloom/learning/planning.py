@@ -8,7 +8,7 @@ from worldloom.agents.planning import PlanningAgent
 from worldloom.data.replay import Replay
 from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
-from worldloom.learning.settings import PlanningSettings
+from worldloom.learning.settings import TDMPCSettings
 from worldloom.planners.categorical import CategoricalCEM
 from worldloom.planners.mppi import MPPI
 from worldloom.planners.objectives import Return
@@ -27,7 +27,7 @@ class PlanningLearner:
 
     fits = False
 
-    def __init__(self, settings: PlanningSettings, spec: DataSpec):
+    def __init__(self, settings: TDMPCSettings, spec: DataSpec):
         device = choose_device(settings.device)
         if spec.action.kind == "continuous" and spec.action.low is None:
             raise UserError(

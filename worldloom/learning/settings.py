@@ -23,8 +23,6 @@ LEARNERS = Registry(
 
 # A resumed run may go on for longer and report differently; anything else would make it another run.
 FREE_ON_RESUME = frozenset({"steps", "eval_every", "eval_episodes", "checkpoint_every", "resume", "out"})
-
-
 LARGEST_SEED = 2**32 - 1
 
 
@@ -174,7 +172,7 @@ class LearnSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanningSettings(LearnSettings):
+class TDMPCSettings(LearnSettings):
     """The world model is all that is trained, and its planner is the agent (TD-MPC2)."""
 
     method: ClassVar[str] = "tdmpc"
@@ -246,12 +244,12 @@ class DreamerSettings(LearnSettings):
             )
 
 
-LEARNING: dict[str, type[LearnSettings]] = {each.method: each for each in (PlanningSettings, DreamerSettings)}
+LEARNING: dict[str, type[LearnSettings]] = {each.method: each for each in (TDMPCSettings, DreamerSettings)}
 
 
 def learn(
     settings: Annotated[
-        Annotated[PlanningSettings, subcommand("tdmpc")] | Annotated[DreamerSettings, subcommand("dreamer")],
+        Annotated[TDMPCSettings, subcommand("tdmpc")] | Annotated[DreamerSettings, subcommand("dreamer")],
         arg(name=""),
     ],
 ) -> None:

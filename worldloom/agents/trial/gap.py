@@ -31,7 +31,7 @@ FIRST_SEED = 2_000_000  # apart from those of recordings, of learning and of its
 
 @dataclass(frozen=True)
 class Gap:
-    """Who is asked, where, and how: `episodes` seeds, each cut after `steps` decisions, in the dream and outside."""
+    """Who is asked, where, and on how many fixed seeds."""
 
     agent: PolicyAgent
     world: World
