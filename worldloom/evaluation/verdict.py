@@ -162,7 +162,10 @@ def _works_outside(metrics: Table) -> Iterator[Sentence]:
     if more.low is not None and more.low > 0:
         yield Sentence("no", f"{words}: it exploits the dream, which pays it {interval(more)} more than reality.")
     else:
-        yield Sentence("yes" if better else "partly", f"{words}: the dream does not flatter it.")
+        yield Sentence(
+            "yes" if better else "partly",
+            f"{words}: the dream does not flatter it beyond the interval of the difference, {interval(more)}.",
+        )
 
 
 def at_steps(metrics: Table, metric: str, key: str) -> dict[int, Figure]:
