@@ -22,6 +22,7 @@ SHIPPED: list[tuple[str, str, dict[str, Any]]] = [
     ("gymnasium", "maze", {}),
     ("gymnasium", "point", {"pixels": True}),
     ("pygame", "gym:CartPole-v1", {"pixels": True}),
+    ("pygame", "gym:CartPole-v1", {"pixels": True, "state": False}),
 ]
 
 

@@ -25,6 +25,10 @@ class ActionDistribution(ABC):
     def sample(self) -> Tensor:
         """An action `[..., A]` in model units, without gradients."""
 
+    def carried_out(self, action: Tensor) -> Tensor:
+        """What the world, or a dream, makes of `action` `[..., A]`: nothing beyond the bounds."""
+        return action
+
     @property
     @abstractmethod
     def mode(self) -> Tensor:
@@ -42,13 +46,16 @@ class ActionDistribution(ABC):
 
 @dataclass(frozen=True)
 class BoundedNormal(ActionDistribution):
-    """Independent normals whose means lie in (-1, 1); what is sampled beyond is clipped by whoever carries it out."""
+    """Independent normals whose means lie in (-1, 1); what is sampled beyond is clipped when it is carried out."""
 
     mean: Tensor
     std: Tensor
 
     def sample(self) -> Tensor:
         return torch.addcmul(self.mean.detach(), torch.randn_like(self.mean), self.std.detach())
+
+    def carried_out(self, action: Tensor) -> Tensor:
+        return action.clamp(-1, 1)
 
     @property
     def mode(self) -> Tensor:

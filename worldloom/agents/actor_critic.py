@@ -63,7 +63,7 @@ class ActorCritic(nn.Module):
         """Actor and critic on one dream from each of `start` `[N]`."""
         config = self.config
         with torch.no_grad():
-            states, actions = dream(model, start, lambda s: self.actor(s.features).sample(), config.horizon + 1)
+            states, actions = self.dream(model, start, config.horizon + 1)
             features = states.features
             reward, discount = model.decode(states, "reward"), self._discounts(model, states)
         critic = self.critic(features)
@@ -77,6 +77,17 @@ class ActorCritic(nn.Module):
         gain = policy.log_prob(actions[:, :-1]) * advantage + config.entropy * policy.entropy
         error = critic.nll(torch.cat([target, slow[:, -1:]], 1)) + critic.nll(slow)
         return {"actor": -(weight * gain).mean(), "critic": (weight * error[:, :-1]).mean()}
+
+    def dream(self, model: WorldModel, start: State, steps: int) -> tuple[State, Tensor]:
+        """Beliefs `[N, H]` and the actions `[N, H, A]` that were drawn, before any was clipped to be carried out."""
+        drawn: list[Tensor] = []
+
+        def act(state: State) -> Tensor:
+            chosen = self.actor(state.features)
+            drawn.append(chosen.sample())
+            return chosen.carried_out(drawn[-1])
+
+        return dream(model, start, act, steps)[0], torch.stack(drawn, 1)
 
     def replay_terms(self, belief: State, segment: Segment) -> Tensor:
         """The critic's error `[B, T]` on real rows, towards the lambda returns of what was really paid."""

@@ -59,6 +59,5 @@ class PolicyAgent(Agent):
 
     def _decide(self, belief: State, seeds: Tensor) -> tuple[Tensor, PolicyMemory]:
         chosen = self.actor(belief.features)
-        action = chosen.sample() if self.explore else chosen.mode
-        action = action if self.actor.discrete else action.clamp(-1, 1)
+        action = chosen.carried_out(chosen.sample() if self.explore else chosen.mode)
         return action, PolicyMemory(belief, action, seeds)

@@ -18,15 +18,18 @@ def make(
     *,
     image_size: int = 64,
     pixels: bool = False,
+    state: bool = True,
     max_steps: int | None = None,
     fps: float | None = None,
     **options: Any,
 ) -> gymnasium.Env:
     """`gym:<id>`, for instance `gym:CartPole-v1`; `gym:my_package:MyEnv-v0` imports `my_package` first.
 
-    `pixels` adds the rendered picture as the key "image". `fps` states the steps per second where the environment does
+    `pixels` adds the rendered picture as the key "image", and without `state` it is all there is. `fps` states the steps per second where the environment does
     not. Further `options` go to the environment's constructor.
     """
+    if not (pixels or state):
+        raise UserError(f"gym:{id} would show nothing: ask for pixels=true or state=true")
     without_screen()
     if pixels and image_size and drawn_by_mujoco(id):
         options = {"width": image_size, "height": image_size, **options}
@@ -47,7 +50,7 @@ def make(
         raise MissingExtra(f"gym:{id} needs the package {missing.name!r}, which is not installed. {line}") from missing
     except (TypeError, error.Error) as wrong:
         raise UserError(f"gym:{id} cannot be made with {options or 'no options'}: {wrong}") from wrong
-    return with_pixels(with_fps(env, fps), id) if pixels else with_fps(env, fps)
+    return with_pixels(with_fps(env, fps), id, state) if pixels else with_fps(env, fps)
 
 
 def drawn_by_mujoco(id: str) -> bool:
@@ -71,13 +74,15 @@ def with_fps(env: gymnasium.Env, fps: float | None) -> gymnasium.Env:
     return env
 
 
-def with_pixels(env: gymnasium.Env, id: str) -> gymnasium.Env:
-    """The rendered picture beside the observation, by the fast recipe where MuJoCo draws it."""
+def with_pixels(env: gymnasium.Env, id: str, state: bool) -> gymnasium.Env:
+    """The rendered picture beside the observation, or instead of it without `state`, by the fast recipe where MuJoCo draws it."""
     model = getattr(env.unwrapped, "model", None)
     if hasattr(model, "light_castshadow"):
         require_rendering(f"gym:{id}")
         os.environ.setdefault("MUJOCO_GL", "egl")
         draw_fast(model)
     env.reset(seed=0)  # AddRenderObservation draws one picture to learn its size
+    if not state:
+        return AddRenderObservation(env, render_only=True)
     is_dict = isinstance(env.observation_space, spaces.Dict)
     return AddRenderObservation(env, render_only=False, render_key="image", **({} if is_dict else {"obs_key": "state"}))
