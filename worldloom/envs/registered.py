@@ -25,8 +25,8 @@ def make(
 ) -> gymnasium.Env:
     """`gym:<id>`, for instance `gym:CartPole-v1`; `gym:my_package:MyEnv-v0` imports `my_package` first.
 
-    `pixels` adds the rendered picture as the key "image", and without `state` it is all there is. `fps` states the steps per second where the environment does
-    not. Further `options` go to the environment's constructor.
+    `pixels` adds the rendered picture as the key "image"; without `state` it is all there is. `fps` states the steps
+    per second where the environment does not. Further `options` go to the environment's constructor.
     """
     if not (pixels or state):
         raise UserError(f"gym:{id} would show nothing: ask for pixels=true or state=true")
@@ -75,7 +75,7 @@ def with_fps(env: gymnasium.Env, fps: float | None) -> gymnasium.Env:
 
 
 def with_pixels(env: gymnasium.Env, id: str, state: bool) -> gymnasium.Env:
-    """The rendered picture beside the observation, or instead of it without `state`, by the fast recipe where MuJoCo draws it."""
+    """The rendered picture beside the observation or, without `state`, instead of it; MuJoCo's by the fast recipe."""
     model = getattr(env.unwrapped, "model", None)
     if hasattr(model, "light_castshadow"):
         require_rendering(f"gym:{id}")
