@@ -16,12 +16,15 @@ setup: .venv/ready
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	touch $@
 
-# A first-person Doom world: recorded, learned, judged. Ends with runs/doom/report.html and runs/doom/card.json.
+# A first-person Doom world: recorded, learned, and a policy learned in its dreams that then plays the real game.
+# Ends with runs/doom/report.html and runs/doom/card.json. What is there already is not made again.
 demo: setup
 	$(BIN)/worldloom record doom data/doom --episodes 200 --num-envs 2 --seed 0
 	test -f runs/doom/summary.json || $(BIN)/worldloom train rssm data/doom --out runs/doom --minutes 6.5 --length 32 \
 		--threads 2 $$(test -f runs/doom/run.json && echo --resume)
-	$(BIN)/worldloom evaluate runs/doom --threads 2
+	$(BIN)/worldloom learn dreamer runs/doom --out runs/doom-policy --minutes 5 --policy.starts 256 --threads 2 \
+		$$(test -f runs/doom-policy/learn.json && echo --resume)
+	$(BIN)/worldloom evaluate runs/doom --policy runs/doom-policy --env doom --threads 2
 
 test: setup
 	$(BIN)/python -m pytest
