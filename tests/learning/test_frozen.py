@@ -81,6 +81,7 @@ def test_a_run_that_learned_while_acting_is_dreamed_in_from_what_it_collected(tm
     ("changes", "words"),
     [
         ({"minutes": -1.0}, "--minutes is -1.0"),
+        ({"explore": "disagreement"}, "in which nothing is collected"),
         ({"batch_size": 10_000}, "--batch-size is 10000"),
         ({"policy": replace(POLICY, horizon=2), "resume": True}, "no learning to resume"),
     ],

@@ -9,6 +9,10 @@ import torch
 import tyro
 
 from worldloom.agents.actor_critic_config import ActorCriticConfig
+from worldloom.agents.policy import PolicyAgent
+from worldloom.agents.saved import load_agent
+from worldloom.envs import make_env
+from worldloom.envs.describe import describe
 from worldloom.errors import UserError
 from worldloom.evaluation.evaluate import evaluate
 from worldloom.learning.episode_file import load_episode
@@ -79,6 +83,43 @@ def test_a_learning_that_was_killed_ends_where_an_uninterrupted_one_does(tmp_pat
     assert all(torch.equal(whole.model[name], again.model[name]) for name in whole.model)
     assert all(torch.equal(whole.companion[name], again.companion[name]) for name in whole.companion)
     assert bool(whole.companion) == (method == "dreamer")
+
+
+def test_exploring_goes_on_bit_for_bit_and_what_is_judged_and_saved_is_the_task(tmp_path: Path) -> None:
+    asked = {"method": "dreamer", "explore": "disagreement", "explore_steps": 100}
+    start(settings(tmp_path / "whole", **asked))
+    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+    shutil.rmtree(tmp_path / "killed" / "checkpoints" / "step-00000120")
+    start(settings(tmp_path / "killed", **asked, resume=True))
+    whole, again = (Checkpoint.read(tmp_path / name).companion for name in ("whole", "killed"))
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    agent = load_agent(tmp_path / "whole")
+    assert isinstance(agent, PolicyAgent)
+    actor = {name: value for name, value in whole.items() if name.startswith("task.actor.")}
+    assert actor
+    assert all(torch.equal(agent.actor.state_dict()[name.removeprefix("task.actor.")], v) for name, v in actor.items())
+
+
+def test_the_explorer_collects_until_its_steps_are_over_and_never_is_judged(tmp_path: Path) -> None:
+    asked = settings(tmp_path / "run", method="dreamer", explore="disagreement", explore_steps=100)
+    learner = LEARNERS["dreamer"](asked, describe(make_env("gym:Pendulum-v1")))
+    assert learner.collector(99).actor is not learner.judged.actor
+    assert learner.collector(100).actor is learner.judged.actor
+    assert learner.collector(100).explore
+    assert not learner.judged.explore
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"explore_steps": 60}, "--explore-steps is 60: it needs --explore"),
+        ({"explore": "disagreement", "explore_steps": 40}, "to be more than the first --random-steps 40"),
+    ],
+)
+def test_exploring_that_cannot_be_is_refused(tmp_path: Path, changes: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        start(settings(tmp_path / "run", method="dreamer", **changes))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_learning_that_was_killed_logs_nothing_twice(tmp_path: Path) -> None:

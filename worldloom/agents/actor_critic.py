@@ -5,6 +5,7 @@ learns the lambda returns of the dream, the actor what leads to more than the cr
 """
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -19,20 +20,29 @@ from worldloom.model import State, WorldModel, dream
 from worldloom.nets.dense import initialise
 from worldloom.nets.heads import TwoHotHead
 
+# What is paid on arrival in each of the states `[N, H]` of a dream whose actions were `[N, H, A]`: `[N, H]`.
+Reward = Callable[[WorldModel, State, Tensor], Tensor]
+
+
+def decoded_reward(model: WorldModel, states: State, actions: Tensor) -> Tensor:
+    """What the model says is paid."""
+    return model.decode(states, "reward")
+
 
 class ActorCritic(nn.Module):
     """Actor, critic, and the critic's slow copy. Called on beliefs, it returns named loss terms as a family does.
 
     Terms: "actor" and "critic" (scalars) from dreams, "replay_critic" `[B, T]` from the real rows, whose gradients go
-    into the beliefs. `model` needs "reward"; "terminated" is used where it is decoded.
+    into the beliefs. In dreams `reward` says what is paid, by default the model; "terminated" is used where it is
+    decoded.
     """
 
     low: Tensor
     high: Tensor
 
-    def __init__(self, features: int, spec: DataSpec, config: ActorCriticConfig):
+    def __init__(self, features: int, spec: DataSpec, config: ActorCriticConfig, reward: Reward = decoded_reward):
         super().__init__()
-        self.features, self.config = features, config
+        self.features, self.config, self.reward = features, config, reward
         self.actor = Actor(features, spec.action, units=config.units, layers=config.layers)
         self.critic = TwoHotHead(features, units=config.units, layers=config.layers).apply(initialise)
         self.critic.zero_output()
@@ -53,19 +63,24 @@ class ActorCritic(nn.Module):
 
     def forward(self, model: WorldModel, belief: State, segment: Segment) -> dict[str, Tensor]:
         """The terms for beliefs `[B, T]` tracked on `segment`."""
+        terms = self.dream_terms(model, self.starts(belief, segment))
+        return terms | {"replay_critic": self.replay_terms(belief, segment)}
+
+    def starts(self, belief: State, segment: Segment) -> State:
+        """Beliefs `[N]` for dreams to begin in: all that an episode goes on from, or as many as are asked for."""
         going = segment.mask & ~segment.terminated
         start = tree_map(lambda x: x.detach()[going], belief)
         if self.config.starts and len(start.features) > self.config.starts:
             start = start[torch.randperm(len(start.features))[: self.config.starts].to(start.features.device)]
-        return self.dream_terms(model, start) | {"replay_critic": self.replay_terms(belief, segment)}
+        return start
 
     def dream_terms(self, model: WorldModel, start: State) -> dict[str, Tensor]:
         """Actor and critic on one dream from each of `start` `[N]`."""
         config = self.config
         with torch.no_grad():
-            states, actions = self.dream(model, start, config.horizon + 1)
+            states, actions, drawn = self.dream(model, start, config.horizon + 1)
             features = states.features
-            reward, discount = model.decode(states, "reward"), self._discounts(model, states)
+            reward, discount = self.reward(model, states, actions), self._discounts(model, states)
         critic = self.critic(features)
         with torch.no_grad():
             value, slow = critic.mean, self.slow(features).mean
@@ -74,12 +89,12 @@ class ActorCritic(nn.Module):
             # How probable it is that the dream has come so far; the start has.
             weight = torch.cat([torch.ones_like(discount[:, :1]), discount[:, 1:-1]], 1).cumprod(1)
         policy = self.actor(features[:, :-1])
-        gain = policy.log_prob(actions[:, :-1]) * advantage + config.entropy * policy.entropy
+        gain = policy.log_prob(drawn[:, :-1]) * advantage + config.entropy * policy.entropy
         error = critic.nll(torch.cat([target, slow[:, -1:]], 1)) + critic.nll(slow)
         return {"actor": -(weight * gain).mean(), "critic": (weight * error[:, :-1]).mean()}
 
-    def dream(self, model: WorldModel, start: State, steps: int) -> tuple[State, Tensor]:
-        """Beliefs `[N, H]` and the actions `[N, H, A]` that were drawn, before any was clipped to be carried out."""
+    def dream(self, model: WorldModel, start: State, steps: int) -> tuple[State, Tensor, Tensor]:
+        """Beliefs `[N, H]`, the actions `[N, H, A]` carried out in them, and as drawn, before any was clipped."""
         drawn: list[Tensor] = []
 
         def act(state: State) -> Tensor:
@@ -87,7 +102,8 @@ class ActorCritic(nn.Module):
             drawn.append(chosen.sample())
             return chosen.carried_out(drawn[-1])
 
-        return dream(model, start, act, steps)[0], torch.stack(drawn, 1)
+        states, actions = dream(model, start, act, steps)
+        return states, actions, torch.stack(drawn, 1)
 
     def replay_terms(self, belief: State, segment: Segment) -> Tensor:
         """The critic's error `[B, T]` on real rows, towards the lambda returns of what was really paid."""

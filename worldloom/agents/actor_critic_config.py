@@ -32,7 +32,7 @@ class ActorCriticConfig:
 
     def __post_init__(self) -> None:
         """Raise `UserError` for a value nothing can be learned with."""
-        for name, least in (("units", 1), ("layers", 0), ("horizon", 1), ("starts", 0)):
+        for name, least in (("units", 1), ("layers", 1), ("horizon", 1), ("starts", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"{name} of the actor-critic is {getattr(self, name)}, but must be at least {least}")
         for name in ("discount", "lam", "decay", "slow_rate"):

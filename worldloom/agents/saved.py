@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from worldloom.agents.actor_critic import ActorCritic
 from worldloom.agents.actor_critic_config import ActorCriticConfig
 from worldloom.agents.agent import Agent
 from worldloom.agents.environment import to_env, to_obs
+from worldloom.agents.exploration import policy_for
 from worldloom.agents.goal import find_goal
 from worldloom.agents.planning import PlanningAgent
 from worldloom.agents.policy import PolicyAgent
@@ -166,7 +166,8 @@ def load_policy(folder: Path, content: dict[str, Any], device: str) -> Agent:
     learned = read_json(run / "learn.json", f"{run} holds no policy")
     saved = checkpoint.Checkpoint.read(run, trainer=False)
     model, _ = checkpoint.load(run, device, saved.step)
-    made = ActorCritic.of(model, ActorCriticConfig(**learned["settings"]["policy"]))
+    settings = learned["settings"]
+    made = policy_for(model, ActorCriticConfig(**settings["policy"]), settings.get("explore"))
     saved.fill_companion(made, checkpoint.folder(run, saved.step))
     return PolicyAgent(model, made.to(device).eval().actor)
 

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from worldloom.agents.actor_critic import ActorCritic
+from worldloom.agents.agent import Agent
+from worldloom.agents.exploration import Exploration, policy_for
 from worldloom.agents.policy import PolicyAgent
 from worldloom.data.replay import Replay
 from worldloom.data.spec import DataSpec
@@ -18,7 +19,7 @@ from worldloom.training.trainer import Trainer
 class DreamingLearner:
     """A trainer of model and policy together, fed from a replay, and the agents that act as the policy now says.
 
-    `trainer` saves and restores everything; `agent` explores while it collects, `judged` does not. What is
+    `trainer` saves and restores everything; `collector` explores while it collects, `judged` does not. What is
     reconstructed is scaled to what was collected at random, or a key in small units would not be worth learning.
     """
 
@@ -28,7 +29,7 @@ class DreamingLearner:
         device = choose_device(settings.device)
         training = settings.training()
         model = build_model(training, spec).to(device)
-        policy = ActorCritic.of(model, settings.policy).to(device)
+        policy = policy_for(model, settings.policy, settings.explore).to(device)
         self.replay = Replay(
             spec,
             batch_size=settings.batch_size,
@@ -39,7 +40,15 @@ class DreamingLearner:
         precision = choose_precision(settings.precision, device)
         self.trainer = Trainer(model, self.replay, training, device, precision, joint=Joint(model, policy))
         self.judged = PolicyAgent(model, policy.actor)
-        self.agent = replace(self.judged, explore=True)
+        self.agent = self.explorer = replace(self.judged, explore=True)
+        if isinstance(policy, Exploration):
+            self.explorer = replace(self.agent, actor=policy.explorer.actor)
+        self.explore_steps = settings.explore_steps
+
+    def collector(self, decisions: int) -> Agent:
+        """Who collects after so many decisions."""
+        explores = self.explore_steps is None or decisions < self.explore_steps
+        return self.explorer if explores else self.agent
 
     def update(self) -> dict[str, Tensor]:
         """One gradient step on a batch from the replay: the loss terms, as tensors until somebody reads them."""

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from worldloom.agents.agent import Agent
 from worldloom.agents.planning import PlanningAgent
 from worldloom.data.replay import Replay
 from worldloom.data.spec import DataSpec
@@ -20,7 +21,7 @@ from worldloom.training.trainer import Trainer
 class PlanningLearner:
     """A trainer of the model, fed from a replay, and the agents that act with the model as it is.
 
-    `trainer` saves and restores everything; `agent` explores while it collects, `judged` does not. The model sees
+    `trainer` saves and restores everything; `collector` explores while it collects, `judged` does not. The model sees
     vectors in their own units: scaled to what was collected at random, reacher-easy reached 209 and 436 after 10,000
     decisions in place of 270, 589 and 710, and cup-catch 99 in place of 920.
     """
@@ -49,6 +50,10 @@ class PlanningLearner:
         precision = self.trainer.precision
         self.judged = PlanningAgent(self.trainer.averaged, planner, Return(discount), precision=precision)
         self.agent = replace(self.judged, model=model, explore=True)
+
+    def collector(self, decisions: int) -> Agent:
+        """Who collects after so many decisions."""
+        return self.agent
 
     def update(self) -> dict[str, Tensor]:
         """One gradient step on a batch from the replay: the loss terms, as tensors until somebody reads them."""

@@ -72,7 +72,7 @@ class Session:
         """A wave of episodes, one in each environment, learning meanwhile as the replay ratio asks."""
         settings, progress = self.settings, self.progress
         is_random = progress.decisions < settings.random_steps
-        agent = RandomChoice(self.spec) if is_random else self.learner.agent
+        agent = RandomChoice(self.spec) if is_random else self.learner.collector(progress.decisions)
         seeds = [episode_seed(settings.seed, progress.episodes + i) for i in range(len(self.envs))]
         episodes = collect(agent, self.envs, seeds, settings.max_episode_steps, self._on_decision)
         for episode in episodes:

@@ -223,6 +223,11 @@ class DreamerSettings(LearnSettings):
     """Learning rate of the model and the policy."""
     family: str = "rssm"
     """Family of the world model; it must decode a reward."""
+    explore: Literal["disagreement"] | None = None
+    """Collect with a second policy, paid for what the model has yet to learn (Plan2Explore), and not with the task's.
+    It dreams too, so that an update costs about twice as much."""
+    explore_steps: int | None = None
+    """With --explore: from this decision on the task's policy collects after all; by default it never does."""
     minutes: float | None = None
     """Inside a trained model: stop after so many minutes if that comes before the last of --steps updates."""
     policy: ActorCriticConfig = field(default_factory=ActorCriticConfig)
@@ -241,6 +246,13 @@ class DreamerSettings(LearnSettings):
         if self.minutes is not None and (self.collects or not 0 < self.minutes < float("inf")):
             raise UserError(
                 f"--minutes is {self.minutes}: it must be above 0, and only learning inside a trained model heeds it"
+            )
+        if self.explore and not self.collects:
+            raise UserError(f"--explore {self.explore}: {self.env} is a trained model, in which nothing is collected")
+        if self.explore_steps is not None and (not self.explore or self.explore_steps <= self.random_steps):
+            raise UserError(
+                f"--explore-steps is {self.explore_steps}: it needs --explore, and to be more than the first "
+                f"--random-steps {self.random_steps}, which are random"
             )
 
 
