@@ -16,6 +16,7 @@ FAMILIES = Registry(
         "rssm": "worldloom.models.rssm:RSSM",
         "tabular": "worldloom.models.tabular:Tabular",
         "tdmpc": "worldloom.models.tdmpc:TDMPC",
+        "vae_rnn": "worldloom.models.vae_rnn:VAERNN",
     },
 )
 

@@ -1,0 +1,208 @@
+"""World Models (Ha & Schmidhuber, 2018): vision that compresses a look, and a memory that foresees the next one.
+
+B batch, T time, A action size, Z code size, D size of the memory, K mixture components, F = Z + D features.
+
+*Vision* is a variational autoencoder: each look becomes a code z of its own, whatever came before. *Memory* is an LSTM
+that reads codes and actions and says where the next code may lie, as a mixture of normals in each of its dimensions.
+With eyes closed codes are drawn from that mixture. The paper's *controller* sees z and the memory's output, which are
+the features here (`worldloom learn cma`).
+
+Departures from the paper: vision and memory are trained at once and not one after the other, where the memory does not
+move the vision; reward and end are read from the features by heads, whose gradients do reach the vision of their own
+row, so that it keeps what is small and deadly.
+"""
+
+import math
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from worldloom.data.segment import Segment
+from worldloom.data.spec import DataSpec
+from worldloom.errors import UserError
+from worldloom.model import Obs, State, WorldModel, state
+from worldloom.nets.dense import initialise
+from worldloom.nets.heads import BernoulliHead, TwoHotHead
+from worldloom.nets.latent import COLDEST, draw
+from worldloom.nets.observation import ObsDecoder, ObsEncoder
+
+LEAST_LOG_STD, MOST_LOG_STD = -5.0, 3.0
+
+
+@dataclass(frozen=True)
+class VAERNNConfig:
+    """`code` is Z, `memory` D and `mixtures` K. `tolerance`: nats a dimension of the code may cost nothing."""
+
+    code: int = 32
+    memory: int = 256
+    mixtures: int = 5
+    units: int = 128
+    depth: int = 16
+    encoder_layers: int = 2
+    decoder_layers: int = 2
+    head_layers: int = 1
+    bins: int = 255
+    tolerance: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Raise `UserError` for a value no model can be made of."""
+        least = {"bins": 3, "encoder_layers": 0, "decoder_layers": 0, "head_layers": 0}
+        for each in fields(self):
+            value, low = getattr(self, each.name), least.get(each.name, 1)
+            if isinstance(value, int) and not isinstance(value, bool) and value < low:
+                raise UserError(f"hyperparameter {each.name}={value} of family 'vae_rnn': must be at least {low}")
+        if self.bins % 2 == 0:
+            raise UserError(f"hyperparameter bins={self.bins} of family 'vae_rnn': must be odd, one bin is zero")
+        if not 0 <= self.tolerance < math.inf:
+            raise UserError(f"hyperparameter tolerance={self.tolerance} of family 'vae_rnn': must not be negative")
+
+
+SIZES = {
+    "debug": VAERNNConfig(code=8, memory=32, mixtures=3, units=32, encoder_layers=1, decoder_layers=1),
+    "nano": VAERNNConfig(),
+    # The paper's for take_cover: 64 codes, 512 of memory.
+    "small": VAERNNConfig(code=64, memory=512, units=256, depth=32),
+    "base": VAERNNConfig(code=128, memory=1024, units=512, depth=64),
+}
+
+
+@state
+class VAERNNState(State):
+    """code `[B, Z]`, memory and its cell `[B, D]`, and of the normals that the code was drawn from mean and log std."""
+
+    code: Tensor
+    memory: Tensor
+    cell: Tensor
+    mean: Tensor
+    log_std: Tensor
+
+    @property
+    def features(self) -> Tensor:
+        return torch.cat([self.code, self.memory], -1)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Mixtures of K normals in each of Z dimensions: logits, means and log standard deviations `[..., K, Z]`."""
+
+    logits: Tensor
+    mean: Tensor
+    log_std: Tensor
+
+    def sample(self, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+        """A draw `[..., Z]` with mean and log std of the components it came from.
+
+        As in the paper, logits are divided by the temperature and variances multiplied by it.
+        """
+        one_hot = draw((self.logits / max(temperature, COLDEST)).softmax(-2).detach())
+        mean, log_std = ((one_hot * x).sum(-2) for x in (self.mean, self.log_std))
+        return mean + math.sqrt(temperature) * log_std.exp() * torch.randn_like(mean), mean, log_std
+
+    def nll(self, code: Tensor) -> Tensor:
+        """Nats that `code` `[..., Z]` costs: `[...]`."""
+        scaled = (code[..., None, :] - self.mean) * (-self.log_std).exp()
+        normal = -0.5 * scaled.square() - self.log_std - 0.5 * math.log(2 * math.pi)
+        return -(self.logits.log_softmax(-2) + normal).logsumexp(-2).sum(-1)
+
+
+class VAERNN(WorldModel):
+    """The family `vae_rnn`. `loss` returns one term a decoded key, "code" and "memory", all `[B, T]`.
+
+    "code" is the price of a look's code, KL(q(z | o) || N(0, 1)), and "memory" what the next code cost the memory.
+    """
+
+    family: ClassVar[str] = "vae_rnn"
+    config_class: ClassVar[type] = VAERNNConfig
+    sizes: ClassVar[dict[str, VAERNNConfig]] = SIZES
+
+    def __init__(self, spec: DataSpec, config: VAERNNConfig):
+        super().__init__()
+        self.spec, self.config = spec, config
+        width = {"units": config.units, "depth": config.depth}
+        self.encoder = ObsEncoder(spec, **width, layers=config.encoder_layers)
+        self.moments = nn.Linear(self.encoder.size, 2 * config.code)
+        self.decoder = ObsDecoder(spec, config.code, **width, layers=config.decoder_layers)
+        self.cell = nn.LSTMCell(config.code + spec.action.size, config.memory)
+        self.mixture = nn.Linear(config.memory, 3 * config.mixtures * config.code)
+        self.heads = nn.ModuleDict()
+        self.apply(initialise)
+        features, head = config.code + config.memory, {"units": config.units, "layers": config.head_layers}
+        if spec.has_reward:
+            reward = TwoHotHead(features, **head, bins=config.bins).apply(initialise)
+            reward.zero_output()
+            self.heads["reward"] = reward
+        if spec.has_end:
+            self.heads["terminated"] = BernoulliHead(features, **head).apply(initialise)
+        self.loss_weights = dict.fromkeys((*self.decodes, "code", "memory"), 1.0)
+
+    def start(self, obs: Obs) -> VAERNNState:
+        mean, log_std = self._see(obs)
+        nothing = mean.new_zeros(*mean.shape[:-1], self.config.memory)
+        return VAERNNState(draw_normal(mean, log_std), nothing, nothing, mean, log_std)
+
+    def observe(self, state: VAERNNState, action: Tensor, obs: Obs) -> VAERNNState:  # type: ignore[override]
+        memory, cell = self._remember(state.code, action, state)
+        mean, log_std = self._see(obs)
+        return VAERNNState(draw_normal(mean, log_std), memory, cell, mean, log_std)
+
+    def predict(self, state: VAERNNState, action: Tensor) -> VAERNNState:  # type: ignore[override]
+        memory, cell = self._remember(state.code, action, state)
+        code, mean, log_std = self._foresee(memory).sample(self.temperature)
+        return VAERNNState(code, memory, cell, mean, log_std)
+
+    @property
+    def decodes(self) -> tuple[str, ...]:
+        return (*self.decoder.keys, *self.heads)
+
+    def decode(self, state: VAERNNState, key: str) -> Tensor:  # type: ignore[override]
+        if key in self.heads:
+            return self.heads[key](state.features).mean
+        if key in self.decoder.keys:
+            return self.decoder.decode(state.code, key)
+        raise UserError(f"this model can't decode {key!r}; it decodes {', '.join(self.decodes)}")
+
+    def track(self, obs: Obs, actions: Tensor) -> VAERNNState:
+        """As the default scan, but with one look at all rows. What is remembered does not move the vision."""
+        mean, log_std = self._see(obs)
+        belief = self.start({key: value[:, 0] for key, value in obs.items()})
+        beliefs = [belief]
+        for t in range(1, actions.shape[1]):
+            memory, cell = self._remember(belief.code.detach(), actions[:, t - 1], belief)
+            code = draw_normal(mean[:, t], log_std[:, t])
+            belief = VAERNNState(code, memory, cell, mean[:, t], log_std[:, t])
+            beliefs.append(belief)
+        return VAERNNState.stack(beliefs)
+
+    def loss(self, segment: Segment, belief: VAERNNState | None = None) -> dict[str, Tensor]:  # type: ignore[override]
+        belief = self.track(segment.obs, segment.action) if belief is None else belief
+        losses = self.decoder.loss(belief.code, segment.obs)
+        for key, head in self.heads.items():
+            losses[key] = head(belief.features).nll(getattr(segment, key))
+        price = 0.5 * (belief.mean.square() + (2 * belief.log_std).exp() - 1) - belief.log_std
+        losses["code"] = price.sum(-1).clamp(min=self.config.tolerance * self.config.code)
+        foreseen = self._foresee(belief.memory[:, 1:]).nll(belief.code[:, 1:].detach())
+        losses["memory"] = F.pad(foreseen, (1, 0))
+        return losses
+
+    def _see(self, obs: Obs) -> tuple[Tensor, Tensor]:
+        """Mean and log std `[..., Z]` of the code of a look."""
+        mean, log_std = self.moments(self.encoder(obs)).float().chunk(2, -1)
+        return mean, log_std.clamp(LEAST_LOG_STD, MOST_LOG_STD)
+
+    def _remember(self, code: Tensor, action: Tensor, state: VAERNNState) -> tuple[Tensor, Tensor]:
+        """The memory and its cell `[B, D]` after a code and what was done there."""
+        memory, cell = self.cell(torch.cat([code, action], -1), (state.memory, state.cell))
+        return memory.float(), cell.float()
+
+    def _foresee(self, memory: Tensor) -> Mixture:
+        """Where the code may lie that the memory `[..., D]` leads to."""
+        raw = self.mixture(memory).float().unflatten(-1, (3, self.config.mixtures, self.config.code))
+        logits, mean, log_std = raw.unbind(-3)
+        return Mixture(logits, mean, log_std.clamp(LEAST_LOG_STD, MOST_LOG_STD))
+
+
+def draw_normal(mean: Tensor, log_std: Tensor) -> Tensor:
+    return mean + log_std.exp() * torch.randn_like(mean)
