@@ -41,3 +41,9 @@ def test_a_linear_world_is_learned_to_the_digit() -> None:
     first = model.start({"state": segment.obs["state"][:, 0]})
     foreseen = model.decode(model.imagine(first, segment.action[:, :3]), "state")
     assert (foreseen - segment.obs["state"][:, 1:]).abs().mean() < 0.05
+
+
+def test_an_untrained_model_expects_no_reward_and_not_one_of_thousands() -> None:
+    model = build("mlp", SPECS["vector"], "debug")
+    belief = model.start({key: torch.randn(8, *of.shape) for key, of in SPECS["vector"].obs.items()})
+    assert model.decode(model.predict(belief, torch.rand(8, SPECS["vector"].action.size)), "reward").abs().max() < 1e-3

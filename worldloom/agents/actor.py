@@ -106,7 +106,8 @@ class Actor(nn.Module):
             raise UserError("the data have no actions: there is nothing for a policy to learn")
         if action.kind == "continuous" and action.low is None:
             raise UserError(
-                "the data declare no action range, so a policy would not know what it may do: record with bounds"
+                "the data declare no action range, so a policy would not know what it may do: give the "
+                "environment's action_space a finite low and high"
             )
         self.discrete = action.kind == "discrete"
         self.hidden = mlp(features, units, layers)

@@ -25,9 +25,9 @@ from worldloom.training.joint import Joint
 from worldloom.training.loop import fit
 from worldloom.training.material import Material, read_datasets
 from worldloom.training.memory import keep_freed_memory
-from worldloom.training.precision import choose_device, choose_precision
+from worldloom.training.precision import choose_device, choose_precision, slow_precision
 from worldloom.training.progress import Display, Log
-from worldloom.training.run import RunRecord
+from worldloom.training.run import RunRecord, damaged, read_json
 from worldloom.training.settings import TrainSettings
 from worldloom.training.trainer import Batches, Trainer
 
@@ -60,6 +60,8 @@ def learn_inside(settings: DreamerSettings) -> None:
         save_policy(run)
         parameters = sum(p.numel() for p in policy.actor.parameters())
         display.say(f"{run}: an actor of {parameters:,} parameters learns inside {source}, step {found.step}")
+        for line in (*too_long(settings, found.checkpoint_hash), *slow_precision(precision, device)):
+            display.say(line)
         log = Log(run, trainer.step)
         try:
             finished = fit(trainer, run, None, log, display)
@@ -68,6 +70,29 @@ def learn_inside(settings: DreamerSettings) -> None:
     if not finished:
         print(f"stopped after {trainer.step} updates, which are saved. Continue with:\n{settings.command()} --resume")
         raise KeyboardInterrupt
+
+
+def too_long(settings: DreamerSettings, checkpoint_hash: str) -> list[str]:
+    """A line of warning where dreams last longer than the model's own card found it useful; none without a card."""
+    card = Path(settings.env) / "card.json"
+    if not card.exists():
+        return []
+    try:
+        judged = read_json(card, f"{card} is gone")
+        if judged["provenance"]["checkpoint"]["sha256"] != checkpoint_hash:
+            return []  # of an earlier checkpoint
+        measured = {key: figure["value"] for key, figure in judged["metrics"].get("useful_horizon", {}).items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise damaged(card, error) from error
+    horizon = settings.policy.horizon
+    short = [f"{key!r} {steps:.0f}" for key, steps in measured.items() if steps is not None and steps < horizon]
+    if not short:
+        return []
+    return [
+        f"warning: dreams last {horizon} steps, but {card} found the model useful for fewer ({', '.join(short)}): "
+        f"shorten them with --policy.horizon, and see whether the policy works outside with "
+        f"`worldloom evaluate {settings.env} --policy {settings.out}`"
+    ]
 
 
 def train_settings(settings: DreamerSettings, record: RunRecord) -> TrainSettings:

@@ -24,6 +24,7 @@ from worldloom.training import folders
 from worldloom.training.checkpoint import last_good, prune, steps_saved
 from worldloom.training.loop import Interrupt
 from worldloom.training.memory import keep_freed_memory
+from worldloom.training.precision import slow_precision
 from worldloom.training.progress import Log, clock
 from worldloom.training.run import FORMAT, check_format, damaged, read_json
 from worldloom.training.trainer import NotFinite
@@ -45,6 +46,8 @@ def run_learning(settings: LearnSettings) -> None:
         if settings.resume and steps_saved(settings.out):
             session.restore(settings.out)
         prepare_folder(settings, session)
+        for line in slow_precision(session.learner.trainer.precision, session.learner.trainer.device):
+            print(line)
         done = session.progress.decisions
         if done >= settings.steps:
             print(f"{settings.out} already took {done} decisions of --steps {settings.steps}: give more to go on")

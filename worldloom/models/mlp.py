@@ -84,7 +84,9 @@ class MLP(WorldModel):
         nn.init.zeros_(self.linear.weight)
         self.heads = nn.ModuleDict()
         if spec.has_reward:
-            self.heads["reward"] = TwoHotHead(config.units, units=config.units, layers=1, bins=config.bins)
+            head = TwoHotHead(config.units, units=config.units, layers=1, bins=config.bins)
+            head.zero_output()  # what is left of the outermost bins' chance would be a reward of thousands
+            self.heads["reward"] = head
         if spec.has_end:
             self.heads["terminated"] = BernoulliHead(config.units, units=config.units, layers=1)
         self.loss_weights = dict.fromkeys(self.decodes, 1.0)

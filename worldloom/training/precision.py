@@ -30,6 +30,16 @@ def choose_precision(asked: str, device: torch.device) -> str:
     return "bf16" if has_fast_bf16(device) else "fp32"
 
 
+def slow_precision(precision: str, device: torch.device) -> list[str]:
+    """A line of warning where bf16 is imitated by a processor that does not have it, else none."""
+    if precision != "bf16" or device.type != "cpu" or has_fast_bf16(device):
+        return []
+    return [
+        "warning: this CPU has no bf16 arithmetic and imitates it, about 80 times slower than fp32 where that was "
+        "measured: ask for --precision fp32"
+    ]
+
+
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether bf16 products are done in hardware: Ampere and later GPUs, CPUs with AVX512-BF16 or AMX."""
     if device.type == "cuda":

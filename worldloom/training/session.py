@@ -29,7 +29,7 @@ from worldloom.training.distributed import Team, local_rank
 from worldloom.training.loop import HeldOut, fit, held_out_loss
 from worldloom.training.material import Material, read_datasets
 from worldloom.training.memory import keep_freed_memory
-from worldloom.training.precision import choose_device, choose_precision
+from worldloom.training.precision import choose_device, choose_precision, slow_precision
 from worldloom.training.progress import Display, Log, clock
 from worldloom.training.run import RunRecord
 from worldloom.training.settings import TrainSettings
@@ -94,7 +94,7 @@ def train_in_team(settings: TrainSettings, earlier: RunRecord | None, device: to
         check_origin(record, checkpoint, run)
         trainer.restore(checkpoint, choose(run))
     changes = settings.changes(earlier.settings) if earlier else []
-    for line in (*material.words(), introduction(trainer, run), *changes):
+    for line in (*material.words(), introduction(trainer, run), *slow_precision(precision, device), *changes):
         display.say(line)
 
     held_out = material.held_out(settings, device)
