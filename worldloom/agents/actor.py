@@ -102,13 +102,7 @@ class Actor(nn.Module):
 
     def __init__(self, features: int, action: ActionSpec, *, units: int, layers: int):
         super().__init__()
-        if not action.size:
-            raise UserError("the data have no actions: there is nothing for a policy to learn")
-        if action.kind == "continuous" and action.low is None:
-            raise UserError(
-                "the data declare no action range, so a policy would not know what it may do: give the "
-                "environment's action_space a finite low and high"
-            )
+        require_bounds(action)
         self.discrete = action.kind == "discrete"
         self.hidden = mlp(features, units, layers)
         self.output = nn.Linear(units, action.size if self.discrete else 2 * action.size)
@@ -119,7 +113,46 @@ class Actor(nn.Module):
     def forward(self, features: Tensor) -> ActionDistribution:
         raw = self.output(self.hidden(features)).float()
         if self.discrete:
-            return Choice(raw.softmax(-1) * (1 - self.unimix) + self.unimix / raw.shape[-1])
+            return mixed_choice(raw, self.unimix)
         mean, width = raw.chunk(2, -1)
         span = self.most_std - self.least_std
         return BoundedNormal(mean.tanh(), span * (width + 2).sigmoid() + self.least_std)
+
+
+class LinearController(nn.Module):
+    """`[..., F]` to an action distribution by one linear map, as the controller of World Models (2018).
+
+    Of choices the one with the highest score is the likeliest, a number is the tanh of its score.
+    """
+
+    unimix, std = 0.01, 0.1
+
+    def __init__(self, features: int, action: ActionSpec):
+        super().__init__()
+        require_bounds(action)
+        self.discrete = action.kind == "discrete"
+        self.output = nn.Linear(features, action.size)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def forward(self, features: Tensor) -> ActionDistribution:
+        raw = self.output(features).float()
+        if self.discrete:
+            return mixed_choice(raw, self.unimix)
+        return BoundedNormal(raw.tanh(), torch.full_like(raw, self.std))
+
+
+def mixed_choice(scores: Tensor, unimix: float) -> Choice:
+    """The softmax of `scores` `[..., A]`, with a share `unimix` of any choice."""
+    return Choice(scores.softmax(-1) * (1 - unimix) + unimix / scores.shape[-1])
+
+
+def require_bounds(action: ActionSpec) -> None:
+    """Raise `UserError` unless there are actions and it is known how far they reach."""
+    if not action.size:
+        raise UserError("the data have no actions: there is nothing for a policy to learn")
+    if action.kind == "continuous" and action.low is None:
+        raise UserError(
+            "the data declare no action range, so a policy would not know what it may do: give the "
+            "environment's action_space a finite low and high"
+        )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from worldloom.agents.actor import Actor
+from worldloom.agents.actor import Actor, LinearController
 from worldloom.agents.agent import Agent, following
 from worldloom.data.spec import DataSpec
 from worldloom.model import Obs, State, WorldModel, state
@@ -34,7 +34,7 @@ class PolicyAgent(Agent):
     """
 
     model: WorldModel
-    actor: Actor
+    actor: Actor | LinearController
     explore: bool = False
 
     @property

@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from worldloom.agents.actor import LinearController
+from worldloom.agents.actor_critic import ActorCritic, feature_size
 from worldloom.agents.actor_critic_config import ActorCriticConfig
 from worldloom.agents.agent import Agent
 from worldloom.agents.environment import to_env, to_obs
-from worldloom.agents.exploration import policy_for
+from worldloom.agents.exploration import Exploration, policy_for
 from worldloom.agents.goal import find_goal
 from worldloom.agents.planning import PlanningAgent
 from worldloom.agents.policy import PolicyAgent
@@ -166,10 +168,18 @@ def load_policy(folder: Path, content: dict[str, Any], device: str) -> Agent:
     learned = read_json(run / "learn.json", f"{run} holds no policy")
     saved = checkpoint.Checkpoint.read(run, trainer=False)
     model, _ = checkpoint.load(run, device, saved.step)
-    settings = learned["settings"]
-    made = policy_for(model, ActorCriticConfig(**settings["policy"]), settings.get("explore"))
+    made = companion_of(model, learned)
     saved.fill_companion(made, checkpoint.folder(run, saved.step))
-    return PolicyAgent(model, made.to(device).eval().actor)
+    made = made.to(device).eval()
+    return PolicyAgent(model, made if isinstance(made, LinearController) else made.actor)
+
+
+def companion_of(model: WorldModel, learned: dict[str, Any]) -> LinearController | ActorCritic | Exploration:
+    """What learned beside `model`, without its weights, as `learn.json` describes it."""
+    settings = learned["settings"]
+    if learned["method"] == "cma":
+        return LinearController(feature_size(model), model.spec.action)
+    return policy_for(model, ActorCriticConfig(**settings["policy"]), settings.get("explore"))
 
 
 LOADERS: dict[str, Callable[[Path, dict[str, Any], str], Agent]] = {PLANNING: load_planning, POLICY: load_policy}

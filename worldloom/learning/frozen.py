@@ -44,6 +44,7 @@ def learn_inside(settings: DreamerSettings) -> None:
     device = choose_device(settings.device)
     record, (model, found) = RunRecord.load(source), checkpoint.load(source, str(device))
     training = train_settings(settings, record)
+    model.temperature = settings.temperature
     torch.manual_seed(settings.seed)
     policy = ActorCritic.of(model, settings.policy).to(device)
     precision = choose_precision(settings.precision, device)

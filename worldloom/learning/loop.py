@@ -19,7 +19,7 @@ from worldloom.envs.adapt import AdaptedEnv
 from worldloom.envs.describe import describe
 from worldloom.errors import UserError
 from worldloom.learning.session import MOST_EVALUATION_ENVS, Session
-from worldloom.learning.settings import LearnSettings
+from worldloom.learning.settings import Learning, LearnSettings
 from worldloom.training import folders
 from worldloom.training.checkpoint import last_good, prune, steps_saved
 from worldloom.training.loop import Interrupt
@@ -131,7 +131,7 @@ def make(settings: LearnSettings, stack: ExitStack) -> AdaptedEnv:
     return env
 
 
-def resume_or_refuse(settings: LearnSettings) -> None:
+def resume_or_refuse(settings: Learning) -> None:
     """Refuse a folder that holds something else, and settings that would not continue what it holds."""
     run = settings.out
     known = (run / "learn.json").exists()
@@ -161,7 +161,7 @@ def prepare_folder(settings: LearnSettings, session: Session) -> None:
     session.describe()
 
 
-def describe_learning(settings: LearnSettings) -> None:
+def describe_learning(settings: Learning) -> None:
     """Write `learn.json`."""
     described = {"format": FORMAT, "method": settings.method, "settings": settings.to_json()}
     durable.write_json(settings.out / "learn.json", described)

@@ -22,7 +22,7 @@ LEARNERS = Registry(
 )
 
 # A resumed run may go on for longer and report differently; anything else would make it another run.
-FREE_ON_RESUME = frozenset({"steps", "eval_every", "eval_episodes", "checkpoint_every", "resume", "out"})
+FREE_ON_RESUME = frozenset({"steps", "minutes", "eval_every", "eval_episodes", "checkpoint_every", "resume", "out"})
 LARGEST_SEED = 2**32 - 1
 
 
@@ -37,18 +37,73 @@ def changed(settings: Any) -> Iterator[tuple[str, Any]]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LearnSettings:
-    """What every way of learning in an environment is told. A method adds its own words and gives its defaults.
+class Learning:
+    """What every way of learning is told. A method adds its own words and gives its defaults."""
+
+    method: ClassVar[str]
+
+    env: str
+    out: Path
+    """Folder of this run: settings, checkpoints, log, episodes."""
+    steps: int
+    seed: int = 0
+    """Seed of the weights, the environments and every draw."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    threads: int = 1
+    """CPU threads."""
+    resume: FlagCreatePairsOff[bool] = False
+    """Continue the run in --out from its last checkpoint."""
+
+    def check(self) -> None:
+        """Refuse values that cannot work, before anything is made. Raises `UserError`."""
+        least = dict.fromkeys(("random_steps", "seed", "prior_samples"), 0)
+        for name in (each.name for each in fields(self)):
+            value, low = getattr(self, name), least.get(name, 1)
+            if isinstance(value, int) and not isinstance(value, bool) and value < low:
+                raise UserError(f"--{name.replace('_', '-')} is {value}, but must be at least {low}")
+        if self.seed > LARGEST_SEED:
+            raise UserError(f"--seed is {self.seed}, but must be at most {LARGEST_SEED}")
+
+    def changes(self, earlier: "Learning") -> None:
+        """Raise `UserError` when continuing `earlier` under these settings would be another run."""
+        for name in (each.name for each in fields(self)):
+            now, then = getattr(self, name), getattr(earlier, name)
+            if name not in FREE_ON_RESUME and now != then:
+                flag = "set" if name == "overrides" else name.replace("_", "-")
+                raise UserError(f"{self.out} was started with --{flag} {then}, not {now}: repeat the first value")
+
+    def command(self) -> str:
+        """The command line that asks for these settings."""
+        words = ["worldloom", "learn", self.method, self.env]
+        for name, value in changed(self):
+            if name not in ("env", "resume"):
+                words += flags(name, value)
+        return shlex.join(words)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "out": str(self.out)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """Raises `TypeError` or `KeyError` for settings of another version."""
+        made: dict[str, Any] = {k: tuple(v) for k, v in data.items() if isinstance(v, list)} | {
+            "out": Path(data["out"])
+        }
+        if "policy" in data:
+            made["policy"] = ActorCriticConfig(**data["policy"])
+        return cls(**{**data, **made})
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnSettings(Learning):
+    """What every way of learning in an environment is told.
 
     A step is one decision: with action_repeat=2 it moves the world twice.
     """
 
-    method: ClassVar[str]
-
     env: Annotated[Positional[str], arg(metavar="ENV")]
     """Environment, such as dmc:cartpole-swingup, gym:CartPole-v1, or your own module:function."""
-    out: Path
-    """Folder of this run: settings, checkpoints, log, episodes."""
     steps: int = 50_000
     """Decisions taken in the environment, all in all."""
     size: str = "nano"
@@ -79,20 +134,12 @@ class LearnSettings:
     """Decisions between checkpoints; one is taken when the episodes under way have ended."""
     max_episode_steps: int | None = None
     """Truncate episodes at this length."""
-    seed: int = 0
-    """Seed of the weights, the environments and every draw."""
     image_size: int = 64
     """Side of pictures in pixels."""
     overrides: Annotated[UseAppendAction[tuple[str, ...]], arg(name="set", metavar="KEY=VALUE")] = ()
     """Override one hyperparameter of the family."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
     """fp32, bf16, or auto for what the processor is fast in; models this small are fastest in fp32 on a CPU."""
-    threads: int = 1
-    """CPU threads."""
-    resume: FlagCreatePairsOff[bool] = False
-    """Continue the run in --out from its last checkpoint."""
 
     @property
     def collects(self) -> bool:
@@ -100,14 +147,7 @@ class LearnSettings:
         return True
 
     def check(self) -> None:
-        """Refuse values that cannot work, before anything is made. Raises `UserError`."""
-        least = dict.fromkeys(("random_steps", "seed", "prior_samples"), 0)
-        for name in (each.name for each in fields(self)):
-            value, low = getattr(self, name), least.get(name, 1)
-            if isinstance(value, int) and not isinstance(value, bool) and value < low:
-                raise UserError(f"--{name.replace('_', '-')} is {value}, but must be at least {low}")
-        if self.seed > LARGEST_SEED:
-            raise UserError(f"--seed is {self.seed}, but must be at most {LARGEST_SEED}")
+        super().check()
         if not 0 <= self.clip < float("inf"):
             raise UserError(f"--clip is {self.clip}, but must be a number that is not negative")
         if self.collects and self.steps < self.random_steps:
@@ -118,14 +158,6 @@ class LearnSettings:
         for name in ("updates", "lr", "final_lr"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}, but must be a number above 0")
-
-    def changes(self, earlier: "LearnSettings") -> None:
-        """Raise `UserError` when continuing `earlier` under these settings would be another run."""
-        for name in (each.name for each in fields(self)):
-            now, then = getattr(self, name), getattr(earlier, name)
-            if name not in FREE_ON_RESUME and now != then:
-                flag = "set" if name == "overrides" else name.replace("_", "-")
-                raise UserError(f"{self.out} was started with --{flag} {then}, not {now}: repeat the first value")
 
     @property
     def family(self) -> str:
@@ -150,25 +182,6 @@ class LearnSettings:
             device=self.device,
             threads=self.threads,
         )
-
-    def command(self) -> str:
-        """The command line that asks for these settings."""
-        words = ["worldloom", "learn", self.method, self.env]
-        for name, value in changed(self):
-            if name not in ("env", "resume"):
-                words += flags(name, value)
-        return shlex.join(words)
-
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "out": str(self.out)}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
-        """Raises `TypeError` or `KeyError` for settings of another version."""
-        made: dict[str, Any] = {k: tuple(data[k]) for k in ("options", "overrides")} | {"out": Path(data["out"])}
-        if "policy" in data:
-            made["policy"] = ActorCriticConfig(**data["policy"])
-        return cls(**{**data, **made})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,6 +243,8 @@ class DreamerSettings(LearnSettings):
     """With --explore: from this decision on the task's policy collects after all; by default it never does."""
     minutes: float | None = None
     """Inside a trained model: stop after so many minutes if that comes before the last of --steps updates."""
+    temperature: float = 1.0
+    """Inside a trained model: how randomly it dreams. Above 1 is harder to exploit, 0 is always the likeliest dream."""
     policy: ActorCriticConfig = field(default_factory=ActorCriticConfig)
     """The actor and the critic."""
 
@@ -247,6 +262,11 @@ class DreamerSettings(LearnSettings):
             raise UserError(
                 f"--minutes is {self.minutes}: it must be above 0, and only learning inside a trained model heeds it"
             )
+        if not 0 <= self.temperature < float("inf") or (self.collects and self.temperature != 1):
+            raise UserError(
+                f"--temperature is {self.temperature}: it must not be negative, and only learning inside a trained "
+                "model heeds it"
+            )
         if self.explore and not self.collects:
             raise UserError(f"--explore {self.explore}: {self.env} is a trained model, in which nothing is collected")
         if self.explore_steps is not None and (not self.explore or self.explore_steps <= self.random_steps):
@@ -256,20 +276,70 @@ class DreamerSettings(LearnSettings):
             )
 
 
-LEARNING: dict[str, type[LearnSettings]] = {each.method: each for each in (TDMPCSettings, DreamerSettings)}
+@dataclass(frozen=True, kw_only=True)
+class CMASettings(Learning):
+    """A linear controller is evolved by CMA-ES inside a trained model, which stays as it is (World Models, 2018).
+
+    A step is one generation: every candidate acts in dreams that begin in the same real moments, and is worth what they
+    pay. Nothing is collected or evaluated.
+    """
+
+    method: ClassVar[str] = "cma"
+
+    env: Annotated[Positional[str], arg(metavar="RUN")]
+    """Folder of a trained model that decodes a reward."""
+    steps: int = 200
+    """Generations."""
+    minutes: float | None = None
+    """Stop after so many minutes if that comes before the last generation."""
+    population: int = 32
+    """Candidates of a generation."""
+    dreams: int = 16
+    """Dreams each of them acts in; all begin in the same moments."""
+    horizon: int = 500
+    """Length of a dream in steps; what its end makes improbable counts as much less."""
+    temperature: float = 1.0
+    """How randomly the model dreams. Above 1 is harder to exploit, 0 is always the likeliest dream."""
+    sigma: float = 0.1
+    """Standard deviation of the first generation's weights."""
+    length: int = 32
+    """Rows of the real windows on whose moments dreams begin."""
+
+    def check(self) -> None:
+        super().check()
+        if not (Path(self.env) / "run.json").exists():
+            raise UserError(f"{self.env} is no trained model: cma evolves inside the folder of one, and nowhere else")
+        if self.population < 4:
+            raise UserError(f"--population is {self.population}, but a generation needs at least 4 candidates")
+        if not 0 <= self.temperature < float("inf"):
+            raise UserError(f"--temperature is {self.temperature}, but must not be negative")
+        for name in ("sigma", "minutes"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise UserError(f"--{name} is {value}, but must be a number above 0")
+
+
+LEARNING: dict[str, type[Learning]] = {each.method: each for each in (TDMPCSettings, DreamerSettings, CMASettings)}
 
 
 def learn(
     settings: Annotated[
-        Annotated[TDMPCSettings, subcommand("tdmpc")] | Annotated[DreamerSettings, subcommand("dreamer")],
+        Annotated[TDMPCSettings, subcommand("tdmpc")]
+        | Annotated[DreamerSettings, subcommand("dreamer")]
+        | Annotated[CMASettings, subcommand("cma")],
         arg(name=""),
     ],
 ) -> None:
-    """Learn to act in an environment while acting in it."""
+    """Learn to act in an environment while acting in it, or inside a trained model."""
+    if isinstance(settings, CMASettings):
+        from worldloom.learning.evolving import evolve_inside
+
+        return evolve_inside(settings)
     if isinstance(settings, DreamerSettings) and not settings.collects:
         from worldloom.learning.frozen import learn_inside
 
         return learn_inside(settings)
+    assert isinstance(settings, LearnSettings)
     from worldloom.learning.loop import run_learning
 
     return run_learning(settings)
