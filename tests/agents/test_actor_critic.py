@@ -111,7 +111,7 @@ def test_what_ends_the_dream_is_avoided_because_of_what_it_costs_later() -> None
 
 
 @pytest.mark.parametrize("discrete", [False, True])
-@pytest.mark.parametrize("family", ["rssm", "tdmpc", "ensemble"])
+@pytest.mark.parametrize("family", ["rssm", "tdmpc", "ensemble", "vae_rnn"])
 def test_every_family_that_decodes_reward_and_end_is_dreamed_in_unchanged(family: str, discrete: bool) -> None:
     torch.manual_seed(0)
     model, segment = build(family, toy_spec(discrete=discrete), "debug"), toy_segment(discrete=discrete)
