@@ -10,6 +10,8 @@ from math import floor, isfinite, log10
 
 import numpy as np
 
+from worldloom.evaluation.bootstrap import Figure
+
 WIDTH, HEIGHT = 360, 236
 LEFT, RIGHT, TOP, BOTTOM = 54, 10, 12, 40
 
@@ -90,6 +92,27 @@ def reliability_plot(curves: Sequence[tuple[str, str, np.ndarray, np.ndarray, np
                 )
     description = f"{title}: a calibrated model's dots lie on the diagonal."
     return _figure(parts, title, description, [(label, style) for label, style, *_ in curves])
+
+
+def scatter_plot(
+    points: Sequence[tuple[str, Figure, Figure]], title: str, x_label: str, y_label: str, style: str = "model"
+) -> str:
+    """Named points (name, x, y) with the intervals of both as crosses, and the diagonal on which the two agree."""
+    values = [v for _, x, y in points for f in (x, y) for v in (f.value, f.low, f.high) if v is not None]
+    margin = 0.05 * (max(values) - min(values)) or 0.5
+    axes = Axes(*(min(values) - margin, max(values) + margin) * 2)
+    parts = [*_grid(axes, x_label, y_label), _segment(axes.x_low, axes.y_low, axes.x_high, axes.y_high, axes, "zero")]
+    for name, x, y in points:
+        assert x.value is not None, name
+        assert y.value is not None, name
+        if None not in (x.low, x.high):
+            parts.append(_segment(x.low, y.value, x.high, y.value, axes, f"line {style}"))  # type: ignore[arg-type]
+        if None not in (y.low, y.high):
+            parts.append(_segment(x.value, y.low, x.value, y.high, axes, f"line {style}"))  # type: ignore[arg-type]
+        place = f'cx="{axes.x(x.value):.1f}" cy="{axes.y(y.value):.1f}"'
+        parts.append(f'<circle class="dot {style}" {place} r="4"><title>{escape(name)}</title></circle>')
+    words = "; ".join(f"{name} {x.value:.4g} against {y.value:.4g}" for name, x, y in points)
+    return _figure(parts, title, f"{title}: {words}.", [("a policy, with its intervals", style)])
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:

@@ -17,7 +17,7 @@ from worldloom.evaluation.dreams import Dream, clip, show_dreams, strip
 from worldloom.evaluation.measure import BASELINES, Measured
 from worldloom.evaluation.measure_heads import EndSamples, tracked_ends
 from worldloom.evaluation.page import page, section
-from worldloom.evaluation.plots import Line, line_plot, reliability_plot
+from worldloom.evaluation.plots import Line, line_plot, reliability_plot, scatter_plot
 from worldloom.evaluation.rollout import Plan
 from worldloom.evaluation.tables import cost_table, figure_tables, provenance_table
 from worldloom.evaluation.verdict import ABSENT, Sentence, number, verdict
@@ -56,6 +56,7 @@ def render(model: WorldModel, held: Sequence[HeldOut], plan: Plan, judged: "Judg
         section("Traces", _traces(dreams, model)),
         section("How errors grow", _curves(measured, keys, model)),
         section("Ends of episodes", _ends(judged, held)),
+        section("Policies", _policies(measured)),
         section("Every figure", _explain(facts), figure_tables(measured)),
         section("Cost", cost_table(measured.metrics["cost"], facts)),
         section("Where this comes from", provenance_table(facts)),
@@ -241,6 +242,16 @@ def _end_trace(judged: "Judged", held: Sequence[HeldOut], rows: int = 40, most: 
             lines.append(Line(label, style, np.arange(len(last)) - len(last) + 1, last))
     top = min(1.0, max(0.05, 1.1 * max(float(np.max(line.y)) for line in lines)))
     return line_plot(lines, "End probability over the last rows", "rows before the last", "probability", (0, top))
+
+
+def _policies(measured: Measured) -> str:
+    """Several policies: what each is paid in reality against what the dream pays it."""
+    reality, dream = (measured.metrics.get(f"policy_{where}", {}) for where in ("reality", "dream"))
+    points = [(name, reality[name], dream[name]) for name in reality]
+    if not points:
+        return ""
+    title = "Policies in the dream against reality"
+    return f"<div class=grid>{scatter_plot(points, title, 'return in reality', 'return in the dream')}</div>"
 
 
 def _explain(facts: dict) -> str:

@@ -26,6 +26,14 @@ TITLES = {
     "terminated_ece": ("End calibration error", "15 bins. 0 is calibrated."),
     "return_bias": ("Return bias", "Imagined minus real sum of rewards."),
     "return_spearman": ("Return rank correlation", "Imagined against real returns. 1 is the same order."),
+    "policy": ("A policy's return", "Mean return of its episodes, and of dreams that begin alike."),
+    "policy_reality": ("Policies in reality", "Mean return of real episodes, on the same seeds for all."),
+    "policy_dream": ("Policies in the dream", "Mean return of dreams that begin with the same first looks."),
+    "policy_ranking": (
+        "Ranking of policies",
+        "Correlations of dream and reality, 1 is the same order. In return, 0 is best: mmrv, the mean of the largest "
+        "real difference that the dream has the wrong way round, and regret, what taking the dream's favourite costs.",
+    ),
 }
 DIGITS = {"useful_horizon": 0, "error_growth": 4, "ssim": 3, "loss_ratio": 3, "terminated_ece": 3, "return_bias": 3}
 COST = {

@@ -29,6 +29,7 @@ def verdict(metrics: Table, keys: Sequence[str], horizons: Sequence[int], fps: f
     sentences.append(_sees_ends(metrics, horizons))
     sentences.append(_knows_rewards(metrics, horizons))
     sentences += _works_outside(metrics)
+    sentences += _ranks_policies(metrics)
     return sentences
 
 
@@ -166,6 +167,25 @@ def _works_outside(metrics: Table) -> Iterator[Sentence]:
             "yes" if better else "partly",
             f"{words}: the dream does not flatter it beyond the interval of the difference, {interval(more)}.",
         )
+
+
+def _ranks_policies(metrics: Table) -> Iterator[Sentence]:
+    """Whether the dream can choose among policies."""
+    found = metrics.get("policy_ranking")
+    if found is None:
+        return
+    spearman, regret = found["spearman"], found["regret"]
+    if spearman.value is None:
+        yield Sentence("open", f"choosing among policies: not measured: {spearman.why}.")
+        return
+    count = len(metrics["policy_reality"])
+    words = (
+        f"choosing among {count} policies: rank correlation of dream and reality {interval(spearman)}; taking the one "
+        f"the dream pays best costs {interval(regret)} of return"
+    )
+    sure = spearman.low is not None and spearman.low > 0
+    mark: Literal["yes", "partly", "no"] = "yes" if sure and spearman.value > 0.7 else "partly" if sure else "no"
+    yield Sentence(mark, words + ".")
 
 
 def at_steps(metrics: Table, metric: str, key: str) -> dict[int, Figure]:

@@ -27,6 +27,24 @@ from worldloom.training.run import Run, read_json
 
 MOST_ENVS = 10  # played side by side
 FIRST_SEED = 2_000_000  # apart from those of recordings, of learning and of its evaluations
+Played = tuple[str, tuple[str, ...], int | None]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One policy's returns `[N]` of real episodes, and of dreams that begin with what each of them showed first."""
+
+    reality: list[float]
+    dream: list[float]
+
+    def figures(self) -> dict[str, Figure]:
+        """Mean returns of "reality" and "dream", and "dream minus reality", as the card holds them."""
+        differences = [more - less for more, less in zip(self.dream, self.reality, strict=True)]
+        return {
+            "reality": mean(self.reality),
+            "dream": mean(self.dream),
+            "dream minus reality": mean(differences),
+        }
 
 
 @dataclass(frozen=True)
@@ -37,11 +55,13 @@ class Gap:
     world: World
     episodes: int
 
-    def measure(self) -> dict[str, Figure]:
-        """Mean returns of "reality", "dream" and "random", and "dream minus reality", as the card holds them.
+    @property
+    def seeds(self) -> range:
+        return range(FIRST_SEED, FIRST_SEED + self.episodes)
 
-        Each dream begins with what a real episode showed first and lasts as long as the longest real one, so that the
-        two can be compared; what a dream pays counts by the probability that it has come so far.
+    def scores(self) -> Scores:
+        """Play and dream. Each dream lasts as long as the longest real episode, so that the two can be compared; what
+        it pays counts by the probability that it has come so far.
         """
         looks: list[dict[str, np.ndarray]] = []
 
@@ -49,33 +69,32 @@ class Gap:
             if decision.step == 0 and decision.action is not None:
                 looks.append(decision.obs)
 
-        seeds, limit = range(FIRST_SEED, FIRST_SEED + self.episodes), self.world.max_steps
-        real = play(self.agent, self.world.make, seeds, MOST_ENVS, limit, watch)
-        random = play(RandomChoice(self.agent.spec), self.world.make, seeds, MOST_ENVS, limit)
-        paid = [episode.episode_return for episode in real]
-        dreamed = self._dream(to_obs(looks, self.agent.spec, self.agent.device), max(each.length for each in real))
-        return {
-            "reality": mean(paid),
-            "dream": mean(dreamed),
-            "dream minus reality": mean([more - less for more, less in zip(dreamed, paid, strict=True)]),
-            "random": mean([episode.episode_return for episode in random]),
-        }
+        real = play(self.agent, self.world.make, self.seeds, MOST_ENVS, self.world.max_steps, watch)
+        first = to_obs(looks, self.agent.spec, self.agent.device)
+        dreamt = dreamt_returns(self.agent, first, max(each.length for each in real))
+        return Scores([each.episode_return for each in real], dreamt)
 
-    @torch.no_grad()
-    def _dream(self, first: Obs, steps: int) -> list[float]:
-        """The return of one dream from each of the first looks `[N]`."""
-        model, actor = self.agent.model, self.agent.actor
-        with seeded(FIRST_SEED, self.agent.device):
-            belief = model.start(first)
-            alive = torch.ones(len(belief.features), device=self.agent.device)
-            total = torch.zeros_like(alive)
-            for _ in range(steps):
-                action = actor(belief.features).mode
-                belief = model.predict(belief, action if actor.discrete else action.clamp(-1, 1))
-                total = total + alive * model.decode(belief, "reward")
-                if "terminated" in model.decodes:
-                    alive = alive * (1 - model.decode(belief, "terminated"))
-            return total.tolist()
+    def measure(self) -> dict[str, Figure]:
+        """The figures of `scores`, and "random", the mean return of chance on the same seeds."""
+        figures = self.scores().figures()
+        chance = play(RandomChoice(self.agent.spec), self.world.make, self.seeds, MOST_ENVS, self.world.max_steps)
+        return figures | {"random": mean([each.episode_return for each in chance])}
+
+
+@torch.no_grad()
+def dreamt_returns(agent: PolicyAgent, first: Obs, steps: int) -> list[float]:
+    """The return of one dream of `steps` from each of the first looks `[N]`."""
+    with seeded(FIRST_SEED, agent.device):
+        belief = agent.model.start(first)
+        alive = torch.ones(len(belief.features), device=agent.device)
+        total = torch.zeros_like(alive)
+        for _ in range(steps):
+            chosen = agent.actor(belief.features)
+            belief = agent.model.predict(belief, chosen.carried_out(chosen.mode))
+            total = total + alive * agent.model.decode(belief, "reward")
+            if "terminated" in agent.model.decodes:
+                alive = alive * (1 - agent.model.decode(belief, "terminated"))
+        return total.tolist()
 
 
 def policy_of(folder: Path, device: str) -> PolicyAgent:
@@ -86,10 +105,8 @@ def policy_of(folder: Path, device: str) -> PolicyAgent:
     return agent
 
 
-def measure_gap(
-    folder: Path, run: Run, played: tuple[str, tuple[str, ...], int | None] | None, episodes: int, device: str
-) -> dict[str, Figure]:
-    """The gap of the policy in `folder`, learned with the model of `run`. Raises `UserError` for another model's.
+def gap_of(folder: Path, run: Run, played: Played | None, episodes: int, device: str) -> Gap:
+    """The policy in `folder`, learned with the model of `run`. Raises `UserError` for another model's.
 
     `played` is the environment, its options and the limit of an episode; by default that in which the policy learned.
     """
@@ -99,7 +116,7 @@ def measure_gap(
     name, options, limit = played or environment_of(folder)
     agent, world = policy_of(folder, device), World(name, parse_options(options), run.image_size[0], limit)
     world.rehearse(agent)
-    return Gap(agent, world, episodes).measure()
+    return Gap(agent, world, episodes)
 
 
 def environment_of(folder: Path) -> tuple[str, tuple[str, ...], int | None]:
