@@ -67,10 +67,14 @@ def reward_around(disagreement: Disagreement, world: Plane, middle: Tensor) -> f
 def test_what_was_never_seen_is_paid_more_than_what_was() -> None:
     torch.manual_seed(0)
     world = Unpaid(discrete=True)
-    policy = Exploration(ActorCritic(2, world.spec, SMALL), world.spec)
-    here, there = torch.tensor([-1.5, 0.0]), torch.tensor([1.5, 0.0])
-    learn(policy, world, [random_walks(world, here + 0.5 * torch.randn(32, 2), 8) for _ in range(20)], 100)
-    seen, unseen = (reward_around(policy.disagreement, world, middle) for middle in (here, there))
+    networks, here, there = Disagreement(2, world.spec, SMALL), torch.tensor([-1.5, 0.0]), torch.tensor([1.5, 0.0])
+    optimizer = make_optimizer(networks, 3e-3)
+    for _ in range(100):
+        segment = random_walks(world, here + 0.5 * torch.randn(32, 2), 8)
+        networks.loss(Place(segment.obs["state"]), segment).mean().backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    seen, unseen = (reward_around(networks, world, middle) for middle in (here, there))
     assert seen == pytest.approx(1, abs=0.7)  # its unit is what is seen
     assert unseen > 3 * seen
 

@@ -3,7 +3,7 @@
 Sekar et al. (2020): networks that all learn to foresee the next belief agree where much was seen and differ where
 little was. How far they differ is what the exploring policy is paid, in the same dreams' model as the task's policy.
 
-B batch, T time, N dreams, H horizon, K networks, F features, A action size.
+B batch, T time, N dreams, H horizon, K networks, F features, C code, A action size.
 """
 
 import torch
@@ -23,38 +23,41 @@ DISAGREEMENT = "disagreement"
 
 
 class Disagreement(nn.Module):
-    """K networks from the features of a belief and an action to the features of the belief that follows.
+    """K networks from the features of a belief and an action to a code of the belief that follows.
 
-    `reward` is the variance of what they foresee, in units of its mean on the last real rows (`scale`): features have
-    the units of their family, and what is known well differs less and less as more is learned.
+    The code is a fixed random rotation of its features, cut off after 64 numbers: they vary as a thousand do, and an
+    update takes half the time. `reward` is the variance of what the networks foresee, in units of its mean on the last
+    real rows (`scale`): features have the units of their family, and all the networks differ less as they learn.
     """
 
-    members = 5
+    members, longest = 5, 64
     scale: Tensor
+    rotation: Tensor
 
     def __init__(self, features: int, spec: DataSpec, config: ActorCriticConfig):
         super().__init__()
-        inputs = features + spec.action.size
+        inputs, code = features + spec.action.size, min(features, self.longest)
         self.networks = nn.ModuleList(
-            nn.Sequential(mlp(inputs, config.units, config.layers), nn.Linear(config.units, features))
+            nn.Sequential(mlp(inputs, config.units, config.layers), nn.Linear(config.units, code))
             for _ in range(self.members)
         )
         self.apply(initialise)
+        self.register_buffer("rotation", nn.init.orthogonal_(torch.empty(features, code)))
         self.register_buffer("scale", torch.ones(()))
 
     def forward(self, features: Tensor, action: Tensor) -> Tensor:
-        """`[..., F]` and `[..., A]` to what each network foresees, `[K, ..., F]`."""
+        """`[..., F]` and `[..., A]` to what each network foresees, `[K, ..., C]`."""
         inputs = torch.cat([features, action.to(features.dtype)], -1)
         return torch.stack([network(inputs) for network in self.networks]).float()
 
     def loss(self, belief: State, segment: Segment) -> Tensor:
         """`[B, T]`: row t > 0 holds the networks' mean squared error in foreseeing its belief, which stays as it is."""
         features = belief.features.detach()
-        foreseen = self(features[:, :-1], segment.action[:, :-1])
+        foreseen, seen = self(features[:, :-1], segment.action[:, :-1]), features[:, 1:] @ self.rotation
         real = segment.mask[:, 1:]
         if self.training and real.any():
             self.scale.copy_(spread(foreseen.detach())[real].mean())
-        return F.pad((foreseen - features[:, 1:]).square().mean((0, -1)), (1, 0))
+        return F.pad((foreseen - seen).square().mean((0, -1)), (1, 0))
 
     def reward(self, model: WorldModel, states: State, actions: Tensor) -> Tensor:
         """What arriving in each of `states` `[N, H]` was worth, `[N, H]`; nothing is known of how the first was met."""
@@ -63,8 +66,9 @@ class Disagreement(nn.Module):
 
 
 def spread(foreseen: Tensor) -> Tensor:
-    """The variance between the networks' means, averaged over features: `[K, ..., F]` to `[...]`."""
-    return foreseen.var(0).mean(-1)
+    """The variance between the networks' means, averaged over the code: `[K, ..., C]` to `[...]`."""
+    # `Tensor.var` over the first dimension takes five times as long on a CPU.
+    return (foreseen - foreseen.mean(0)).square().mean((0, -1))
 
 
 class Exploration(nn.Module):
