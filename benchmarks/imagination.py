@@ -2,9 +2,9 @@
 
     python benchmarks/imagination.py [--quick] [--json]
 
-A dream is `predict` with random actions, and reads out reward and end as those who learn in it do; "with the picture"
-decodes every observation as well. The worlds play random actions, each in one process (Doom's engine is another one that it
-waits for). Medians of repetitions, in wall time: run it on an idle machine.
+A dream is `predict` with random actions, and reads out reward and end as those who learn in it do; "every key decoded"
+shows the picture or the vector as well. The worlds play random actions, each in one process, which waits for the engine
+where that is another one. Medians of repetitions, in wall time: run it on an idle machine.
 """
 
 import argparse

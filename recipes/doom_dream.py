@@ -1,0 +1,144 @@
+"""Doom's take_cover, learned inside the dream alone: the task of World Models (Ha & Schmidhuber, 2018), by two ways.
+
+    python recipes/doom_dream.py --out runs/doom_dream --json results/doom_dream.json
+
+Random play is recorded once. In an RSSM an actor-critic learns (DreamerV3); in the paper's own model, VAE and RNN, a
+linear controller is evolved by CMA-ES at each temperature of the paper's table. No policy sees the real game before it
+is judged there. Everything can be interrupted: started again, this script continues. About four hours of one core.
+"""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+
+from worldloom.agents.floors import RandomChoice
+from worldloom.agents.play import play
+from worldloom.agents.trial.gap import Gap, policy_of
+from worldloom.agents.trial.score import mean
+from worldloom.agents.trial.world import World
+from worldloom.evaluation.cost import hardware
+
+# Mean and standard deviation over episodes, tables 1 and 2 of the paper; "solved" is 750.
+PAPER = {
+    "random": (210, 108),
+    0.1: {"dream": (2086, 140), "reality": (193, 58)},
+    0.5: {"dream": (2060, 277), "reality": (196, 50)},
+    1.0: {"dream": (1145, 690), "reality": (868, 511)},
+    1.15: {"dream": (918, 546), "reality": (1092, 556)},
+    1.3: {"dream": (732, 269), "reality": (753, 139)},
+}
+FRAMES = 395_000  # the episode under way is finished: at most 400,000
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where everything goes, and how long each part takes."""
+
+    out: Path
+    json: Path | None = None
+    model_minutes: float = 45
+    policy_minutes: float = 25
+    vae_minutes: float = 25
+    cma_minutes: float = 20
+    temperatures: tuple[float, ...] = (0.1, 0.5, 1.0, 1.15, 1.3)
+    episodes: int = 100
+    debug: bool = False
+    """Seconds instead of hours: whether everything works, not how well."""
+
+
+def main(options: Options) -> dict[str, Any]:
+    out = options.out
+    random_play(options)
+    train(options, "rssm", options.model_minutes, "--set", "representation_weight=0.1")
+    learn(options, "dreamer", out / "rssm", out / "actor-critic", options.policy_minutes, "--policy.starts", "256")
+    train(options, "vae_rnn", options.vae_minutes)
+    for temperature in options.temperatures:
+        run, heat = out / f"cma-{temperature}", ["--temperature", str(temperature)]
+        learn(options, "cma", out / "vae_rnn", run, options.cma_minutes, *heat)
+    torch.set_num_threads(1)
+    figures = {
+        "command": "python recipes/doom_dream.py --out runs/doom_dream --json results/doom_dream.json",
+        "hardware": hardware("cpu"),
+        "frames": json.loads((out / "data/meta/info.json").read_text())["total_frames"],
+        "minutes": {run: minutes(out / run) for run in ("rssm", "actor-critic", "vae_rnn")},
+        "random": chance(options),
+        "actor_critic": score(options, "actor-critic", 1.0),
+        "vae_rnn_cma": {str(t): score(options, f"cma-{t}", t) | {"paper": PAPER.get(t)} for t in options.temperatures},
+        "paper_random": PAPER["random"],
+    }
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    return figures
+
+
+def random_play(options: Options) -> None:
+    size = ["--steps", "600", "--max-episode-steps", "60"] if options.debug else ["--steps", str(FRAMES)]
+    worldloom("record", "doom", str(options.out / "data"), *size)
+
+
+def train(options: Options, family: str, budget: float, *further: str) -> None:
+    run = options.out / family
+    if (run / "summary.json").exists():
+        return
+    small = ["--size", "debug", "--steps", "10", "--batch-size", "4", "--length", "8", "--held-out", "0.2"]
+    asked = small if options.debug else ["--minutes", str(budget), "--length", "32"]
+    resume = ["--resume"] if (run / "run.json").exists() else []
+    data, fixed = str(options.out / "data"), ["--out", str(run), "--threads", "1"]
+    worldloom("train", family, data, *fixed, *asked, *further, *resume)
+
+
+def learn(options: Options, method: str, source: Path, run: Path, budget: float, *further: str) -> None:
+    small = {"dreamer": ["--steps", "4", "--batch-size", "4", "--length", "8"],
+             "cma": ["--steps", "2", "--population", "4", "--dreams", "2", "--horizon", "5"]}[method]  # fmt: skip
+    asked = small if options.debug else ["--minutes", str(budget), "--steps", "1000000"]
+    resume = ["--resume"] if (run / "learn.json").exists() else []
+    worldloom("learn", method, str(source), "--out", str(run), *asked, *further, *resume)
+
+
+def worldloom(*words: str) -> None:
+    subprocess.run([sys.executable, "-m", "worldloom", *words], check=True)
+
+
+def minutes(run: Path) -> float:
+    return round(json.loads((run / "log.jsonl").read_text().splitlines()[-1])["seconds"] / 60, 1)
+
+
+def world(options: Options) -> World:
+    return World("doom", {}, 64, 60 if options.debug else None)
+
+
+def score(options: Options, name: str, temperature: float) -> dict[str, Any]:
+    """The policy's returns in reality, on fixed seeds, and in dreams as hot as those it learned in."""
+    agent = policy_of(options.out / name, "cpu")
+    agent.model.temperature = temperature
+    found = Gap(agent, world(options), 2 if options.debug else options.episodes).scores()
+    return {"minutes": minutes(options.out / name), "reality": summary(found.reality), "dream": summary(found.dream)}
+
+
+def chance(options: Options) -> dict[str, Any]:
+    spec = policy_of(options.out / "actor-critic", "cpu").spec
+    gap = Gap(policy_of(options.out / "actor-critic", "cpu"), world(options), 2 if options.debug else options.episodes)
+    played = play(RandomChoice(spec), gap.world.make, gap.seeds, 10, gap.world.max_steps)
+    return summary([each.episode_return for each in played])
+
+
+def summary(returns: list[float]) -> dict[str, Any]:
+    found = mean(returns)
+    return {
+        "mean": found.value,
+        "low": found.low,
+        "high": found.high,
+        "std": float(np.std(returns)),
+        "returns": returns,
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(tyro.cli(Options)), indent=1))
