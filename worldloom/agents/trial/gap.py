@@ -110,13 +110,19 @@ def gap_of(folder: Path, run: Run, played: Played | None, episodes: int, device:
 
     `played` is the environment, its options and the limit of an episode; by default that in which the policy learned.
     """
+    agent = agent_of(folder, run, device)
+    name, options, limit = played or environment_of(folder)
+    world = World(name, parse_options(options), run.image_size[0], limit)
+    world.rehearse(agent)
+    return Gap(agent, world, episodes)
+
+
+def agent_of(folder: Path, run: Run, device: str) -> PolicyAgent:
+    """The policy in `folder`, which learned with the model of `run`. Raises `UserError` for another model's."""
     saved = Checkpoint.read(folder, trainer=False)
     if saved.hash != run.checkpoint_hash:
         raise UserError(f"the policy in {folder} was learned with another model than step {run.step} of {run.path}")
-    name, options, limit = played or environment_of(folder)
-    agent, world = policy_of(folder, device), World(name, parse_options(options), run.image_size[0], limit)
-    world.rehearse(agent)
-    return Gap(agent, world, episodes)
+    return policy_of(folder, device)
 
 
 def environment_of(folder: Path) -> tuple[str, tuple[str, ...], int | None]:
