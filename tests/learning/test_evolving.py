@@ -1,6 +1,7 @@
 """A controller evolved inside a trained model: it gets better, the model stays, a killed run goes on bit for bit."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from worldloom.learning.settings import CMASettings, learn
 from worldloom.model import State
 from worldloom.planners.check import Place, Plane
 from worldloom.training.checkpoint import Checkpoint
+from worldloom.training.run import RunRecord
 from worldloom.training.session import run_training
 from worldloom.training.settings import TrainSettings
 
@@ -120,6 +122,18 @@ def test_one_that_was_killed_ends_where_an_uninterrupted_one_does(
     assert all(torch.equal(whole.companion[name], again.companion[name]) for name in whole.companion)
     lines = (tmp_path / "killed" / "log.jsonl").read_text().splitlines()
     assert len(lines) == 6
+
+
+def test_a_resumed_one_keeps_the_model_it_began_in_when_that_was_trained_further(trained: Path, tmp_path: Path) -> None:
+    source = tmp_path / "run"
+    shutil.copytree(trained, source)
+    learn(settings(source, tmp_path / "cma", steps=2))
+    began = Checkpoint.read(source).hash
+    run_training(replace(RunRecord.load(source).settings, out=source, steps=6, resume=True))
+    assert Checkpoint.read(source).hash != began
+    learn(settings(source, tmp_path / "cma", steps=3, resume=True))
+    assert Checkpoint.read(tmp_path / "cma").step == 3
+    assert Checkpoint.read(tmp_path / "cma").hash == began
 
 
 @pytest.mark.parametrize(

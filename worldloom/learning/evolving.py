@@ -100,7 +100,8 @@ class Evolution:
         )
 
     def restore(self, saved: Checkpoint, path: Path) -> None:
-        """Go on from `saved`, read from the folder `path`."""
+        """Go on from `saved`, read from the folder `path`, in its model: the source may have been trained since."""
+        saved.fill(self.model, path)
         try:
             for fitness in saved.trainer["fitness"].numpy():
                 self._tell(self.strategy.ask(), fitness)

@@ -1,0 +1,148 @@
+"""CarRacing by World Models (Ha & Schmidhuber, 2018): a linear controller evolved inside the dream, driven for real.
+
+    python recipes/carracing_world_models.py --out runs/carracing --json results/carracing_world_models.json
+
+Random play is recorded once, vision and memory learn from it (family vae_rnn), and CMA-ES evolves a controller that
+sees the real game only when it is judged. The paper had 10,000 random episodes and evolved this controller in the real
+game: its figures stand beside ours, and are no promise. Started again after an interruption, this script continues.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+
+from worldloom.agents.floors import RandomChoice
+from worldloom.agents.play import play
+from worldloom.agents.trial.gap import MOST_ENVS, Gap, policy_of
+from worldloom.agents.trial.score import mean
+from worldloom.agents.trial.world import World
+from worldloom.evaluation.cost import hardware
+
+# Mean and standard deviation over 100 episodes, section 3.5 of the paper.
+PAPER = {"z only": (632, 251), "z and a hidden layer": (788, 141), "z and h": (906, 21)}
+SMALL = ["--size", "debug", "--steps", "10", "--batch-size", "4", "--length", "8", "--held-out", "0.4"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where everything goes, and how long each part takes."""
+
+    out: Path
+    json: Path | None = None
+    frames: int = 100_000
+    """Steps of random play to record; the episodes under way are finished."""
+    model_minutes: float = 60
+    controller_minutes: float = 40
+    horizon: int = 300
+    """Length of a dream in steps."""
+    temperature: float = 1.0
+    episodes: int = 100
+    max_steps: int = 1000
+    """Length of a real episode."""
+    debug: bool = False
+    """Seconds instead of hours: whether everything works, not how well."""
+
+
+def main(options: Options) -> dict[str, Any]:
+    if options.debug:
+        options = replace(options, frames=60, horizon=5, episodes=2, max_steps=20)
+    out = options.out
+    record(options)
+    train(options)
+    evolve(options)
+    torch.set_num_threads(1)
+    figures = {
+        "command": "python " + " ".join(["recipes/carracing_world_models.py", *sys.argv[1:]]),
+        "hardware": hardware("cpu"),
+        "frames": json.loads((out / "data/meta/info.json").read_text())["total_frames"],
+        **judge(options),
+        "paper": PAPER,
+        "minutes": {name: round(spent["minutes"], 1) for name, spent in stages(out).items()},
+    }
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    return figures
+
+
+def record(options: Options) -> None:
+    limit = ["--max-episode-steps", str(options.max_steps)]
+    worldloom(options, "record", "carracing", options.out / "data", "--steps", options.frames, *limit)
+
+
+def train(options: Options) -> None:
+    run = options.out / "model"
+    budget = SMALL if options.debug else ["--minutes", options.model_minutes, "--length", 32]
+    resume = ["--resume"] if (run / "run.json").exists() else []
+    worldloom(options, "train", "vae_rnn", options.out / "data", "--out", run, *budget, *resume)
+
+
+def evolve(options: Options) -> None:
+    run = options.out / "controller"
+    budget = ["--minutes", options.controller_minutes, "--steps", 1_000_000]
+    if options.debug:
+        budget = ["--steps", 2, "--population", 4, "--dreams", 2, "--length", 8]
+    dream = ["--horizon", options.horizon, "--temperature", options.temperature]
+    resume = ["--resume"] if (run / "learn.json").exists() else []
+    worldloom(options, "learn", "cma", options.out / "model", "--out", run, *dream, *budget, *resume)
+
+
+def worldloom(options: Options, verb: str, *words: object) -> None:
+    """One stage, unless it has ended well before."""
+    if stages(options.out).get(verb, {}).get("done"):
+        return
+    with timed(options.out, verb):
+        subprocess.run([sys.executable, "-m", "worldloom", verb, *map(str, words)], check=True)
+
+
+def stages(out: Path) -> dict[str, dict[str, Any]]:
+    """Of each stage its minutes, with those of attempts that were interrupted, and whether it is done."""
+    path = out / "stages.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+@contextmanager
+def timed(out: Path, name: str) -> Iterator[None]:
+    began, done = time.perf_counter(), False
+    try:
+        yield
+        done = True
+    finally:
+        out.mkdir(parents=True, exist_ok=True)
+        found = stages(out)
+        earlier = found.get(name, {"minutes": 0.0, "done": False})
+        minutes = (time.perf_counter() - began) / 60 + (0.0 if earlier["done"] else earlier["minutes"])
+        (out / "stages.json").write_text(json.dumps({**found, name: {"minutes": minutes, "done": done}}))
+
+
+def judge(options: Options) -> dict[str, Any]:
+    """Returns on fixed seeds: the controller's in reality and in dreams as hot as those it evolved in, and chance's."""
+    agent = policy_of(options.out / "controller", "cpu")
+    agent.model.temperature = options.temperature
+    gap = Gap(agent, World("carracing", {}, max_steps=options.max_steps), options.episodes)
+    with timed(options.out, "play"):
+        found = gap.scores()
+    with timed(options.out, "play at random"):
+        chance = play(RandomChoice(agent.spec), gap.world.make, gap.seeds, MOST_ENVS, options.max_steps)
+    random = [episode.episode_return for episode in chance]
+    return {"controller": summary(found.reality), "dream": summary(found.dream), "random": summary(random)}
+
+
+def summary(returns: list[float]) -> dict[str, Any]:
+    """The mean with its 95 % interval, and the standard deviation over episodes, which is what the paper gives."""
+    found = mean(returns)
+    interval = {"mean": found.value, "low": found.low, "high": found.high}
+    return {**interval, "std": float(np.std(returns)), "returns": returns}
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(tyro.cli(Options)), indent=1))
