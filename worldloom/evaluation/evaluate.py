@@ -62,7 +62,7 @@ def evaluate(
     windows: int = 256,
     batch_size: int = 32,
     step: int | None = None,
-    policy: Path | None = None,
+    policy: tuple[Path, ...] = (),
     env: str | None = None,
     options: tuple[str, ...] = (),
     policy_episodes: int = 20,
@@ -83,15 +83,17 @@ def evaluate(
         windows: start rows judged, spread evenly over all held-out rows.
         batch_size: windows in memory at once.
         step: the checkpoint of this step instead of the last one.
-        policy: folder of a policy that was learned with this model: its score in the dream and in reality.
-        env: where that policy plays; by default where it learned while acting.
+        policy: folder of a policy that was learned with this model: its score in the dream and in reality. Of eight or
+            more also whether the dream ranks them as reality does. FOLDER@STEP is the policy of an earlier checkpoint.
+        env: where these policies play; by default where the first learned while acting.
         options: options of that environment, such as action_repeat=2.
-        policy_episodes: how many real episodes it plays, and as many dreams.
+        policy_episodes: how many real episodes each plays, and as many dreams.
         max_episode_steps: truncate those episodes at this length.
         seed: of the choice of windows, the dreams and the intervals.
         device: auto, cpu, cuda or cuda:N.
         threads: CPU threads. Two pay on a free machine and starve each other on a busy one.
     """
+    from worldloom.agents.trial.ranking import check_policies, measure_policies
     from worldloom.evaluation.report import write_report
 
     started = perf_counter()
@@ -107,12 +109,11 @@ def evaluate(
     sources = open_sources(found, data)
     held = held_out_episodes(sources, episodes)
     plan = Plan(context, tuple(sorted(set(horizons))), (), samples, batch_size, seed, device)
+    played = (env, options, max_episode_steps) if env else None
+    check_policies(policy, found, played)  # likewise
     judged = judge(model, found, sources, held, plan, windows, started)
-    if policy is not None:
-        from worldloom.agents.trial.gap import measure_gap
-
-        played = (env, options, max_episode_steps) if env else None
-        judged.card.measured.metrics["policy"] = measure_gap(policy, found, played, policy_episodes, device)
+    if policy:
+        judged.card.measured.metrics |= measure_policies(policy, found, played, policy_episodes, device)
     try:
         judged.card.save(run / "card.json")
         say(f"{run / 'card.json'} written")

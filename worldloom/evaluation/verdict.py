@@ -7,7 +7,7 @@ from typing import Literal
 from worldloom.evaluation.bootstrap import Figure
 from worldloom.evaluation.measure import Table
 
-GOOD_AUROC = 0.8
+GOOD_AUROC, GOOD_RANKS = 0.8, 0.7
 MINUS, ABSENT = "\u2212", "\u2013"
 
 
@@ -29,6 +29,7 @@ def verdict(metrics: Table, keys: Sequence[str], horizons: Sequence[int], fps: f
     sentences.append(_sees_ends(metrics, horizons))
     sentences.append(_knows_rewards(metrics, horizons))
     sentences += _works_outside(metrics)
+    sentences += _ranks_policies(metrics)
     return sentences
 
 
@@ -166,6 +167,28 @@ def _works_outside(metrics: Table) -> Iterator[Sentence]:
             "yes" if better else "partly",
             f"{words}: the dream does not flatter it beyond the interval of the difference, {interval(more)}.",
         )
+
+
+def _ranks_policies(metrics: Table) -> Iterator[Sentence]:
+    """Whether several policies can be compared in the dream instead of in reality."""
+    found = metrics.get("policy_ranking")
+    if found is None:
+        return
+    ranks, lost = found["spearman"], found["regret"]
+    if ranks.value is None:
+        yield Sentence("open", f"policies: whether the dream tells the better one was not measured: {ranks.why}.")
+        return
+    dream, real = metrics["policy_dream"], metrics["policy_reality"]
+    best = max(dream, key=lambda name: dream[name].value or float("-inf"))
+    words = (
+        f"policies: the dream ranks {len(dream)} of them as reality does with a correlation of {interval(ranks)} "
+        f"(Pearson {interval(found['pearson'])}, MMRV {interval(found['mmrv'])}); its favourite {best} gets "
+        f"{interval(real[best])} in reality, {interval(lost)} less than the best."
+    )
+    if ranks.value >= GOOD_RANKS and ranks.low is not None and ranks.low > 0:
+        yield Sentence("yes", words)
+    else:
+        yield Sentence("no" if ranks.value <= 0 else "partly", words)
 
 
 def at_steps(metrics: Table, metric: str, key: str) -> dict[int, Figure]:
