@@ -35,7 +35,7 @@ lint: setup
 	$(BIN)/mypy
 
 bench: setup
-	for name in rssm_update data_loading startup checkpoint; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in rssm_update data_loading startup checkpoint imagination; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build *.egg-info

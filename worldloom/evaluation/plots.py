@@ -120,7 +120,7 @@ def scatter_plot(dots: Sequence[Dot], title: str, x_label: str, y_label: str) ->
         place = f'cx="{axes.x(dot.x):.1f}" cy="{axes.y(dot.y):.1f}"'
         parts.append(f'<circle class="dot model" {place} r="3.5"><title>{escape(dot.label)}</title></circle>')
     words = "; ".join(f"{dot.label} at {dot.x:.3g}, {dot.y:.3g}" for dot in dots)
-    return _figure(parts, title, f"{title}: {words}.", [("on the line, dream and reality agree", "real")])
+    return _figure(parts, title, f"{title}: {words}.", [("on the line, dream and reality agree", "zero")])
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
