@@ -24,6 +24,7 @@ import tyro
 from worldloom.agents.floors import RandomChoice
 from worldloom.agents.play import play
 from worldloom.agents.trial.gap import MOST_ENVS, Gap, policy_of
+from worldloom.agents.trial.named import Named
 from worldloom.agents.trial.score import mean
 from worldloom.agents.trial.world import World
 from worldloom.evaluation.cost import hardware
@@ -126,15 +127,16 @@ def timed(out: Path, name: str) -> Iterator[None]:
 
 def judge(options: Options) -> dict[str, Any]:
     """Returns on fixed seeds: the controller's in reality and in dreams as hot as those it evolved in, and chance's."""
-    agent = policy_of(options.out / "controller", "cpu")
+    agent = policy_of(Named(options.out / "controller"), "cpu")
     agent.model.temperature = options.temperature
     gap = Gap(agent, World("carracing", {}, max_steps=options.max_steps), options.episodes)
     with timed(options.out, "play"):
-        found = gap.scores()
+        real = gap.play()
+        dreamt = gap.dream(real.first, real.longest)
     with timed(options.out, "play at random"):
         chance = play(RandomChoice(agent.spec), gap.world.make, gap.seeds, MOST_ENVS, options.max_steps)
     random = [episode.episode_return for episode in chance]
-    return {"controller": summary(found.reality), "dream": summary(found.dream), "random": summary(random)}
+    return {"controller": summary(real.paid), "dream": summary(dreamt), "random": summary(random)}
 
 
 def summary(returns: list[float]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ import tyro
 from worldloom.agents.floors import RandomChoice
 from worldloom.agents.play import play
 from worldloom.agents.trial.gap import Gap, policy_of
+from worldloom.agents.trial.named import Named
 from worldloom.agents.trial.score import mean
 from worldloom.agents.trial.world import World
 from worldloom.evaluation.cost import hardware
@@ -110,22 +111,24 @@ def minutes(run: Path) -> float:
     return round(json.loads((run / "log.jsonl").read_text().splitlines()[-1])["seconds"] / 60, 1)
 
 
-def world(options: Options) -> World:
-    return World("doom", {}, 64, 60 if options.debug else None)
+def gap_of(options: Options, name: str) -> Gap:
+    """A policy, the real game and the fixed seeds on which it is played."""
+    world = World("doom", {}, 64, 60 if options.debug else None)
+    return Gap(policy_of(Named(options.out / name), "cpu"), world, 2 if options.debug else options.episodes)
 
 
 def score(options: Options, name: str, temperature: float) -> dict[str, Any]:
     """The policy's returns in reality, on fixed seeds, and in dreams as hot as those it learned in."""
-    agent = policy_of(options.out / name, "cpu")
-    agent.model.temperature = temperature
-    found = Gap(agent, world(options), 2 if options.debug else options.episodes).scores()
-    return {"minutes": minutes(options.out / name), "reality": summary(found.reality), "dream": summary(found.dream)}
+    gap = gap_of(options, name)
+    gap.agent.model.temperature = temperature
+    real = gap.play()
+    dreamt = gap.dream(real.first, real.longest)
+    return {"minutes": minutes(options.out / name), "reality": summary(real.paid), "dream": summary(dreamt)}
 
 
 def chance(options: Options) -> dict[str, Any]:
-    spec = policy_of(options.out / "actor-critic", "cpu").spec
-    gap = Gap(policy_of(options.out / "actor-critic", "cpu"), world(options), 2 if options.debug else options.episodes)
-    played = play(RandomChoice(spec), gap.world.make, gap.seeds, 10, gap.world.max_steps)
+    gap = gap_of(options, "actor-critic")
+    played = play(RandomChoice(gap.agent.spec), gap.world.make, gap.seeds, 10, gap.world.max_steps)
     return summary([each.episode_return for each in played])
 
 

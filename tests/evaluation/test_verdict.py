@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from worldloom.evaluation.bootstrap import Figure
-from worldloom.evaluation.plots import Line, line_plot, nice_ticks
+from worldloom.evaluation.plots import Dot, Line, line_plot, nice_ticks, scatter_plot
 from worldloom.evaluation.verdict import Sentence, number, split_key, verdict
 
 
@@ -72,6 +72,21 @@ def test_a_line_is_interrupted_where_a_value_is_missing_and_described_in_words()
     assert path[1].count("M") == 2
     assert "this model goes from 1 at 1 to 4 at 4" in svg
     assert "nan" not in svg
+
+
+def test_a_scatter_plot_shows_every_dot_with_the_error_bars_it_has_and_its_diagonal():
+    svg = scatter_plot([Dot("a", 1, 2, (0, 3), (1, 4)), Dot("b", 2, 1)], "Returns", "in reality", "in the dream")
+    assert svg.count('<circle class="dot model"') == 2
+    assert svg.count('<line class="bar"') == 2
+    assert svg.count('<line class="zero"') == 1
+    assert "Returns: a at 1, 2; b at 2, 1." in svg
+
+
+@pytest.mark.parametrize("value", [0.0, 5.0, -1e6])
+def test_dots_that_all_lie_in_one_place_are_still_drawn(value: float):
+    svg = scatter_plot([Dot("<i>", value, value)] * 2, "Returns", "x", "y")
+    assert "nan" not in svg
+    assert "<i>" not in svg.split("</svg>")[0]
 
 
 def test_names_in_data_cannot_break_the_page():

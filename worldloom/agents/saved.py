@@ -135,8 +135,11 @@ def save_policy(run: Path) -> None:
     write_json(run / AGENT_FILE, {"kind": POLICY, "format": FORMAT, "run": "."})
 
 
-def load_agent(folder: Path, device: str = "cpu") -> Agent:
-    """The agent that `save_agent` or `save_policy` described. Raises `UserError` when it cannot be made again."""
+def load_agent(folder: Path, device: str = "cpu", step: int | None = None) -> Agent:
+    """The agent that `save_agent` or `save_policy` described. Raises `UserError` when it cannot be made again.
+
+    Of a learned policy it is the one saved at `step`, by default the last.
+    """
     path = folder / AGENT_FILE
     content = read_json(path, f"{folder} is not a saved agent")
     try:
@@ -145,28 +148,30 @@ def load_agent(folder: Path, device: str = "cpu") -> Agent:
                 f"{path} is a {content['kind']!r} agent of format {content['format']!r}: this worldloom knows "
                 f"{' and '.join(LOADERS)} agents of format {FORMAT}"
             )
-        return LOADERS[content["kind"]](folder, content, device)
+        return LOADERS[content["kind"]](folder, content, device, step)
     except (KeyError, TypeError) as error:
         raise damaged(path, error) from error
 
 
-def load_planning(folder: Path, content: dict[str, Any], device: str) -> Agent:
-    """Raises `UserError` when the agent's run is gone or the checkpoint is another one."""
+def load_planning(folder: Path, content: dict[str, Any], device: str, step: int | None = None) -> Agent:
+    """Raises `UserError` when the agent's run is gone or the checkpoint is another one, and for a `step` of its own."""
+    if step is not None:
+        raise UserError(f"{folder} holds a planner, which belongs to one checkpoint: leave @{step} away")
     kept = PlanningSettings(**{f.name: content[f.name] for f in fields(PlanningSettings)})
-    run, step, wanted = (folder / content["run"]).resolve(), content["step"], content["checkpoint"]
-    model, found = checkpoint.load(run, device, step)
+    run, made, wanted = (folder / content["run"]).resolve(), content["step"], content["checkpoint"]
+    model, found = checkpoint.load(run, device, made)
     if found.checkpoint_hash != wanted:
         raise UserError(
-            f"{run} was trained again since {folder / AGENT_FILE} was saved: its step {step} is another one. Plan again"
+            f"{run} was trained again since {folder / AGENT_FILE} was saved: its step {made} is another one. Plan again"
         )
     return kept.make(model, found)
 
 
-def load_policy(folder: Path, content: dict[str, Any], device: str) -> Agent:
-    """The policy of the run's last checkpoint, looking through the model of the same checkpoint."""
+def load_policy(folder: Path, content: dict[str, Any], device: str, step: int | None = None) -> Agent:
+    """The policy of the run's checkpoint at `step`, by default the last, looking through the model of the same one."""
     run = folder / content["run"]
     learned = read_json(run / "learn.json", f"{run} holds no policy")
-    saved = checkpoint.Checkpoint.read(run, trainer=False)
+    saved = checkpoint.Checkpoint.read(run, step, trainer=False)
     model, _ = checkpoint.load(run, device, saved.step)
     made = companion_of(model, learned)
     saved.fill_companion(made, checkpoint.folder(run, saved.step))
@@ -182,7 +187,10 @@ def companion_of(model: WorldModel, learned: dict[str, Any]) -> LinearController
     return policy_for(model, ActorCriticConfig(**settings["policy"]), settings.get("explore"))
 
 
-LOADERS: dict[str, Callable[[Path, dict[str, Any], str], Agent]] = {PLANNING: load_planning, POLICY: load_policy}
+LOADERS: dict[str, Callable[[Path, dict[str, Any], str, int | None], Agent]] = {
+    PLANNING: load_planning,
+    POLICY: load_policy,
+}
 
 
 class SavedPolicy:

@@ -73,9 +73,12 @@ class Learned(ActionSource):
     """What a learned policy does, exploring."""
 
     def __init__(self, folder: Path, run: Run, device: str):
-        from worldloom.agents.trial.gap import agent_of
+        from worldloom.agents.trial.gap import policy_of
+        from worldloom.agents.trial.named import Named
 
-        self.actor = agent_of(folder, run, device).actor
+        named = Named.parse(folder)
+        named.check(run)
+        self.actor = policy_of(named, device).actor
 
     def begin(self, moments: Moments, rng: np.random.Generator) -> Act:
         def act(belief: State, step: int) -> Tensor:

@@ -34,7 +34,6 @@ from worldloom.training import checkpoint
 from worldloom.training.precision import choose_device
 
 if TYPE_CHECKING:
-    from worldloom.agents.trial.gap import Gap
     from worldloom.training.checkpoint import Run
 
 # What is above has never been meant, and would end in a number that overflows or memory that does not exist.
@@ -84,16 +83,17 @@ def evaluate(
         windows: start rows judged, spread evenly over all held-out rows.
         batch_size: windows in memory at once.
         step: the checkpoint of this step instead of the last one.
-        policy: folder of a policy that was learned with this model: its score in the dream and in reality. Of several,
-            whether the dream ranks them as reality does.
-        env: where they play; by default where they learned while acting.
+        policy: folder of a policy that was learned with this model: its score in the dream and in reality. Of eight or
+            more also whether the dream ranks them as reality does. FOLDER@STEP is the policy of an earlier checkpoint.
+        env: where these policies play; by default where the first learned while acting.
         options: options of that environment, such as action_repeat=2.
-        policy_episodes: how many real episodes it plays, and as many dreams.
+        policy_episodes: how many real episodes each plays, and as many dreams.
         max_episode_steps: truncate those episodes at this length.
         seed: of the choice of windows, the dreams and the intervals.
         device: auto, cpu, cuda or cuda:N.
         threads: CPU threads. Two pay on a free machine and starve each other on a busy one.
     """
+    from worldloom.agents.trial.ranking import check_policies, measure_policies
     from worldloom.evaluation.report import write_report
 
     started = perf_counter()
@@ -106,13 +106,14 @@ def evaluate(
     model, found = checkpoint.load(run, device, step)
     if not os.access(run, os.W_OK):  # said now and not after minutes of measuring
         raise UserError(f"{run} cannot be written, so its card could not be kept. Copy the run to another folder.")
-    played = (env, options, max_episode_steps) if env else None
-    gaps = open_policies(policy, found, played, policy_episodes, device)
     sources = open_sources(found, data)
     held = held_out_episodes(sources, episodes)
     plan = Plan(context, tuple(sorted(set(horizons))), (), samples, batch_size, seed, device)
+    played = (env, options, max_episode_steps) if env else None
+    check_policies(policy, found, played)  # likewise
     judged = judge(model, found, sources, held, plan, windows, started)
-    judged.card.measured.metrics.update(measure_policies(gaps))
+    if policy:
+        judged.card.measured.metrics |= measure_policies(policy, found, played, policy_episodes, device)
     try:
         judged.card.save(run / "card.json")
         say(f"{run / 'card.json'} written")
@@ -120,32 +121,6 @@ def evaluate(
     except OSError as error:
         raise UserError(f"{run}: cannot be written ({error.strerror or error}). Make room and run it again.") from error
     say(f"{run / 'report.html'} written, {perf_counter() - started:.0f} s in all")
-
-
-def open_policies(
-    folders: Sequence[Path], run: "Run", played: tuple | None, episodes: int, device: str
-) -> dict[str, "Gap"]:
-    """Each policy, ready to play, by the name of its folder; mistakes are found before minutes of measuring."""
-    if not folders:
-        return {}
-    from worldloom.agents.trial.gap import gap_of
-
-    names = [folder.name if len({f.name for f in folders}) == len(folders) else str(folder) for folder in folders]
-    if len(set(names)) < len(names):
-        raise UserError(f"--policy names {max(names, key=names.count)} twice: each policy is played once")
-    found = zip(names, folders, strict=True)
-    return {name: gap_of(folder, run, played, episodes, device) for name, folder in found}
-
-
-def measure_policies(gaps: Mapping[str, "Gap"]) -> dict[str, dict[str, Figure]]:
-    """What the card says of policies: of one whether the dream flatters it, of several whether it ranks them."""
-    if not gaps:
-        return {}
-    if len(gaps) == 1:
-        return {"policy": next(iter(gaps.values())).measure()}
-    from worldloom.agents.trial.ranking import rank_policies
-
-    return rank_policies({name: gap.scores() for name, gap in gaps.items()})
 
 
 def judge(

@@ -40,6 +40,7 @@ figure.plot svg{display:block;width:100%;max-width:520px;height:auto;margin:0 au
 .strip img{display:block;height:auto;border-radius:6px;max-width:100%;min-width:720px}
 svg text{font:11px system-ui,sans-serif;fill:var(--soft)}svg .axis{font-size:11.5px;fill:var(--ink)}
 line.rule{stroke:var(--rule);stroke-width:1}line.zero{stroke:var(--soft);stroke-width:1.2}
+line.bar{stroke:var(--model);stroke-width:1.3;opacity:.45}
 line.mark{stroke:var(--soft);stroke-width:1;stroke-dasharray:2 3}
 .line{fill:none;stroke-width:2;stroke-linejoin:round}.band{stroke:none;opacity:.16}.dot{stroke:none;opacity:.85}
 path.model{stroke:var(--model)}path.linear{stroke:var(--linear)}path.mean{stroke:var(--mean);stroke-dasharray:5 3}

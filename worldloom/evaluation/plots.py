@@ -10,8 +10,6 @@ from math import floor, isfinite, log10
 
 import numpy as np
 
-from worldloom.evaluation.bootstrap import Figure
-
 WIDTH, HEIGHT = 360, 236
 LEFT, RIGHT, TOP, BOTTOM = 54, 10, 12, 40
 
@@ -94,25 +92,35 @@ def reliability_plot(curves: Sequence[tuple[str, str, np.ndarray, np.ndarray, np
     return _figure(parts, title, description, [(label, style) for label, style, *_ in curves])
 
 
-def scatter_plot(
-    points: Sequence[tuple[str, Figure, Figure]], title: str, x_label: str, y_label: str, style: str = "model"
-) -> str:
-    """Named points (name, x, y) with the intervals of both as crosses, and the diagonal on which the two agree."""
-    values = [v for _, x, y in points for f in (x, y) for v in (f.value, f.low, f.high) if v is not None]
-    margin = 0.05 * (max(values) - min(values)) or 0.5
-    axes = Axes(*(min(values) - margin, max(values) + margin) * 2)
-    parts = [*_grid(axes, x_label, y_label), _segment(axes.x_low, axes.y_low, axes.x_high, axes.y_high, axes, "zero")]
-    for name, x, y in points:
-        assert x.value is not None, name
-        assert y.value is not None, name
-        if None not in (x.low, x.high):
-            parts.append(_segment(x.low, y.value, x.high, y.value, axes, f"line {style}"))  # type: ignore[arg-type]
-        if None not in (y.low, y.high):
-            parts.append(_segment(x.value, y.low, x.value, y.high, axes, f"line {style}"))  # type: ignore[arg-type]
-        place = f'cx="{axes.x(x.value):.1f}" cy="{axes.y(y.value):.1f}"'
-        parts.append(f'<circle class="dot {style}" {place} r="4"><title>{escape(name)}</title></circle>')
-    words = "; ".join(f"{name} {x.value:.4g} against {y.value:.4g}" for name, x, y in points)
-    return _figure(parts, title, f"{title}: {words}.", [("a policy, with its intervals", style)])
+@dataclass(frozen=True)
+class Dot:
+    """One point of a scatter plot and the ends of its error bars; None where there is no interval."""
+
+    label: str
+    x: float
+    y: float
+    x_ends: tuple[float, float] | None = None
+    y_ends: tuple[float, float] | None = None
+
+
+def scatter_plot(dots: Sequence[Dot], title: str, x_label: str, y_label: str) -> str:
+    """Points with error bars on two axes of one range, and the diagonal on which both say the same."""
+    ends = [(dot.x, dot.y, *(dot.x_ends or ()), *(dot.y_ends or ())) for dot in dots]
+    low, high = min(map(min, ends)), max(map(max, ends))
+    margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.5
+    axes = Axes(low - margin, high + margin, low - margin, high + margin)
+    parts = [*_grid(axes, x_label, y_label)]
+    parts.append(_segment(axes.x_low, axes.y_low, axes.x_high, axes.y_high, axes, "zero"))
+    for dot in dots:
+        if dot.x_ends:
+            parts.append(_segment(dot.x_ends[0], dot.y, dot.x_ends[1], dot.y, axes, "bar"))
+        if dot.y_ends:
+            parts.append(_segment(dot.x, dot.y_ends[0], dot.x, dot.y_ends[1], axes, "bar"))
+    for dot in dots:
+        place = f'cx="{axes.x(dot.x):.1f}" cy="{axes.y(dot.y):.1f}"'
+        parts.append(f'<circle class="dot model" {place} r="3.5"><title>{escape(dot.label)}</title></circle>')
+    words = "; ".join(f"{dot.label} at {dot.x:.3g}, {dot.y:.3g}" for dot in dots)
+    return _figure(parts, title, f"{title}: {words}.", [("on the line, dream and reality agree", "zero")])
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:

@@ -17,9 +17,9 @@ from worldloom.evaluation.dreams import Dream, clip, show_dreams, strip
 from worldloom.evaluation.measure import BASELINES, Measured
 from worldloom.evaluation.measure_heads import EndSamples, tracked_ends
 from worldloom.evaluation.page import page, section
-from worldloom.evaluation.plots import Line, line_plot, reliability_plot, scatter_plot
+from worldloom.evaluation.plots import Dot, Line, line_plot, reliability_plot, scatter_plot
 from worldloom.evaluation.rollout import Plan
-from worldloom.evaluation.tables import cost_table, figure_tables, provenance_table
+from worldloom.evaluation.tables import cost_table, figure_tables, policy_table, provenance_table
 from worldloom.evaluation.verdict import ABSENT, Sentence, number, verdict
 from worldloom.evaluation.windows import HeldOut
 from worldloom.model import WorldModel
@@ -56,7 +56,7 @@ def render(model: WorldModel, held: Sequence[HeldOut], plan: Plan, judged: "Judg
         section("Traces", _traces(dreams, model)),
         section("How errors grow", _curves(measured, keys, model)),
         section("Ends of episodes", _ends(judged, held)),
-        section("Policies", _policies(measured)),
+        section("Policies, dream against reality", _policies(measured)),
         section("Every figure", _explain(facts), figure_tables(measured)),
         section("Cost", cost_table(measured.metrics["cost"], facts)),
         section("Where this comes from", provenance_table(facts)),
@@ -245,13 +245,23 @@ def _end_trace(judged: "Judged", held: Sequence[HeldOut], rows: int = 40, most: 
 
 
 def _policies(measured: Measured) -> str:
-    """Several policies: what each is paid in reality against what the dream pays it."""
-    reality, dream = (measured.metrics.get(f"policy_{where}", {}) for where in ("reality", "dream"))
-    points = [(name, reality[name], dream[name]) for name in reality]
-    if not points:
+    """Every policy's return in the dream over that in reality, where there are several."""
+    real, dream = (measured.metrics.get(f"policy_{where}", {}) for where in ("reality", "dream"))
+    if not real:
         return ""
-    title = "Policies in the dream against reality"
-    return f"<div class=grid>{scatter_plot(points, title, 'return in reality', 'return in the dream')}</div>"
+    dots = []
+    for name in real:
+        x, y = real[name], dream[name]
+        if x.value is not None and y.value is not None:
+            dots.append(Dot(name, x.value, y.value, _ends_of(x), _ends_of(y)))
+    title = "Mean return of each policy"
+    plot = scatter_plot(dots, title, "in reality", "in the dream") if dots else ""
+    note = "<p class=note>Bars are 95 % intervals over episodes. The order matters, not the diagonal.</p>"
+    return f"{note}<div class=grid>{plot}</div>{policy_table(measured.metrics)}"
+
+
+def _ends_of(figure: Figure) -> tuple[float, float] | None:
+    return None if figure.low is None or figure.high is None else (figure.low, figure.high)
 
 
 def _explain(facts: dict) -> str:

@@ -27,15 +27,14 @@ TITLES = {
     "return_bias": ("Return bias", "Imagined minus real sum of rewards."),
     "return_spearman": ("Return rank correlation", "Imagined against real returns. 1 is the same order."),
     "policy": ("A policy's return", "Mean return of its episodes, and of dreams that begin alike."),
-    "policy_reality": ("Policies in reality", "Mean return of real episodes, on the same seeds for all."),
-    "policy_dream": ("Policies in the dream", "Mean return of dreams that begin with the same first looks."),
-    "policy_ranking": (
-        "Ranking of policies",
-        "Correlations of dream and reality, 1 is the same order. In return, 0 is best: mmrv, the mean of the largest "
-        "real difference that the dream has the wrong way round, and regret, what taking the dream's favourite costs.",
-    ),
 }
 DIGITS = {"useful_horizon": 0, "error_growth": 4, "ssim": 3, "loss_ratio": 3, "terminated_ece": 3, "return_bias": 3}
+AGREEMENT = {
+    "pearson": "Pearson correlation",
+    "spearman": "Rank correlation",
+    "mmrv": "Mean maximum rank violation, in return",
+    "regret": "Regret of the dream's favourite, in return",
+}
 COST = {
     "step_ms_p50": ("One step with all read-outs, median", "ms", 2),
     "step_ms_p95": ("One step with all read-outs, 95th percentile", "ms", 2),
@@ -104,6 +103,25 @@ def _by_step(figures: Mapping[str, Figure]) -> dict[str, dict[int | None, Figure
 
 def _steps(step: int) -> str:
     return f"{step} step" if step == 1 else f"{step} steps"
+
+
+def policy_table(metrics: Table) -> str:
+    """The policies, the best in reality first, and how well the dream ranks them."""
+    real, dream = metrics["policy_reality"], metrics["policy_dream"]
+    names = sorted(real, key=lambda name: real[name].value or 0.0, reverse=True)
+    body = "".join(
+        f"<tr class=model><th scope=row>{escape(name)}</th>{_cell(real[name], 2)}{_cell(dream[name], 2)}</tr>"
+        for name in names
+    )
+    agreement = "".join(
+        f"<tr class=model><th scope=row>{words}</th>{_cell(metrics['policy_ranking'][name], 2)}<td></td></tr>"
+        for name, words in AGREEMENT.items()
+    )
+    return (
+        "<div class=scroll><table><thead><tr><th></th><th>in reality</th><th>in the dream</th></tr></thead>"
+        f"<tbody>{body}</tbody></table><table><thead><tr><th></th><th>dream against reality</th><th></th></tr></thead>"
+        f"<tbody>{agreement}</tbody></table></div>"
+    )
 
 
 def cost_table(cost: Mapping[str, Figure], provenance: Mapping[str, Any]) -> str:

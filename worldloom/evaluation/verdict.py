@@ -7,7 +7,7 @@ from typing import Literal
 from worldloom.evaluation.bootstrap import Figure
 from worldloom.evaluation.measure import Table
 
-GOOD_AUROC = 0.8
+GOOD_AUROC, GOOD_RANKS = 0.8, 0.7
 MINUS, ABSENT = "\u2212", "\u2013"
 
 
@@ -170,22 +170,25 @@ def _works_outside(metrics: Table) -> Iterator[Sentence]:
 
 
 def _ranks_policies(metrics: Table) -> Iterator[Sentence]:
-    """Whether the dream can choose among policies."""
+    """Whether several policies can be compared in the dream instead of in reality."""
     found = metrics.get("policy_ranking")
     if found is None:
         return
-    spearman, regret = found["spearman"], found["regret"]
-    if spearman.value is None:
-        yield Sentence("open", f"choosing among policies: not measured: {spearman.why}.")
+    ranks, lost = found["spearman"], found["regret"]
+    if ranks.value is None:
+        yield Sentence("open", f"policies: whether the dream tells the better one was not measured: {ranks.why}.")
         return
-    count = len(metrics["policy_reality"])
+    dream, real = metrics["policy_dream"], metrics["policy_reality"]
+    best = max(dream, key=lambda name: dream[name].value or float("-inf"))
     words = (
-        f"choosing among {count} policies: rank correlation of dream and reality {interval(spearman)}; taking the one "
-        f"the dream pays best costs {interval(regret)} of return"
+        f"policies: the dream ranks {len(dream)} of them as reality does with a correlation of {interval(ranks)} "
+        f"(Pearson {interval(found['pearson'])}, MMRV {interval(found['mmrv'])}); its favourite {best} gets "
+        f"{interval(real[best])} in reality, {interval(lost)} less than the best."
     )
-    sure = spearman.low is not None and spearman.low > 0
-    mark: Literal["yes", "partly", "no"] = "yes" if sure and spearman.value > 0.7 else "partly" if sure else "no"
-    yield Sentence(mark, words + ".")
+    if ranks.value >= GOOD_RANKS and ranks.low is not None and ranks.low > 0:
+        yield Sentence("yes", words)
+    else:
+        yield Sentence("no" if ranks.value <= 0 else "partly", words)
 
 
 def at_steps(metrics: Table, metric: str, key: str) -> dict[int, Figure]:

@@ -112,7 +112,8 @@ def train_settings(settings: DreamerSettings, record: RunRecord) -> TrainSetting
         seed=settings.seed,
         device=settings.device,
         threads=settings.threads,
-        checkpoint_every=CHECKPOINT_EVERY,
+        checkpoint_every=min(CHECKPOINT_EVERY, settings.checkpoint_every),
+        keep=settings.keep,
         log_every=LOG_EVERY,
         resume=False,
     )

@@ -87,7 +87,7 @@ def loop(session: Session, log: Log, console: Console) -> bool:
 
 def save(session: Session) -> None:
     session.snapshot().save(session.settings.out)
-    prune(session.settings.out)
+    prune(session.settings.out, session.settings.keep)
 
 
 def report(session: Session, episodes: list[Episode], log: Log, console: Console) -> None:

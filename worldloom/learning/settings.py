@@ -22,7 +22,9 @@ LEARNERS = Registry(
 )
 
 # A resumed run may go on for longer and report differently; anything else would make it another run.
-FREE_ON_RESUME = frozenset({"steps", "minutes", "eval_every", "eval_episodes", "checkpoint_every", "resume", "out"})
+FREE_ON_RESUME = frozenset(
+    {"steps", "minutes", "eval_every", "eval_episodes", "checkpoint_every", "keep", "resume", "out"}
+)
 LARGEST_SEED = 2**32 - 1
 
 
@@ -131,7 +133,10 @@ class LearnSettings(Learning):
     eval_episodes: int = 10
     """Episodes of an evaluation, always with the same seeds."""
     checkpoint_every: int = 5000
-    """Decisions between checkpoints; one is taken when the episodes under way have ended."""
+    """Decisions between checkpoints; one is taken when the episodes under way have ended. Inside a trained model these
+    are updates, and at most 1000."""
+    keep: int = 2
+    """Last checkpoints kept. Those of a policy learned inside a trained model are policies that can be compared."""
     max_episode_steps: int | None = None
     """Truncate episodes at this length."""
     image_size: int = 64

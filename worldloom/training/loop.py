@@ -78,7 +78,7 @@ def save(trainer: Trainer, run: Path, held_out: HeldOut | None, log: Log) -> int
     snapshot = trainer.snapshot(held_out_loss=loss)
     if trainer.team.leads:
         snapshot.save(run)
-        prune(run)
+        prune(run, trainer.settings.keep)
         log.write({"step": trainer.step, "held_out_loss": loss, "seconds": trainer.seconds})
     return trainer.step
 

@@ -10,7 +10,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 from worldloom.errors import UserError
 
 # A resumed run may go on for longer, learn at another pace and report differently; anything else makes it another run.
-REPORTING = frozenset({"checkpoint_every", "preview_every", "log_every", "tensorboard", "resume", "out"})
+REPORTING = frozenset({"checkpoint_every", "keep", "preview_every", "log_every", "tensorboard", "resume", "out"})
 FREE_ON_RESUME = REPORTING | {"steps", "minutes", "lr", "warmup", "final_lr", "clip", "weight_decay"}
 
 
@@ -64,6 +64,8 @@ class TrainSettings:
     """CPU threads of one process; by default 1 on a CPU, because recurrent steps are too small to share."""
     checkpoint_every: int = 500
     """Updates between checkpoints."""
+    keep: int = 2
+    """Last checkpoints kept, besides the best one."""
     preview_every: int = 1000
     """Updates between film strips of a held-out episode, real over imagined; 0 for none."""
     log_every: int = 50
@@ -147,7 +149,7 @@ class TrainSettings:
 
 _LOWEST = {
     "steps": 1, "batch_size": 1, "length": 2, "warmup": 0, "image_size": 1, "threads": 1,
-    "checkpoint_every": 1, "preview_every": 0, "log_every": 1, "seed": 0,
+    "checkpoint_every": 1, "keep": 1, "preview_every": 0, "log_every": 1, "seed": 0,
 }  # fmt: skip
 # What is above has never been meant, and would end in a number that overflows or memory that does not exist.
 _HIGHEST = {"batch_size": 10**6, "length": 10**6, "image_size": 10**5, "threads": 1024, "seed": 2**32 - 1}

@@ -9,7 +9,7 @@ from tests.agents.fakes import TOY
 from worldloom.agents.actor_critic_config import ActorCriticConfig
 from worldloom.agents.play import play
 from worldloom.agents.saved import load_agent
-from worldloom.agents.trial.gap import FIRST_SEED, environment_of, gap_of
+from worldloom.agents.trial.gap import FIRST_SEED, environment_of, measure_gap
 from worldloom.envs import make_env
 from worldloom.errors import UserError
 from worldloom.evaluation.bootstrap import Figure
@@ -31,7 +31,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_reality_is_what_playing_the_policy_pays(run: Path) -> None:
-    found = gap_of(run, load(run)[1], None, 3, "cpu").measure()
+    found = measure_gap(run, load(run)[1], None, 3, "cpu")
     seeds = range(FIRST_SEED, FIRST_SEED + 3)
     paid = [each.episode_return for each in play(load_agent(run), lambda: make_env(TOY, pixels=False), seeds, 3)]
     assert found["reality"].value == pytest.approx(sum(paid) / 3)
@@ -44,16 +44,15 @@ def test_reality_is_what_playing_the_policy_pays(run: Path) -> None:
 def test_a_policy_of_another_model_is_refused(run: Path, tmp_path: Path) -> None:
     learn(DreamerSettings(env=TOY, out=tmp_path / "other", **{**SHORT, "seed": 1}))
     with pytest.raises(UserError, match="learned with another model"):
-        gap_of(tmp_path / "other", load(run)[1], None, 1, "cpu")
+        measure_gap(tmp_path / "other", load(run)[1], None, 1, "cpu")
 
 
 def test_one_that_learned_inside_a_model_must_be_told_where_to_play(run: Path, tmp_path: Path) -> None:
     learn(DreamerSettings(env=str(run), out=tmp_path / "inside", **{**SHORT, "steps": 2}))
     model = load(run)[1]
     with pytest.raises(UserError, match="say with --env"):
-        gap_of(tmp_path / "inside", model, None, 1, "cpu")
-    gap = gap_of(tmp_path / "inside", model, (TOY, ("pixels=false",), 5), 1, "cpu")
-    assert gap.measure()["reality"].value is not None
+        measure_gap(tmp_path / "inside", model, None, 1, "cpu")
+    assert measure_gap(tmp_path / "inside", model, (TOY, ("pixels=false",), 5), 1, "cpu")["reality"].value is not None
 
 
 @pytest.mark.parametrize(("low", "mark", "words"), [(3.0, "no", "exploits the dream"), (-3.0, "yes", "not flatter")])

@@ -15,6 +15,7 @@ from worldloom.agents.floors import RandomChoice
 from worldloom.agents.play import Decision, play
 from worldloom.agents.policy import PolicyAgent
 from worldloom.agents.saved import load_agent
+from worldloom.agents.trial.named import Named
 from worldloom.agents.trial.score import mean
 from worldloom.agents.trial.world import World
 from worldloom.data.record import parse_options
@@ -22,29 +23,20 @@ from worldloom.envs.dream import seeded
 from worldloom.errors import UserError
 from worldloom.evaluation.bootstrap import Figure
 from worldloom.model import Obs
-from worldloom.training.checkpoint import Checkpoint
 from worldloom.training.run import Run, read_json
 
 MOST_ENVS = 10  # played side by side
 FIRST_SEED = 2_000_000  # apart from those of recordings, of learning and of its evaluations
-Played = tuple[str, tuple[str, ...], int | None]
+Where = tuple[str, tuple[str, ...], int | None]
 
 
 @dataclass(frozen=True)
-class Scores:
-    """One policy's returns `[N]` of real episodes, and of dreams that begin with what each of them showed first."""
+class Real:
+    """What real episodes paid `[N]`, what each showed first, and the steps of the longest."""
 
-    reality: list[float]
-    dream: list[float]
-
-    def figures(self) -> dict[str, Figure]:
-        """Mean returns of "reality" and "dream", and "dream minus reality", as the card holds them."""
-        differences = [more - less for more, less in zip(self.dream, self.reality, strict=True)]
-        return {
-            "reality": mean(self.reality),
-            "dream": mean(self.dream),
-            "dream minus reality": mean(differences),
-        }
+    paid: list[float]
+    first: Obs
+    longest: int
 
 
 @dataclass(frozen=True)
@@ -59,73 +51,80 @@ class Gap:
     def seeds(self) -> range:
         return range(FIRST_SEED, FIRST_SEED + self.episodes)
 
-    def scores(self) -> Scores:
-        """Play and dream. Each dream lasts as long as the longest real episode, so that the two can be compared; what
-        it pays counts by the probability that it has come so far.
+    def measure(self) -> dict[str, Figure]:
+        """Mean returns of "reality", "dream" and "random", and "dream minus reality", as the card holds them.
+
+        Each dream begins with what a real episode showed first and lasts as long as the longest real one, so that the
+        two can be compared; what a dream pays counts by the probability that it has come so far.
         """
+        real = self.play()
+        random = play(RandomChoice(self.agent.spec), self.world.make, self.seeds, MOST_ENVS, self.world.max_steps)
+        dreamed = self.dream(real.first, real.longest)
+        return {
+            "reality": mean(real.paid),
+            "dream": mean(dreamed),
+            "dream minus reality": mean([more - less for more, less in zip(dreamed, real.paid, strict=True)]),
+            "random": mean([episode.episode_return for episode in random]),
+        }
+
+    def play(self) -> Real:
+        """One real episode for each seed."""
         looks: list[dict[str, np.ndarray]] = []
 
         def watch(decision: Decision) -> None:
             if decision.step == 0 and decision.action is not None:
                 looks.append(decision.obs)
 
-        real = play(self.agent, self.world.make, self.seeds, MOST_ENVS, self.world.max_steps, watch)
+        played = play(self.agent, self.world.make, self.seeds, MOST_ENVS, self.world.max_steps, watch)
         first = to_obs(looks, self.agent.spec, self.agent.device)
-        dreamt = dreamt_returns(self.agent, first, max(each.length for each in real))
-        return Scores([each.episode_return for each in real], dreamt)
+        return Real([each.episode_return for each in played], first, max(each.length for each in played))
 
-    def measure(self) -> dict[str, Figure]:
-        """The figures of `scores`, and "random", the mean return of chance on the same seeds."""
-        figures = self.scores().figures()
-        chance = play(RandomChoice(self.agent.spec), self.world.make, self.seeds, MOST_ENVS, self.world.max_steps)
-        return figures | {"random": mean([each.episode_return for each in chance])}
-
-
-@torch.no_grad()
-def dreamt_returns(agent: PolicyAgent, first: Obs, steps: int) -> list[float]:
-    """The return of one dream of `steps` from each of the first looks `[N]`."""
-    with seeded(FIRST_SEED, agent.device):
-        belief = agent.model.start(first)
-        alive = torch.ones(len(belief.features), device=agent.device)
-        total = torch.zeros_like(alive)
-        for _ in range(steps):
-            chosen = agent.actor(belief.features)
-            belief = agent.model.predict(belief, chosen.carried_out(chosen.mode))
-            total = total + alive * agent.model.decode(belief, "reward")
-            if "terminated" in agent.model.decodes:
-                alive = alive * (1 - agent.model.decode(belief, "terminated"))
-        return total.tolist()
+    @torch.no_grad()
+    def dream(self, first: Obs, steps: int) -> list[float]:
+        """The return of one dream from each of the first looks `[N]`."""
+        model, actor = self.agent.model, self.agent.actor
+        with seeded(FIRST_SEED, self.agent.device):
+            belief = model.start(first)
+            alive = torch.ones(len(belief.features), device=self.agent.device)
+            total = torch.zeros_like(alive)
+            for _ in range(steps):
+                chosen = actor(belief.features)
+                belief = model.predict(belief, chosen.carried_out(chosen.mode))
+                total = total + alive * model.decode(belief, "reward")
+                if "terminated" in model.decodes:
+                    alive = alive * (1 - model.decode(belief, "terminated"))
+            return total.tolist()
 
 
-def policy_of(folder: Path, device: str) -> PolicyAgent:
-    """The learned policy saved in `folder`. Raises `UserError` for anything else."""
-    agent: Agent = load_agent(folder, device)
+def policy_of(named: Named, device: str) -> PolicyAgent:
+    """The learned policy of that name. Raises `UserError` for anything else."""
+    agent: Agent = load_agent(named.folder, device, named.step)
     if not isinstance(agent, PolicyAgent):
-        raise UserError(f"{folder} holds a planner: its score is on the card that `worldloom plan` wrote beside it")
+        raise UserError(
+            f"{named.folder} holds a planner: its score is on the card that `worldloom plan` wrote beside it"
+        )
     return agent
 
 
-def gap_of(folder: Path, run: Run, played: Played | None, episodes: int, device: str) -> Gap:
-    """The policy in `folder`, learned with the model of `run`. Raises `UserError` for another model's.
+def measure_gap(name: Path, run: Run, played: Where | None, episodes: int, device: str) -> dict[str, Figure]:
+    """The gap of the policy called `name`, learned with the model of `run`. Raises `UserError` for another model's.
 
     `played` is the environment, its options and the limit of an episode; by default that in which the policy learned.
     """
-    agent = agent_of(folder, run, device)
-    name, options, limit = played or environment_of(folder)
-    world = World(name, parse_options(options), run.image_size[0], limit)
+    named = Named.parse(name)
+    named.check(run)
+    agent, world = policy_of(named, device), world_of(named, run, played)
     world.rehearse(agent)
-    return Gap(agent, world, episodes)
+    return Gap(agent, world, episodes).measure()
 
 
-def agent_of(folder: Path, run: Run, device: str) -> PolicyAgent:
-    """The policy in `folder`, which learned with the model of `run`. Raises `UserError` for another model's."""
-    saved = Checkpoint.read(folder, trainer=False)
-    if saved.hash != run.checkpoint_hash:
-        raise UserError(f"the policy in {folder} was learned with another model than step {run.step} of {run.path}")
-    return policy_of(folder, device)
+def world_of(named: Named, run: Run, played: Where | None) -> World:
+    """Where a policy is played, drawn as the model of `run` sees it."""
+    name, options, limit = played or environment_of(named.folder)
+    return World(name, parse_options(options), run.image_size[0], limit)
 
 
-def environment_of(folder: Path) -> tuple[str, tuple[str, ...], int | None]:
+def environment_of(folder: Path) -> Where:
     """Where the policy in `folder` learned while acting, and with which options. Raises `UserError` if nowhere."""
     settings = read_json(folder / "learn.json", f"{folder} holds no policy")["settings"]
     if (Path(settings["env"]) / "run.json").exists():

@@ -1,70 +1,109 @@
-"""Does a dream rank policies as reality does? Then it can choose among them, and none but the best need be tried.
+"""Metric 12, policy evaluation: would the dream have told which of several policies is the best in reality?
 
-N episodes, P policies, W weightings of episodes (resamples), S and R mean returns in the dream and in reality.
-MMRV, the mean maximum rank violation, is of Li et al. (2024), "Evaluating real-world robot policies in simulation".
+P policies, N episodes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
-from worldloom.agents.trial.gap import Scores
-from worldloom.evaluation.bootstrap import Figure, as_figure, bootstrap
+from worldloom.agents.trial.gap import Gap, Where, measure_gap, policy_of, world_of
+from worldloom.agents.trial.named import Named, parse_all
+from worldloom.agents.trial.score import mean
+from worldloom.evaluation import agreement
+from worldloom.evaluation.bootstrap import Figure, figure
+from worldloom.evaluation.measure import Table
+from worldloom.training.run import Run
 
-FEWEST = 8  # with fewer policies, orders agree too easily by chance
-FIGURES = ("pearson", "spearman", "mmrv", "regret")
+FEWEST = 8  # with fewer, one lucky order decides
+NOT_FINITE = "its dreams lead to numbers that are not finite"
+SCORES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "pearson": agreement.pearson,
+    "spearman": agreement.spearman,
+    "mmrv": agreement.mmrv,
+    "regret": agreement.regret,
+}
 
 
-def rank_policies(found: Mapping[str, Scores], seed: int = 0) -> dict[str, dict[str, Figure]]:
-    """What the card says of several policies: their returns, and how far the dream's order is that of reality.
+def measure_policies(names: Sequence[Path], run: Run, played: Where | None, episodes: int, device: str) -> Table:
+    """What the card says of the policies called `names`: of one its gap, of several how well the dream ranks them.
 
-    All have played the same seeds, and the intervals are those of drawing other seeds.
+    `played` is the environment, its options and the limit of an episode; by default where the first one learned.
+    Raises `UserError` for a policy of another model, for one given twice, and for an environment that fits none.
     """
-    returns = {name: each.figures() for name, each in found.items()}
-    tables = {
-        f"policy_{where}": {name: each[where] for name, each in returns.items()} for where in ("reality", "dream")
+    if len(names) == 1:
+        return {"policy": measure_gap(names[0], run, played, episodes, device)}
+    named = parse_all(names, run)
+    real, dream = play_all(named, run, played, episodes, device)
+    return {
+        "policy_reality": {str(each): mean(paid.tolist()) for each, paid in zip(named, real, strict=True)},
+        "policy_dream": {str(each): dream_score(paid) for each, paid in zip(named, dream, strict=True)},
+        "policy_ranking": rank(dream, real),
     }
-    return tables | {"policy_ranking": ranking([*found.values()], seed)}
 
 
-def ranking(found: list[Scores], seed: int = 0) -> dict[str, Figure]:
-    """The `FIGURES`, each with its interval."""
-    if len(found) < FEWEST:
-        why = f"{len(found)} policies are too few to be ranked: it takes {FEWEST}"
-        return dict.fromkeys(FIGURES, Figure.missing(why))
-    dream, reality = (np.array([getattr(each, where) for each in found], float) for where in ("dream", "reality"))
+def check_policies(names: Sequence[Path], run: Run, played: Where | None) -> None:
+    """Raise `UserError` for what `measure_policies` would refuse, as far as that is known before anything is played."""
+    named = parse_all(names, run)
+    if named:
+        world_of(named[0], run, played)
+
+
+def play_all(
+    named: Sequence[Named], run: Run, played: Where | None, episodes: int, device: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns in reality and in the dream, `[P, N]` each, of the same seeds.
+
+    All dreams are as long as the longest real episode of any policy: one's own would whisper to the dream how long
+    that policy lives.
+    """
+    world = world_of(named[0], run, played)
+    agents = [policy_of(each, device) for each in named]
+    agents = [replace(agent, model=agents[0].model) for agent in agents]  # the models are equal: one is kept
+    world.rehearse(agents[0])
+    gaps = [Gap(agent, world, episodes) for agent in agents]
+    real = [gap.play() for gap in gaps]
+    longest = max(each.longest for each in real)
+    dreamed = [gap.dream(each.first, longest) for gap, each in zip(gaps, real, strict=True)]
+    return np.array([each.paid for each in real]), np.array(dreamed)
+
+
+def dream_score(paid: np.ndarray) -> Figure:
+    return mean(paid.tolist()) if np.isfinite(paid).all() else Figure.missing(NOT_FINITE)
+
+
+def rank(dream: np.ndarray, real: np.ndarray) -> dict[str, Figure]:
+    """How well mean returns in the dream `[P, N]` tell those in reality, with intervals over the N episodes.
+
+    A resample draws episodes for all policies and for dream and reality alike, as these share their first looks.
+    """
+    return {name: agree(score, dream, real, why_not(name, dream, real)) for name, score in SCORES.items()}
+
+
+def agree(
+    score: Callable[[np.ndarray, np.ndarray], np.ndarray], dream: np.ndarray, real: np.ndarray, why: str | None
+) -> Figure:
+    if why is not None:
+        return Figure.missing(why)
 
     def statistic(weights: np.ndarray) -> np.ndarray:
-        s, r = (weights @ returns.T / weights.sum(-1, keepdims=True) for returns in (dream, reality))
-        return np.stack([correlation(s, r), correlation(ranks(s), ranks(r)), mmrv(s, r), regret(s, r)], -1)
+        shares = weights / weights.sum(1, keepdims=True)
+        return score(shares @ dream.T, shares @ real.T)
 
-    values, lows, highs = bootstrap(statistic, np.arange(dream.shape[1]), seed=seed)
-    why = "every policy is paid the same, in the dream or in reality"
-    return {name: as_figure(float(values[i]), float(lows[i]), float(highs[i]), why) for i, name in enumerate(FIGURES)}
+    return figure(statistic, np.arange(dream.shape[1]))
 
 
-def correlation(s: np.ndarray, r: np.ndarray) -> np.ndarray:
-    """Pearson's, over the last axis; NaN where one side is constant."""
-    s, r = (x - x.mean(-1, keepdims=True) for x in (s, r))
-    spread = np.sqrt((s**2).sum(-1) * (r**2).sum(-1))
-    return np.divide((s * r).sum(-1), spread, out=np.full_like(spread, np.nan), where=spread > 0)
-
-
-def ranks(x: np.ndarray) -> np.ndarray:
-    """Ranks over the last axis; equals share the mean of theirs."""
-    below = (x[..., None, :] < x[..., :, None]).sum(-1)
-    equal = (x[..., None, :] == x[..., :, None]).sum(-1)
-    return below + (equal - 1) / 2
-
-
-def mmrv(s: np.ndarray, r: np.ndarray) -> np.ndarray:
-    """The mean over policies of the largest real difference that the dream has the wrong way round. 0 is best."""
-    difference = r[..., :, None] - r[..., None, :]
-    wrong = (s[..., :, None] > s[..., None, :]) != (difference > 0)
-    return (np.abs(difference) * wrong).max(-1).mean(-1)
-
-
-def regret(s: np.ndarray, r: np.ndarray) -> np.ndarray:
-    """What it costs in reality to take the policy that is best in the dream; of several one by lot."""
-    best = s == s.max(-1, keepdims=True)
-    return r.max(-1) - (r * best).sum(-1) / best.sum(-1)
+def why_not(name: str, dream: np.ndarray, real: np.ndarray) -> str | None:
+    """Why a figure does not exist, None when it does."""
+    if len(real) < FEWEST:
+        return f"only {len(real)} policies: fewer than {FEWEST} decide nothing"
+    if not np.isfinite(dream).all():
+        return "a policy's dreams lead to numbers that are not finite"
+    if agreement.is_constant(real.mean(1)):
+        return "all policies score the same in reality: there is no order to find"
+    correlates = name in ("pearson", "spearman")
+    if correlates and agreement.is_constant(dream.mean(1)):
+        return "the dream scores all policies the same"
+    return None
