@@ -26,8 +26,8 @@ from worldloom.learning.settings import DreamerSettings
 
 ENV, PIXELS = "gym:CartPole-v1", {"pixels": True, "state": False}
 LEARN = ["learn", "dreamer", ENV, "--options", "pixels=true", "state=false"]
-FULL = ["--size", "size1m", "--steps", "12000", "--random-steps", "1000", "--updates", "0.4",
-        "--policy.starts", "128", "--policy.discount", "0.99", "--eval-every", "4000"]  # fmt: skip
+FULL = ["--size", "size1m", "--steps", "12000", "--random-steps", "1000", "--updates", "0.4", "--batch-size", "8",
+        "--policy.starts", "128", "--policy.discount", "0.99", "--eval-every", "3000"]  # fmt: skip
 DEBUG = ["--size", "debug", "--steps", "60", "--random-steps", "40", "--updates", "0.1", "--max-episode-steps", "20",
          "--eval-episodes", "1"]  # fmt: skip
 FIRST_SEED, SIDE_BY_SIDE = 3_000_000, 10

@@ -7,6 +7,7 @@ from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
 from worldloom.errors import UserError
 from worldloom.model import WorldModel
 from worldloom.models import build, rebuild
+from worldloom.models.rssm import RSSM
 
 PEER_ACTOR, PEER_CRITIC = 50_316, 66_111  # the parts of DreamerV3's size1m that are not the world model
 
@@ -104,3 +105,28 @@ def test_impossible_shapes_are_named() -> None:
         build("rssm", SPECS["vector"], "debug").start({"image": torch.zeros(1)})
     with pytest.raises(UserError, match="uint8"):
         build("rssm", SPECS["image"], "debug").start({"image": torch.zeros(1, 3, 32, 32)})
+
+
+def test_blind_heads_learn_from_what_the_prior_draws_and_leave_the_rest_as_it_is() -> None:
+    def terms(weight: float) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        model = build("rssm", SPECS["image"], "debug", blind_heads=weight)
+        torch.manual_seed(1)
+        return model.loss(random_segment(SPECS["image"]))
+
+    without, half, whole = (terms(weight) for weight in (0.0, 0.5, 1.0))
+    assert set(without) == set(whole)
+    for key in without:
+        if key in ("reward", "terminated"):
+            torch.testing.assert_close(whole[key] - without[key], 2 * (half[key] - without[key]))
+            assert (whole[key] > without[key]).all(), key
+        else:
+            torch.testing.assert_close(whole[key], without[key])
+
+
+def test_blind_heads_teach_the_prior_nothing() -> None:
+    torch.manual_seed(0)
+    model = build("rssm", SPECS["image"], "debug", blind_heads=1.0)
+    model.loss(random_segment(SPECS["image"]))["terminated"].mean().backward()
+    assert isinstance(model, RSSM)
+    assert all(parameter.grad is None for parameter in model.prior.parameters())
