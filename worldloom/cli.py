@@ -20,7 +20,6 @@ COMMANDS = {
         "worldloom.agents.trial.command:plan",
         "plan with a trained model in the real environment: score card and video",
     ),
-    "augment": ("worldloom.augment.augment:augment", "mix real episodes with branches that a model imagines"),
     "imagine": ("worldloom.evaluation.imagine:imagine", "let a trained model dream: a video or a synthetic dataset"),
 }
 

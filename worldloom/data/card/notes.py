@@ -86,9 +86,7 @@ def _about_notes(card: "Card") -> list[str]:
         notes.append(f"the format does not say how many frames per second there are; {card.fps:g} is assumed.")
     notes += [f"{what} is not represented." for what in card.about.get("not_represented", ())]
     if card.about.get("synthetic"):
-        real = card.about.get("real_rows")
-        part = "" if real is None else f", but for {real:,} rows; the signal 'synthetic' says which"
-        notes.append(f"synthetic: imagined by a model, not recorded{part}.")
+        notes.append("synthetic: imagined by a model, not recorded.")
     return notes
 
 

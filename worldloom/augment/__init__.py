@@ -1,1 +1,0 @@
-"""Datasets enlarged by what a model imagines: branches from real moments, kept where the model can be trusted."""
