@@ -1,4 +1,4 @@
-"""`worldloom augment RUN DATA --out OUT`: real episodes and branches that a model imagines from them, as one dataset."""
+"""`worldloom augment RUN DATA --out OUT`: recorded episodes and branches that a model imagines from them, in one."""
 
 import math
 import shutil
@@ -18,6 +18,7 @@ from worldloom.augment.certainty import DISAGREEMENT, Certainty
 from worldloom.augment.harvest import SYNTHETIC, Harvest, marked
 from worldloom.augment.roots import Reach
 from worldloom.data import durable
+from worldloom.data.cache import CachedDataset
 from worldloom.data.convert import describe, has_terminal_rows
 from worldloom.data.episode import EpisodeSource
 from worldloom.data.lerobot.fold import INFO
@@ -88,7 +89,7 @@ def augment(
     source = open_dataset(data)
     refuse_synthetic(source)
     seen, spec = open_sources(found, data)[0], stored_spec(source.spec, found.image_size)
-    check_decodes(model, spec, run)
+    check_decodes(model, spec, seen.dataset, run)
     reach, rng = Reach(context, horizon), np.random.default_rng(seed)
     with torch.inference_mode():
         grow = choose_policy(policy, noise, model)
@@ -185,11 +186,12 @@ def refuse_synthetic(source: EpisodeSource) -> None:
         raise UserError(f"{source.path}: is imagined already, wholly or in part. Give the recorded dataset.")
 
 
-def check_decodes(model: WorldModel, spec: DataSpec, run: Path) -> None:
+def check_decodes(model: WorldModel, spec: DataSpec, dataset: CachedDataset, run: Path) -> None:
     """Raise `UserError` unless the model imagines all that a row holds."""
     if not spec.action.size:
         raise UserError(f"{run}: its data have no actions, so there is nothing to branch with.")
-    signals = ("reward",) * spec.has_reward + ("terminated",) * spec.has_end
+    ends = bool(dataset.column("terminated").any())
+    signals = ("reward",) * spec.has_reward + ("terminated",) * ends
     for key in (*spec.obs, *signals):
         if key not in model.decodes:
             what = f"the model of {run} decodes {', '.join(model.decodes) or 'nothing'}, but the data hold {key!r} too"

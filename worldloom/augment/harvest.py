@@ -96,8 +96,13 @@ class Harvest:
 
     @property
     def _keys(self) -> Sequence[str]:
-        signals = ("reward",) * self.spec.has_reward + ("terminated",) * self.spec.has_end
+        signals = ("reward",) * self.spec.has_reward + ("terminated",) * self._ends
         return (*self.spec.obs, *signals)
+
+    @property
+    def _ends(self) -> bool:
+        """A model of data in which nothing ever ended imagines no end either."""
+        return self.spec.has_end and "terminated" in self.model.decodes
 
     def _decode(self, branches: Branches, key: str) -> np.ndarray:
         return self.model.decode(branches.states, key).float().cpu().numpy()
@@ -110,7 +115,7 @@ class Harvest:
         if self.certainty is not None:
             doubts |= self.certainty.doubts(self.model, branches)
         luck = rng.random(doubts.shape)
-        ends = luck < decoded["terminated"] if self.spec.has_end else np.zeros_like(doubts)
+        ends = luck < decoded["terminated"] if self._ends else np.zeros_like(doubts)
         end, doubt = first(ends) + 1, first(doubts)
         steps = np.minimum(np.minimum(branches.steps, end), doubt)
         return steps, steps == end, (doubt == steps) & (doubt < branches.steps) & (doubt < end)
