@@ -25,7 +25,6 @@ from worldloom.augment.command import augment
 from worldloom.data.record import record
 from worldloom.data.source import open_dataset
 from worldloom.envs import make_env
-from worldloom.errors import UserError
 from worldloom.evaluation.bootstrap import figure
 from worldloom.evaluation.cost import hardware
 from worldloom.training.session import run_training
@@ -33,7 +32,7 @@ from worldloom.training.settings import TrainSettings
 
 FRACTIONS = (0.0, 0.2, 0.4, 0.6, 0.8)
 MORE = "ten times the real data"
-FIRST_SEED, FIRST_DRIVE = 100, 100_000  # no setting was chosen on datasets or drives from here on
+FIRST_SEED, FIRST_DRIVE = 100, 100_000  # no setting was chosen on what has these seeds
 WIDTH, HEIGHT, EDGE = 560, 320, 52
 
 
@@ -74,11 +73,10 @@ class Clumsy:
 def main(options: Options) -> dict[str, Any]:
     options, began = replace(options, **DEBUG) if options.debug else options, time.process_time()
     torch.set_num_threads(1)
-    if options.out.exists():
-        raise UserError(f"--out {options.out}: exists already. Choose a new folder.")
+    assert not options.out.exists(), f"--out {options.out} exists already: choose a new folder"
     seeds = range(FIRST_SEED, FIRST_SEED + options.seeds)
     datasets = [path for seed in seeds for path in prepare(options, seed)]
-    config = TD3BCConfig(options.updates, batch_size=128, units=64, alpha=5.0, discount=0.9, follow=0.01)
+    config = TD3BCConfig(options.updates, batch_size=128, units=64, discount=0.9, follow=0.01)
     agents = learn_offline([open_dataset(path) for path in datasets], config, seed=0)
     drives = range(FIRST_DRIVE, FIRST_DRIVE + options.drives)
     played = [play(a, partial(make_env, "point"), drives, options.drives, options.max_steps) for a in agents]
@@ -124,7 +122,7 @@ def over_seeds(values: np.ndarray) -> dict[str, float | None]:
 
 
 def picture(returns: dict[str, dict[str, float | None]]) -> str:
-    """Real return over the imagined share with its interval as an SVG; a dashed line is ten times the real data."""
+    """Real return over the imagined share, with its interval, as an SVG; the dashed line is ten times the real data."""
     marks = [(m["value"] or 0, m["low"] or 0, m["high"] or 0) for m in returns.values()]
     low, high = min(0.0, *(m[1] for m in marks)), max(m[2] for m in marks) + 0.5
 

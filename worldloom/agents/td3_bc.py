@@ -150,7 +150,8 @@ class TD3BC(nn.Module):
     def _update_policies(self, obs: Tensor, taken: Tensor) -> None:
         action = self.policy(obs).tanh()
         value = values(self.critics, obs, action)[:, 0]
-        scale = self.config.alpha / value.detach().abs().mean(1).clamp(min=1e-6)
+        with torch.no_grad():
+            scale = self.config.alpha / values(self.critics, obs, taken)[:, 0].abs().mean(1).clamp(min=1e-6)
         step(self.policy_optimizer, ((action - taken).square().mean((1, 2)) - scale * value.mean(1)).sum())
         for slow, fast in zip((self.slow_policy, self.slow_critics), self.fast, strict=True):
             torch._foreach_lerp_(list(slow.parameters()), [p.detach() for p in fast.parameters()], self.config.follow)

@@ -27,6 +27,7 @@ from worldloom.data.lerobot.writer import LeRobotWriter
 from worldloom.data.source import open_dataset
 from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
+from worldloom.evaluation.card import useful_for_less
 from worldloom.evaluation.evaluate import check_counts, say
 from worldloom.evaluation.windows import Source, open_sources
 from worldloom.model import WorldModel
@@ -90,6 +91,8 @@ def augment(
     refuse_synthetic(source)
     seen, spec = open_sources(found, data)[0], stored_spec(source.spec, found.image_size)
     check_decodes(model, spec, seen.dataset, run)
+    if short := useful_for_less(run, found.checkpoint_hash, horizon):
+        say(f"WARNING: --horizon {horizon}: its card found the model useful for fewer steps ({', '.join(short)}).")
     reach, rng = Reach(context, horizon), np.random.default_rng(seed)
     with torch.inference_mode():
         grow = choose_policy(policy, noise, model)
