@@ -12,7 +12,7 @@ from worldloom.cli import COMMANDS
 from worldloom.models import FAMILIES
 
 PACKAGE = Path(__file__).parents[1] / "worldloom"
-CONSUMERS = ("evaluation", "training", "planners", "agents", "learning", "safety", "play")
+CONSUMERS = ("augment", "evaluation", "training", "planners", "agents", "learning", "safety", "play")
 
 
 def imports(folder: str) -> Iterator[tuple[str, str]]:

@@ -97,7 +97,7 @@ def import_source(
         source.spec if image_size is None else source.spec.with_image_size(*image_size),
         robot_type=source.about.get("robot_type", "unknown"),
         about=describe(source) | (about or {}),
-        terminal_rows=_has_terminal_rows(source.path),
+        terminal_rows=has_terminal_rows(source.path),
         lossless=lossless or None,
     ) as writer:
         skipped = read_record(out, source, writer.num_episodes)
@@ -231,7 +231,7 @@ def summary(source: EpisodeSource, out: Path, skipped: Skipped) -> Iterator[str]
     yield f"worldloom inspect {out}"
 
 
-def _has_terminal_rows(src: Path) -> bool:
+def has_terminal_rows(src: Path) -> bool:
     """Every importer's last row is an observation without an action; LeRobot's is one with, unless we recorded it."""
     if not (src / INFO).is_file():
         return True

@@ -18,6 +18,7 @@ from worldloom.evaluation.measure import Measured, Table
 from worldloom.evaluation.rollout import Plan
 from worldloom.evaluation.windows import HeldOut, Source
 from worldloom.training import checkpoint
+from worldloom.training.run import damaged, read_json
 
 if TYPE_CHECKING:
     from worldloom.training.checkpoint import Run
@@ -106,3 +107,21 @@ def training_settings(run: "Run") -> dict[str, Any]:
         return {"seconds": run.train_seconds}
     record = checkpoint.RunRecord.load(run.path)
     return {"seconds": run.train_seconds, "settings": record.settings.to_json(), "machine": record.machine}
+
+
+def useful_for_less(run: Path, checkpoint_hash: str, horizon: int) -> list[str]:
+    """The keys, with their steps, that the run's own card found useful for fewer than `horizon` steps.
+
+    None without a card, or with that of another checkpoint. Raises `UserError` for a damaged one.
+    """
+    path = run / "card.json"
+    if not path.exists():
+        return []
+    try:
+        judged = read_json(path, f"{path} is gone")
+        if judged["provenance"]["checkpoint"]["sha256"] != checkpoint_hash:
+            return []
+        measured = {key: figure["value"] for key, figure in judged["metrics"].get("useful_horizon", {}).items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise damaged(path, error) from error
+    return [f"{key!r} {steps:.0f}" for key, steps in measured.items() if steps is not None and steps < horizon]

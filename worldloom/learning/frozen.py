@@ -15,6 +15,7 @@ from worldloom.agents.saved import save_policy
 from worldloom.data import durable
 from worldloom.data.replay import Replay
 from worldloom.errors import UserError
+from worldloom.evaluation.card import useful_for_less
 from worldloom.learning.episode_file import load_episode
 from worldloom.learning.loop import describe_learning, resume_or_refuse
 from worldloom.learning.settings import DreamerSettings
@@ -27,7 +28,7 @@ from worldloom.training.material import Material, read_datasets
 from worldloom.training.memory import keep_freed_memory
 from worldloom.training.precision import choose_device, choose_precision, slow_precision
 from worldloom.training.progress import Display, Log
-from worldloom.training.run import RunRecord, damaged, read_json
+from worldloom.training.run import RunRecord
 from worldloom.training.settings import TrainSettings
 from worldloom.training.trainer import Batches, Trainer
 
@@ -75,23 +76,13 @@ def learn_inside(settings: DreamerSettings) -> None:
 
 def too_long(settings: DreamerSettings, checkpoint_hash: str) -> list[str]:
     """A line of warning where dreams last longer than the model's own card found it useful; none without a card."""
-    card = Path(settings.env) / "card.json"
-    if not card.exists():
-        return []
-    try:
-        judged = read_json(card, f"{card} is gone")
-        if judged["provenance"]["checkpoint"]["sha256"] != checkpoint_hash:
-            return []  # of an earlier checkpoint
-        measured = {key: figure["value"] for key, figure in judged["metrics"].get("useful_horizon", {}).items()}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise damaged(card, error) from error
-    horizon = settings.policy.horizon
-    short = [f"{key!r} {steps:.0f}" for key, steps in measured.items() if steps is not None and steps < horizon]
+    source, horizon = Path(settings.env), settings.policy.horizon
+    short = useful_for_less(source, checkpoint_hash, horizon)
     if not short:
         return []
     return [
-        f"warning: dreams last {horizon} steps, but {card} found the model useful for fewer ({', '.join(short)}): "
-        f"shorten them with --policy.horizon, and see whether the policy works outside with "
+        f"warning: dreams last {horizon} steps, but {source / 'card.json'} found the model useful for fewer "
+        f"({', '.join(short)}): shorten them with --policy.horizon, and see whether the policy works outside with "
         f"`worldloom evaluate {settings.env} --policy {settings.out}`"
     ]
 

@@ -85,7 +85,11 @@ def _about_notes(card: "Card") -> list[str]:
     if card.about.get("fps_assumed"):
         notes.append(f"the format does not say how many frames per second there are; {card.fps:g} is assumed.")
     notes += [f"{what} is not represented." for what in card.about.get("not_represented", ())]
-    if card.about.get("synthetic"):
+    synthetic = card.about.get("synthetic")
+    if isinstance(synthetic, dict):  # of a mixed dataset
+        share, column = synthetic["fraction"], synthetic["column"]
+        notes.append(f"synthetic: {share:.1%} of the rows are imagined by a model, not recorded (column {column}).")
+    elif synthetic:
         notes.append("synthetic: imagined by a model, not recorded.")
     return notes
 

@@ -1,0 +1,148 @@
+"""Branches: from real beliefs on, with actions that were never taken there.
+
+B branches, H horizon (steps of a branch), A action size, C H W image channels, height, width.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldloom.agents.agent import Agent
+from worldloom.agents.saved import load_agent
+from worldloom.augment.roots import Roots, draw_places, recorded_actions
+from worldloom.data.spec import ActionSpec
+from worldloom.envs.dream import seeded
+from worldloom.envs.policy import AGENT_FILE
+from worldloom.errors import UserError, unknown
+from worldloom.evaluation.actions import random_actions
+from worldloom.model import Obs, State, WorldModel
+
+
+@dataclass(frozen=True)
+class Branches:
+    """What was imagined. states: the beliefs after each step `[B, H]`; actions `[B, H, A]` in model units.
+
+    Only the first `steps` `[B]` of a branch are meant.
+    """
+
+    states: State
+    actions: np.ndarray
+    steps: np.ndarray
+
+
+Grow = Callable[[WorldModel, Roots, int, np.random.Generator], Branches]
+"""`grow(model, roots, horizon, rng)`"""
+
+
+def choose_policy(name: str, noise: float, model: WorldModel) -> Grow:
+    """What acts in the branches, by its name or its folder. Raises `UserError` for none, or one that does not fit."""
+    made: dict[str, Grow] = {
+        "recorded": lambda model, roots, horizon, rng: recorded(model, roots, horizon, rng, noise),
+        "other": lambda model, roots, horizon, rng: other(model, roots, horizon, rng, noise),
+        "random": random,
+    }
+    if name in made:
+        return made[name]
+    if not Path(name).exists():
+        raise unknown("policy (or folder of a saved agent)", name, made)
+    if not (Path(name) / AGENT_FILE).exists():
+        raise UserError(f"--policy {name}: holds no saved agent ({AGENT_FILE}). Name its folder, or {', '.join(made)}.")
+    agent = load_agent(Path(name), str(next(model.parameters()).device))
+    check_agent(agent, model, name)
+    return lambda model, roots, horizon, rng: acted(agent, model, roots, horizon, rng)
+
+
+def recorded(model: WorldModel, roots: Roots, horizon: int, rng: np.random.Generator, noise: float = 0.0) -> Branches:
+    """What was really done there, changed by `noise`."""
+    actions, steps = recorded_actions(roots.dataset, roots.episode, roots.frame, horizon)
+    return imagined(model, roots, with_noise(actions, model.spec.action, noise, rng), steps, rng)
+
+
+def other(model: WorldModel, roots: Roots, horizon: int, rng: np.random.Generator, noise: float = 0.0) -> Branches:
+    """What was really done elsewhere, changed by `noise`."""
+    everywhere = range(len(roots.dataset))
+    places = draw_places(roots.dataset, everywhere, len(roots), rng)
+    actions, steps = recorded_actions(roots.dataset, *places, horizon)
+    return imagined(model, roots, with_noise(actions, model.spec.action, noise, rng), steps, rng)
+
+
+def random(model: WorldModel, roots: Roots, horizon: int, rng: np.random.Generator) -> Branches:
+    """Uniform actions."""
+    actions = np.stack([random_actions(model.spec.action, horizon, rng) for _ in range(len(roots))])
+    return imagined(model, roots, actions, np.full(len(roots), horizon), rng)
+
+
+def imagined(
+    model: WorldModel, roots: Roots, actions: np.ndarray, steps: np.ndarray, rng: np.random.Generator
+) -> Branches:
+    """Actions that are known beforehand, `[B, H, A]`."""
+    device = next(model.parameters()).device
+    with seeded(int(rng.integers(2**31)), device):
+        return Branches(model.imagine(roots.belief, torch.from_numpy(actions).to(device)), actions, steps)
+
+
+def acted(agent: Agent, model: WorldModel, roots: Roots, horizon: int, rng: np.random.Generator) -> Branches:
+    """An agent looks at what the model decodes; the row it branches from is the first that it sees."""
+    belief, obs, memory = roots.belief, dict(roots.obs), None
+    states: list[State] = []
+    actions: list[Tensor] = []
+    with seeded(int(rng.integers(2**31)), next(model.parameters()).device):
+        for _ in range(horizon):
+            if memory is None:
+                chosen, memory = agent.start(obs, int(rng.integers(2**31)))
+            else:
+                chosen, memory = agent.act(memory, obs)
+            actions.append(translate(chosen, agent.spec.action, model.spec.action).to(chosen.device))
+            belief = model.predict(belief, actions[-1])
+            states.append(belief)
+            obs = shown(model, belief, roots.obs)
+    return Branches(State.stack(states), torch.stack(actions, 1).cpu().numpy(), np.full(len(roots), horizon))
+
+
+def shown(model: WorldModel, belief: State, given: Obs) -> dict[str, Tensor]:
+    """What an agent sees of a belief `[B]`: what is decoded, pictures as uint8, and the task, which stays."""
+    obs = {}
+    for key, spec in model.spec.obs.items():
+        decoded = given[key] if spec.kind == "category" else model.decode(belief, key).float()
+        obs[key] = (255 * decoded).round().clamp(0, 255).to(torch.uint8) if spec.kind == "image" else decoded
+    return obs
+
+
+def translate(action: Tensor, theirs: ActionSpec, ours: ActionSpec) -> Tensor:
+    """An action `[B, A]` in another model's units as ours: both stand for the same in the data's own units."""
+    if ours.kind == "discrete":
+        return action.float()
+    own = ours.scale(theirs.unscale(action.detach().float().cpu().numpy()))
+    return torch.from_numpy(own).clamp(-1, 1)
+
+
+def with_noise(actions: np.ndarray, spec: ActionSpec, noise: float, rng: np.random.Generator) -> np.ndarray:
+    """Actions `[B, H, A]` with normal noise of this deviation, or this share of them replaced by any choice."""
+    if spec.kind == "continuous":
+        drawn = rng.normal(size=actions.shape).astype(np.float32)
+        return np.clip(actions + np.float32(noise) * drawn, -1, 1)
+    replaced = rng.random(actions.shape[:-1]) < noise
+    any_choice = np.eye(spec.size, dtype=np.float32)[rng.integers(spec.size, size=actions.shape[:-1])]
+    return np.where(replaced[..., None], any_choice, actions)
+
+
+def check_agent(agent: Agent, model: WorldModel, name: str) -> None:
+    """Raise `UserError` unless the agent understands what the model shows, and the model what the agent does."""
+    for key, wanted in agent.spec.obs.items():
+        found = model.spec.obs.get(key)
+        if found is None or (found.kind, found.shape) != (wanted.kind, wanted.shape):
+            seen = "nothing" if found is None else f"{found.kind} {found.shape}"
+            raise UserError(
+                f"--policy {name}: looks at {key!r} as {wanted.kind} {wanted.shape}, but the model shows {seen}. "
+                "Give an agent that learned on the same data."
+            )
+    theirs, ours = agent.spec.action, model.spec.action
+    if (theirs.kind, theirs.size) != (ours.kind, ours.size):
+        raise UserError(
+            f"--policy {name}: takes {theirs.size} {theirs.kind} actions, but the model {ours.size} {ours.kind} ones. "
+            "Give an agent that learned on the same data."
+        )

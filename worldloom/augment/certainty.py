@@ -1,0 +1,67 @@
+"""How far a branch may be trusted: not where the members of an ensemble disagree more than they do about reality.
+
+B branches, H horizon.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from worldloom.augment.branches import Branches, recorded
+from worldloom.augment.roots import Reach, Roots
+from worldloom.data.cache import CachedDataset
+from worldloom.model import WorldModel
+
+DISAGREEMENT = "disagreement"
+NUM_BRANCHES = 256
+
+
+@dataclass(frozen=True)
+class Certainty:
+    """Steps whose disagreement is above `threshold` are not kept.
+
+    The threshold is the quantile `keep` of the disagreement in `steps` imagined steps that branch from held-out real
+    rows of `episodes` episodes with the recorded actions and are as many as in a branch. A share `keep` of what
+    really happened next would pass.
+    """
+
+    keep: float
+    threshold: float
+    episodes: int
+    steps: int
+
+    @classmethod
+    def fit(
+        cls,
+        model: WorldModel,
+        dataset: CachedDataset,
+        held_out: Sequence[int],
+        reach: Reach,
+        keep: float,
+        rng: np.random.Generator,
+    ) -> Self:
+        roots = Roots.draw(model, dataset, held_out, reach, NUM_BRANCHES, rng)
+        branches = recorded(model, roots, reach.horizon, rng)
+        known = np.arange(reach.horizon) < branches.steps[:, None]
+        found = disagreement(model, branches)[known]
+        return cls(keep, float(np.quantile(found, keep)), len(held_out), len(found))
+
+    def doubts(self, model: WorldModel, branches: Branches) -> np.ndarray:
+        """Whether each step is too uncertain, bool `[B, H]`. What is not finite is."""
+        return ~(disagreement(model, branches) <= self.threshold)
+
+    def describe(self) -> dict[str, Any]:
+        """For the data card."""
+        return {
+            "keep": self.keep,
+            "threshold": round(self.threshold, 6),
+            "held_out_episodes": self.episodes,
+            "held_out_steps": self.steps,
+        }
+
+
+def disagreement(model: WorldModel, branches: Branches) -> np.ndarray:
+    """`[B, H]`"""
+    return model.decode(branches.states, DISAGREEMENT).float().cpu().numpy()

@@ -1,0 +1,171 @@
+"""From branches to episodes: decoded, cut where they end or where the model is not sure, and counted.
+
+B branches, H horizon, T rows.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from worldloom.augment.branches import Branches, Grow
+from worldloom.augment.certainty import Certainty
+from worldloom.augment.roots import Reach, Roots
+from worldloom.data.cache import CachedDataset
+from worldloom.data.episode import Episode
+from worldloom.data.spec import DataSpec
+from worldloom.errors import UserError
+from worldloom.evaluation.filmstrip import as_frames
+from worldloom.model import WorldModel
+
+BATCH = 32
+PATIENCE = 30  # batches in a row of which nothing was kept
+SHORTEST = 2  # rows: a step has a row before it and one after it
+SYNTHETIC, SOURCE_EPISODE = "synthetic", "source_episode"
+
+
+@dataclass
+class Count:
+    """What became of the branches: `cut` ones were kept up to where the model was no longer sure, `dropped` ones not at
+    all. `ended` ones reached what the model takes for the end of the episode."""
+
+    begun: int = 0
+    cut: int = 0
+    dropped: int = 0
+    ended: int = 0
+    kept: int = 0
+    rows: int = 0
+
+    def add(self, episode: Episode, cut: bool) -> None:
+        self.kept += 1
+        self.rows += len(episode)
+        self.cut += cut
+        self.ended += bool(episode.terminated[-1])
+
+
+@dataclass
+class Harvest:
+    """Imagined episodes of one model and policy, beside the real ones of `dataset`.
+
+    An episode is a branch alone: its first row is the real row that it leaves, with the new action, and every later
+    one is imagined. So no real row stands twice in the mixed dataset, and every step (this row, this action, the next
+    row) of an imagined episode is one that was never recorded. An end is drawn from its decoded probability, so that
+    episodes end as often as the model believes and not only where it is surer than not.
+    """
+
+    model: WorldModel
+    dataset: CachedDataset
+    spec: DataSpec
+    grow: Grow
+    reach: Reach
+    certainty: Certainty | None
+    terminal_rows: bool = True
+    count: Count = field(default_factory=Count)
+
+    def episodes(self, rows: int, rng: np.random.Generator) -> Iterator[Episode]:
+        """Episodes of `rows` rows together, or one less where a single row would be left.
+
+        Raises `UserError` when nearly every branch is dropped.
+        """
+        everywhere, idle = range(len(self.dataset)), 0
+        while rows - self.count.rows >= SHORTEST:
+            roots = Roots.draw(self.model, self.dataset, everywhere, self.reach, BATCH, rng)
+            branches = self.grow(self.model, roots, self.reach.horizon, rng)
+            kept = self.count.kept
+            yield from self._read(roots, branches, rows, rng)
+            idle = idle + 1 if self.count.kept == kept else 0
+            if idle == PATIENCE:
+                raise UserError(self._nothing())
+
+    def _read(self, roots: Roots, branches: Branches, rows: int, rng: np.random.Generator) -> Iterator[Episode]:
+        decoded = {key: self._decode(branches, key) for key in self._keys}
+        steps, ended, doubted = self._lengths(branches, decoded, rng)
+        for row in range(len(roots)):
+            if rows - self.count.rows < SHORTEST:
+                return
+            self.count.begun += 1
+            cut, least = bool(doubted[row]), SHORTEST - self.terminal_rows
+            if steps[row] < least:
+                self.count.dropped += 1
+                continue
+            most = rows - self.count.rows - self.terminal_rows  # as many steps as there is room for
+            taken = min(int(steps[row]), most)
+            episode = self._episode(roots, branches, decoded, row, taken, bool(ended[row]) and taken == steps[row])
+            self.count.add(episode, cut)
+            yield episode
+
+    @property
+    def _keys(self) -> Sequence[str]:
+        signals = ("reward",) * self.spec.has_reward + ("terminated",) * self._ends
+        return (*self.spec.obs, *signals)
+
+    @property
+    def _ends(self) -> bool:
+        """A model of data in which nothing ever ended imagines no end either."""
+        return self.spec.has_end and "terminated" in self.model.decodes
+
+    def _decode(self, branches: Branches, key: str) -> np.ndarray:
+        return self.model.decode(branches.states, key).float().cpu().numpy()
+
+    def _lengths(
+        self, branches: Branches, decoded: dict[str, np.ndarray], rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For each branch `[B]` how many steps are kept, whether it ends there, and whether doubt cut it there."""
+        doubts = ~np.all([np.isfinite(x).reshape(*x.shape[:2], -1).all(-1) for x in decoded.values()], 0)
+        if self.certainty is not None:
+            doubts |= self.certainty.doubts(self.model, branches)
+        luck = rng.random(doubts.shape)
+        ends = luck < decoded["terminated"] if self._ends else np.zeros_like(doubts)
+        end, doubt = first(ends) + 1, first(doubts)
+        steps = np.minimum(np.minimum(branches.steps, end), doubt)
+        return steps, steps == end, (doubt == steps) & (doubt < branches.steps) & (doubt < end)
+
+    def _episode(
+        self, roots: Roots, branches: Branches, decoded: dict[str, np.ndarray], row: int, steps: int, ended: bool
+    ) -> Episode:
+        rows = steps + self.terminal_rows
+        own = in_own_units(branches.actions[row, :steps], self.model.spec)
+        if self.terminal_rows:
+            own = np.concatenate([own, np.zeros_like(own[:1])])
+        obs = {}
+        for key, spec in self.spec.obs.items():
+            real = roots.obs[key][row : row + 1].cpu().numpy()
+            ahead = decoded[key][row, : rows - 1]
+            obs[key] = np.concatenate([real, as_frames(ahead) if spec.kind == "image" else ahead])
+        reward = np.zeros(rows, np.float32)
+        if self.spec.has_reward:
+            reward[1:] = decoded["reward"][row, : rows - 1]
+        last = np.arange(rows) == rows - 1
+        ended = ended and self.terminal_rows
+        place = int(roots.episode[row])
+        task = self.dataset.task(place) if self.dataset.tasks else ""
+        episode = Episode(obs, own, reward, last & ended, last & (not ended), task)
+        return marked(episode, True, int(self.dataset.source_index[place]))
+
+    def _nothing(self) -> str:
+        return (
+            f"of {self.count.begun:,} branches {self.count.dropped:,} were dropped at once, as the members disagree "
+            "too much: raise --keep, choose a --policy closer to the data, or train the model for longer."
+        )
+
+
+def marked(episode: Episode, synthetic: bool, source_episode: int) -> Episode:
+    """The episode with the columns that say what it is; further signals, which no model decodes, are left out."""
+    rows = len(episode)
+    return replace(
+        episode,
+        extra={SYNTHETIC: np.full(rows, synthetic), SOURCE_EPISODE: np.full(rows, source_episode, np.int64)},
+    )
+
+
+def in_own_units(actions: np.ndarray, spec: DataSpec) -> np.ndarray:
+    """Actions `[T, A]` of the model as the data have them, within the declared range."""
+    own = spec.action.unscale(actions)
+    if spec.action.kind == "continuous" and spec.action.low is not None and spec.action.high is not None:
+        own = np.clip(own, np.asarray(spec.action.low, np.float32), np.asarray(spec.action.high, np.float32))
+    return own
+
+
+def first(flags: np.ndarray) -> np.ndarray:
+    """The first column in which each row of bool `[B, H]` is true, H where none is."""
+    return np.where(flags.any(1), flags.argmax(1), flags.shape[1])

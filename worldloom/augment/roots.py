@@ -1,0 +1,95 @@
+"""Where branches leave the recording: real rows, what the model believes there, and what was really done next.
+
+B branches, H horizon (steps of a branch), C context rows, A action size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldloom.data.cache import CachedDataset, WindowBuffers
+from worldloom.data.segment import Segment
+from worldloom.envs.dream import seeded
+from worldloom.errors import UserError
+from worldloom.model import State, WorldModel
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How many real rows the model watches, the branching row included, and how many steps it then imagines."""
+
+    context: int
+    horizon: int
+
+
+@dataclass(frozen=True)
+class Roots:
+    """B real rows to branch from. `episode` and `frame` `[B]` are their places in `dataset`.
+
+    obs: the rows as recorded `[B, ...]`. belief: what the model makes of them `[B]`.
+    """
+
+    dataset: CachedDataset
+    episode: np.ndarray
+    frame: np.ndarray
+    obs: dict[str, Tensor]
+    belief: State
+
+    @classmethod
+    def draw(
+        cls,
+        model: WorldModel,
+        dataset: CachedDataset,
+        episodes: Sequence[int],
+        reach: Reach,
+        count: int,
+        rng: np.random.Generator,
+    ) -> Self:
+        """`count` rows of `episodes`, each equally likely but the last of an episode, which has no future."""
+        episode, frame = draw_places(dataset, episodes, count, rng)
+        first = np.maximum(frame - reach.context + 1, 0)
+        device = next(model.parameters()).device
+        rows = windows(dataset, episode, first, reach.context).to(device)
+        each, seen = torch.arange(count, device=device), torch.from_numpy(frame - first).to(device)
+        with seeded(int(rng.integers(2**31)), device):
+            belief = model.track(rows.obs, rows.action)[each, seen]
+        return cls(dataset, episode, frame, {k: v[each, seen] for k, v in rows.obs.items()}, belief)
+
+    def __len__(self) -> int:
+        return len(self.episode)
+
+
+def draw_places(
+    dataset: CachedDataset, episodes: Sequence[int], count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Episode and frame `[count]` of rows that another row follows. Raises `UserError` when there is none."""
+    chosen = np.asarray(episodes)
+    ends = np.cumsum(dataset.lengths[chosen] - 1)
+    if not ends[-1]:
+        raise UserError(f"{dataset.path}: its episodes have one row each, so there is nothing to branch from.")
+    drawn = rng.integers(ends[-1], size=count)
+    number = np.searchsorted(ends, drawn, side="right")
+    return chosen[number], drawn - np.concatenate([[0], ends])[number]
+
+
+def windows(dataset: CachedDataset, episodes: np.ndarray, starts: np.ndarray, length: int) -> Segment:
+    """Rows from `starts` on of `episodes`, `[B, length]`, padded past an end."""
+    buffers = WindowBuffers(dataset, len(episodes), length)
+    buffers.fill(dataset, slice(0, len(episodes)), episodes, starts)
+    return buffers.segment(dataset.spec)
+
+
+def recorded_actions(
+    dataset: CachedDataset, episodes: np.ndarray, frames: np.ndarray, horizon: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What was done from these rows on, `[B, H, A]` in model units, and for how many steps it is known, `[B]`."""
+    actions = np.zeros((len(episodes), horizon, dataset.spec.action.size), np.float32)
+    steps = np.minimum(dataset.lengths[episodes] - 1 - frames, horizon)
+    for row, (episode, frame, known) in enumerate(zip(episodes, frames, steps, strict=True)):
+        own = dataset.column("action", int(episode))[frame : frame + known]
+        actions[row, :known] = dataset.spec.action.scale(own)
+    return actions, steps
