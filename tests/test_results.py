@@ -39,6 +39,14 @@ def test_the_readme_says_what_agents_reached() -> None:
         assert f"| {run['task']} | {run['seed']} | {value} {interval} |" in page
 
 
+def test_the_readme_says_what_was_reached_from_pictures() -> None:
+    page, found = (ROOT / "README.md").read_text(), read("cartpole_pixels")
+    policy, random = (found[who] for who in ("policy", "random"))
+    assert f"**{policy['value']:.0f}** [{policy['low']:.0f}, {policy['high']:.0f}] of 500" in page
+    assert f"chance {random['value']:.0f} [{random['low']:.0f}, {random['high']:.0f}]" in page
+    assert f"{found['decisions']:,} decisions and {found['updates']:,} updates" in page
+
+
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
 def test_every_result_says_on_what_machine_it_was_made(path: Path) -> None:
     assert "hardware" in path.read_text()
