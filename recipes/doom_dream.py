@@ -57,7 +57,7 @@ class Options:
 def main(options: Options) -> dict[str, Any]:
     out = options.out
     random_play(options)
-    train(options, "rssm", options.model_minutes, "--set", "representation_weight=0.1")
+    train(options, "rssm", options.model_minutes, "--set", "representation_weight=0.1", "--set", "blind_heads=1.0")
     learn(options, "dreamer", out / "rssm", out / "actor-critic", options.policy_minutes, "--policy.starts", "256")
     train(options, "vae_rnn", options.vae_minutes)
     for temperature in options.temperatures:

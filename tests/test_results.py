@@ -47,6 +47,19 @@ def test_the_readme_says_what_was_reached_from_pictures() -> None:
     assert f"{found['decisions']:,} decisions and {found['updates']:,} updates" in page
 
 
+def test_the_readme_says_what_policies_of_dreams_are_worth_in_doom() -> None:
+    page, found = (ROOT / "README.md").read_text(), read("doom_dream")
+
+    def words(score: dict[str, float]) -> str:
+        return f"{score['mean']:.0f} [{score['low']:.0f}, {score['high']:.0f}]"
+
+    learned = found["actor_critic"], found["vae_rnn_cma"]["1.0"]
+    assert f"| chance | {words(found['random'])} |" in page
+    for each in learned:
+        assert f"{words(each['reality'])} | {words(each['dream'])}" in page.replace("**", "")
+    assert f"{found['frames']:,} frames of random play" in page
+
+
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
 def test_every_result_says_on_what_machine_it_was_made(path: Path) -> None:
     assert "hardware" in path.read_text()
