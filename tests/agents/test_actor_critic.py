@@ -1,6 +1,8 @@
 """Learning in dreams: returns by hand, a world whose best policy is known, and every family unchanged."""
 
 import copy
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from worldloom.models import build
 from worldloom.planners.check import Place, Plane
 from worldloom.training.optimizer import make_optimizer
 
+Gradient = Literal["reinforce", "dynamics"]
 SMALL = ActorCriticConfig(units=32, layers=1, horizon=8, discount=0.95)
 
 
@@ -73,10 +76,10 @@ class Dying(Plane):
         return torch.ones_like(state.features[..., 0]) if key == "reward" else super().decode(state, key)
 
 
-def trained(world: WorldModel, updates: int = 150) -> ActorCritic:
+def trained(world: WorldModel, updates: int = 150, config: ActorCriticConfig = SMALL) -> ActorCritic:
     """A policy learned in dreams that begin anywhere on the plane."""
     torch.manual_seed(0)
-    policy = ActorCritic(2, world.spec, SMALL)
+    policy = ActorCritic(2, world.spec, config)
     optimizer = make_optimizer(policy, 3e-3)
     for _ in range(updates):
         terms = policy.dream_terms(world, Place(torch.rand(128, 2) * 2 - 1))
@@ -95,10 +98,13 @@ def paid(policy: ActorCritic, world: Plane) -> float:
     return float(world.decode(states[:, 1:], "reward").mean())
 
 
-@pytest.mark.parametrize("discrete", [False, True])
-def test_a_policy_learned_in_dreams_does_what_is_paid(discrete: bool) -> None:
+@pytest.mark.parametrize(("discrete", "gradient"), [(False, "reinforce"), (True, "reinforce"), (False, "dynamics")])
+def test_a_policy_learned_in_dreams_does_what_is_paid(
+    discrete: bool, gradient: Literal["reinforce", "dynamics"]
+) -> None:
     world = Plane(discrete)
-    before, after = ActorCritic(2, world.spec, SMALL).eval(), trained(world)
+    before = ActorCritic(2, world.spec, SMALL).eval()
+    after = trained(world, config=replace(SMALL, gradient=gradient))
     assert paid(after, world) > 0.5 * paid(before, world)  # rewards are negative: at least half of the way to the best
 
 
@@ -123,6 +129,28 @@ def test_every_family_that_decodes_reward_and_end_is_dreamed_in_unchanged(family
     torch.stack([term.mean() for term in terms.values()]).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in policy.actor.parameters())
     assert all(torch.equal(before[name], now) for name, now in model.state_dict().items())
+
+
+@pytest.mark.parametrize("family", ["rssm", "tdmpc", "mlp", "ensemble", "vae_rnn"])
+def test_a_gradient_through_the_model_moves_the_policy_and_not_the_model(family: str) -> None:
+    torch.manual_seed(0)
+    segment = toy_segment()
+    spec = toy_spec()
+    if family == "mlp":
+        spec = replace(spec, obs={"state": spec.obs["state"]})
+    model = build(family, spec, "debug")
+    policy = ActorCritic.of(model, replace(SMALL, gradient="dynamics"))
+    torch.nn.init.normal_(policy.critic.output.weight)  # a new critic expects nothing of anything
+    terms = policy.dream_terms(model, policy.starts(model.track(segment.obs, segment.action), segment))
+    terms["actor"].backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in policy.actor.parameters())
+    assert all(p.grad is None for p in [*model.parameters(), *policy.critic.parameters()])
+    assert any(p.requires_grad for p in model.parameters())
+
+
+def test_choices_are_not_learned_by_a_gradient_they_do_not_have() -> None:
+    with pytest.raises(UserError, match="continuous actions"):
+        ActorCritic(2, Plane(discrete=True).spec, replace(SMALL, gradient="dynamics"))
 
 
 def test_dreams_never_begin_in_padding_or_at_an_end() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from worldloom.envs import make_env
 from worldloom.envs.doom import BUTTONS, start_game
+from worldloom.errors import UserError
 
 vizdoom = pytest.importorskip("vizdoom", reason="doom needs the package vizdoom")
 LEFT, STAY, RIGHT = 0, 1, 2
@@ -54,6 +55,25 @@ def test_the_time_limit_truncates_and_does_not_terminate() -> None:
     env.reset(seed=0)
     assert [env.step(STAY)[2:4] for _ in range(3)] == [(False, False), (False, False), (False, True)]
     env.close()
+
+
+def test_a_repeated_action_pays_its_tics_and_stops_at_death_or_the_time_limit() -> None:
+    def tics(repeat: int, max_steps: int) -> list[float]:
+        env = make_env("doom", max_steps=max_steps, action_repeat=repeat)
+        env.reset(seed=5)
+        rewards, over = [], False
+        while not over:
+            _, reward, terminated, truncated, _ = env.step(STAY)
+            rewards, over = [*rewards, reward], terminated or truncated
+        env.close()
+        return rewards
+
+    plain, held = tics(1, 2100), tics(4, 2100)
+    assert sum(held) == len(plain), "death comes in the same tic"
+    assert set(held[:-1]) == {4.0}
+    assert tics(4, 6) == [4.0, 2.0]
+    with pytest.raises(UserError, match="action_repeat is 0"):
+        make_env("doom", action_repeat=0)
 
 
 def test_left_and_right_move_opposite_ways(doom: Any) -> None:

@@ -25,6 +25,10 @@ class ActionDistribution(ABC):
     def sample(self) -> Tensor:
         """An action `[..., A]` in model units, without gradients."""
 
+    def rsample(self) -> Tensor:
+        """An action `[..., A]` in model units through which gradients flow, where numbers are drawn."""
+        raise NotImplementedError(f"{type(self).__name__} has no gradient through its draws")
+
     def carried_out(self, action: Tensor) -> Tensor:
         """What the world, or a dream, makes of `action` `[..., A]`: nothing beyond the bounds."""
         return action
@@ -52,7 +56,10 @@ class BoundedNormal(ActionDistribution):
     std: Tensor
 
     def sample(self) -> Tensor:
-        return torch.addcmul(self.mean.detach(), torch.randn_like(self.mean), self.std.detach())
+        return self.rsample().detach()
+
+    def rsample(self) -> Tensor:
+        return torch.addcmul(self.mean, torch.randn_like(self.mean), self.std)
 
     def carried_out(self, action: Tensor) -> Tensor:
         return action.clamp(-1, 1)

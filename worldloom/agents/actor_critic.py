@@ -1,11 +1,13 @@
 """Learning to act inside a world model: DreamerV3's actor and critic (Hafner et al., 2023), on the contract alone.
 
 B batch, T time, N dreams, H horizon, F features. Dreams begin in beliefs that were tracked on real rows. The critic
-learns the lambda returns of the dream, the actor what leads to more than the critic expected (REINFORCE).
+learns the lambda returns of the dream, the actor what leads to more than the critic expected (REINFORCE) or, where
+actions are numbers, what raises the returns back through the model (DreamerV2's other way, Hafner et al., 2021).
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +46,8 @@ class ActorCritic(nn.Module):
         super().__init__()
         self.features, self.config, self.reward = features, config, reward
         self.actor = Actor(features, spec.action, units=config.units, layers=config.layers)
+        if config.gradient == "dynamics" and self.actor.discrete:
+            raise UserError("gradient=dynamics needs continuous actions, and these are choices: use reinforce")
         self.critic = TwoHotHead(features, units=config.units, layers=config.layers).apply(initialise)
         self.critic.zero_output()
         self.slow = copy.deepcopy(self.critic).requires_grad_(False)
@@ -76,22 +80,28 @@ class ActorCritic(nn.Module):
 
     def dream_terms(self, model: WorldModel, start: State) -> dict[str, Tensor]:
         """Actor and critic on one dream from each of `start` `[N]`."""
-        config = self.config
-        with torch.no_grad():
+        config, dynamics = self.config, self.config.gradient == "dynamics"
+        with torch.set_grad_enabled(dynamics and torch.is_grad_enabled()), unmoved(model):
             states, actions, drawn = self.dream(model, start, config.horizon + 1)
-            features = states.features
             reward, discount = self.reward(model, states, actions), self._discounts(model, states)
+        features = states.features.detach()
         critic = self.critic(features)
         with torch.no_grad():
             value, slow = critic.mean, self.slow(features).mean
             target = lambda_return(reward, discount, value, config.lam)
-            advantage = (target - value[:, :-1]) / self._range(target)
             # How probable it is that the dream has come so far; the start has.
             weight = torch.cat([torch.ones_like(discount[:, :1]), discount[:, 1:-1]], 1).cumprod(1)
-        policy = self.actor(features[:, :-1])
-        gain = policy.log_prob(drawn[:, :-1]) * advantage + config.entropy * policy.entropy
+        policy, scale = self.actor(features[:, :-1]), self._range(target)
+        if dynamics:
+            with unmoved(self.critic):
+                gain = lambda_return(reward, discount, self.critic(states.features).mean, config.lam) / scale
+        else:
+            gain = policy.log_prob(drawn[:, :-1]) * (target - value[:, :-1]) / scale
         error = critic.nll(torch.cat([target, slow[:, -1:]], 1)) + critic.nll(slow)
-        return {"actor": -(weight * gain).mean(), "critic": (weight * error[:, :-1]).mean()}
+        return {
+            "actor": -(weight * (gain + config.entropy * policy.entropy)).mean(),
+            "critic": (weight * error[:, :-1]).mean(),
+        }
 
     def dream(self, model: WorldModel, start: State, steps: int) -> tuple[State, Tensor, Tensor]:
         """Beliefs `[N, H]`, the actions `[N, H, A]` carried out in them, and as drawn, before any was clipped."""
@@ -99,7 +109,7 @@ class ActorCritic(nn.Module):
 
         def act(state: State) -> Tensor:
             chosen = self.actor(state.features)
-            drawn.append(chosen.sample())
+            drawn.append(chosen.rsample() if torch.is_grad_enabled() else chosen.sample())
             return chosen.carried_out(drawn[-1])
 
         states, actions = dream(model, start, act, steps)
@@ -154,6 +164,19 @@ def lambda_return(reward: Tensor, discount: Tensor, value: Tensor, lam: float, r
             following = torch.where(real[:, t], following, value[:, t - 1])
         returns.append(following)
     return torch.stack(returns[::-1], 1)
+
+
+@contextmanager
+def unmoved(module: nn.Module) -> Iterator[None]:
+    """Gradients flow through `module` and leave its weights alone."""
+    learning = [weights for weights in module.parameters() if weights.requires_grad]
+    try:
+        for weights in learning:
+            weights.requires_grad_(False)
+        yield
+    finally:
+        for weights in learning:
+            weights.requires_grad_(True)
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """The hyperparameters of `ActorCritic`, apart from it: a command line that shows them need not wait for torch."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from worldloom.errors import UserError
 
@@ -21,6 +22,9 @@ class ActorCriticConfig:
     """By how much what is paid a step later counts less."""
     lam: float = 0.95
     """How far the lambda return looks beyond the next step: 0 not at all, 1 to the end of the dream."""
+    gradient: Literal["reinforce", "dynamics"] = "reinforce"
+    """What the actor learns by: which of its actions turned out better than expected (reinforce), or how returns change
+    with its actions, back through the model (dynamics), which suits smooth worlds with continuous actions."""
     entropy: float = 3e-4
     """Weight of the policy's entropy, in nats."""
     slow_rate: float = 0.02

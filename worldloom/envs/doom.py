@@ -13,19 +13,26 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from worldloom.errors import UserError
 from worldloom.registry import require
 
 BUTTONS = ([1.0, 0.0], [0.0, 0.0], [0.0, 1.0])
 SPARE_HEALTH = 1000
+TICS_PER_SECOND = 35
 
 
-def make(*, max_steps: int = 2100) -> gymnasium.Env:
-    """`doom`. The default of 2,100 tics is one minute of Doom at 35 tics a second."""
-    return DoomTakeCover(max_steps)
+def make(*, max_steps: int = 2100, action_repeat: int = 1) -> gymnasium.Env:
+    """`doom`. The default of 2,100 tics is one minute of Doom at 35 tics a second.
+
+    With `action_repeat` a step holds its action for so many tics; only the last of their pictures is seen.
+    """
+    if action_repeat < 1:
+        raise UserError(f"doom: action_repeat is {action_repeat}, but it must be 1 or more")
+    return DoomTakeCover(max_steps, action_repeat)
 
 
 class DoomTakeCover(gymnasium.Env[Any, Any]):
-    """One step is one tic (no frame skip). +1 for every tic played; death terminates, the time limit truncates.
+    """One step is `action_repeat` tics. +1 for every tic played; death terminates, the time limit truncates.
 
     Observation: uint8 `[120, 160, 3]`. Actions: 0 move left, 1 stay, 2 move right.
 
@@ -34,11 +41,12 @@ class DoomTakeCover(gymnasium.Env[Any, Any]):
     pictures and the tic of death are the same as in the plain game, bit for bit.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 35}  # type: ignore[misc]
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": TICS_PER_SECOND}  # type: ignore[misc]
     action_names = ("left", "stay", "right")
 
-    def __init__(self, max_steps: int):
-        self.max_steps, self.render_mode = max_steps, "rgb_array"
+    def __init__(self, max_steps: int, action_repeat: int):
+        self.max_steps, self.action_repeat, self.render_mode = max_steps, action_repeat, "rgb_array"
+        self.metadata = {**self.metadata, "render_fps": TICS_PER_SECOND / action_repeat}  # type: ignore[misc]
         self.action_space = spaces.Discrete(len(BUTTONS))
         self.observation_space = spaces.Box(0, 255, (120, 160, 3), np.uint8)
         self._health = require("vizdoom", "doom").GameVariable.HEALTH
@@ -58,10 +66,15 @@ class DoomTakeCover(gymnasium.Env[Any, Any]):
         return self._look(), {}
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        reward = self._game.make_action(BUTTONS[action])
-        self._time += 1
-        terminated = self._game.get_game_variable(self._health) <= SPARE_HEALTH
-        return self._look(), reward, bool(terminated), not terminated and self._time >= self.max_steps, {}
+        paid, terminated, truncated = 0.0, False, False
+        for _ in range(self.action_repeat):
+            paid += self._game.make_action(BUTTONS[action])
+            self._time += 1
+            terminated = bool(self._game.get_game_variable(self._health) <= SPARE_HEALTH)
+            truncated = not terminated and self._time >= self.max_steps
+            if terminated or truncated:
+                break
+        return self._look(), paid, terminated, truncated, {}
 
     def render(self) -> np.ndarray:
         """uint8 `[120, 160, 3]`"""

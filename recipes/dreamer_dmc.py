@@ -1,0 +1,101 @@
+"""DeepMind Control from vectors by learning in dreams: 100,000 environment steps a task, beside DreamerV3's curve.
+
+    python recipes/dreamer_dmc.py --out runs/dreamer_dmc --json results/dreamer_dmc.json
+
+The world model is an `mlp`, since these observations hide nothing, and the actor follows the gradient of its returns
+back through it. Every run is `worldloom learn dreamer` and can be interrupted: started again, this script continues
+it. Runs that are finished are only read. About half an hour of one core a run.
+"""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from worldloom.evaluation.cost import hardware
+from worldloom.learning.settings import DreamerSettings
+
+# DreamerV3's return at 100,000 environment steps, read from the curves published with its code.
+PUBLISHED = {"cartpole-swingup": 528, "reacher-easy": 693, "walker-walk": 475}
+LEARN = ["--family", "mlp", "--size", "small", "--options", "action_repeat=2", "--lr", "1e-3",
+         "--policy.gradient", "dynamics", "--policy.starts", "128", "--policy.discount", "0.99"]  # fmt: skip
+FULL = ["--steps", "50000", "--eval-every", "5000"]
+DEBUG = ["--steps", "60", "--random-steps", "20", "--max-episode-steps", "20", "--eval-episodes", "2"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which tasks to learn, where, with which seeds, and where the figures go."""
+
+    out: Path
+    json: Path | None = None
+    tasks: tuple[str, ...] = tuple(PUBLISHED)
+    seeds: tuple[int, ...] = (1,)
+    debug: bool = False
+    """Seconds instead of hours: whether everything works, not how well."""
+
+
+def main(options: Options) -> None:
+    figures = []
+    for task in options.tasks:
+        for seed in options.seeds:
+            run = options.out / f"{task}-{seed}"
+            learn(task, seed, run, options.debug)
+            figures.append(read(run, task, seed))
+            print(line(figures[-1]), flush=True)
+            if options.json:
+                options.json.write_text(json.dumps({"hardware": hardware("cpu"), "runs": figures}, indent=1) + "\n")
+
+
+def learn(task: str, seed: int, run: Path, debug: bool) -> None:
+    """Start, continue or leave alone the run of one task."""
+    started = (run / "learn.json").exists()
+    if started and any(e["decisions"] >= settings(run).steps for e in evaluations(run)):
+        return
+    command = ["learn", "dreamer", f"dmc:{task}", "--out", str(run), "--seed", str(seed), *LEARN]
+    sizes, resume = DEBUG if debug else FULL, ["--resume"] if started else []
+    subprocess.run([sys.executable, "-m", "worldloom", *command, *sizes, *resume], check=True)
+
+
+def settings(run: Path) -> DreamerSettings:
+    return DreamerSettings.from_json(json.loads((run / "learn.json").read_text())["settings"])
+
+
+def evaluations(run: Path) -> list[dict[str, Any]]:
+    """What the log says of each evaluation; `step` counts updates, `seconds` are those when it began."""
+    found, seconds = [], 0.0
+    for record in map(json.loads, (run / "log.jsonl").read_text().splitlines()):
+        if "evaluation" in record:
+            found.append({**record["evaluation"], "step": record["step"], "seconds": seconds})
+        seconds = record.get("seconds", seconds)
+    return found
+
+
+def read(run: Path, task: str, seed: int) -> dict[str, Any]:
+    """One run's curve. An environment step is one of the simulator's, two to a decision."""
+    asked = settings(run)
+    keys = ("mean", "low", "high", "step", "seconds", "cpu_seconds")
+    curve = [{"env_steps": 2 * e["decisions"], **{key: e[key] for key in keys}} for e in evaluations(run)]
+    rows = asked.batch_size * asked.length * asked.updates
+    return {
+        "task": task, "seed": seed, "command": asked.command(), "curve": curve, "returns": evaluations(run)[-1]["returns"],
+        "updates per decision": asked.updates, "replayed rows per env step": rows / 2,
+        "imagined steps per env step": asked.policy.starts * asked.policy.horizon * asked.updates / 2,
+        "dreamerv3": PUBLISHED[task], "reached": curve[-1]["mean"] >= PUBLISHED[task],
+    }  # fmt: skip
+
+
+def line(figure: dict[str, Any]) -> str:
+    final = figure["curve"][-1]
+    return (
+        f"{figure['task']:18} seed {figure['seed']}  {final['mean']:6.1f} [{final['low']:.1f}, {final['high']:.1f}]  "
+        f"DreamerV3 {figure['dreamerv3']}  {final['cpu_seconds'] / 60:.0f} CPU-min"
+    )
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))
