@@ -19,7 +19,7 @@ from worldloom.data.spec import DataSpec, KeySpec
 from worldloom.errors import UserError
 from worldloom.play.engine import Answer, Arrays, Ask, Engine
 
-Kind = Literal["start", "step", "look", "edit"]
+Kind = Literal["start", "step", "watch", "look", "edit"]
 MOST_MOMENTS = 20_000
 
 
@@ -27,20 +27,25 @@ MOST_MOMENTS = 20_000
 class Moment:
     """One node of the tree. `steps` from the beginning, and `blind` since somebody last looked.
 
-    residual: how far what was expected lay from what a look showed (root mean square, pictures in [0, 1]).
-    twin: in a branch that was edited, the same moment without the edit.
+    source: the moment in which the player was when this one was made. For a look or an edit that is not the parent but
+    the moment that was corrected, which stays in the tree as a branch of its own.
+    seen: what was shown to the model here, beyond what it expected.
+    residual: how far what was expected lay from what was seen (root mean square, pictures in [0, 1]).
+    twin: in a branch that was edited at the moment `edited`, the same moment without the edit.
     """
 
     number: int
+    source: int | None
     parent: int | None
     kind: Kind
     action: tuple[float, ...] | None
     steps: int
     blind: int
     answer: Answer
+    seen: Arrays = field(default_factory=dict)
     residual: dict[str, float] = field(default_factory=dict)
     twin: Answer | None = None
-    origin: int | None = None
+    edited: int | None = None
 
     @property
     def digest(self) -> str:
@@ -58,27 +63,31 @@ class Wish:
     """A moment that is wanted: what the engine has to answer for it, and what it will be."""
 
     asks: tuple[Ask, ...]
-    parent: int | None
     kind: Kind
-    action: tuple[float, ...] | None
-    event: dict[str, object]
+    source: int | None = None
+    parent: int | None = None
+    action: tuple[float, ...] | None = None
+    seen: Arrays = field(default_factory=dict)
 
 
 class Session:
     """`step`, `rewind`, `fork`, `reanchor` and `edit` on a tree of moments. `here` is where the player is.
 
     Each verb is a wish that the engine grants. Whoever serves many players asks for the wishes themselves
-    (`wish_step` and so on), has the engine answer all of them at once, and hands each answer to `grant`.
+    (`wish_step` and so on), has the engine answer all of them at once, and hands the answers to `grant`.
     """
 
     def __init__(self, engine: Engine, obs: Mapping[str, np.ndarray], seed: int = 0, most: int = MOST_MOMENTS):
         self.engine, self.seed, self.most = engine, seed, most
-        self.first_obs = check_obs(obs, engine.model.spec)
+        self.first_obs = check_obs(obs, self.spec)
         self.moments: list[Moment] = []
         self.children: dict[int, list[int]] = {}
-        self.events: list[dict[str, object]] = []
-        start = Ask(self._luck(0), obs=to_tensors(self.first_obs, engine.model.spec))
-        self.here = self.fulfil(Wish((start,), None, "start", None, {})).number
+        start = Ask(self._luck(0), obs=to_tensors(self.first_obs, self.spec))
+        self.here = self.fulfil(Wish((start,), "start", seen=self.first_obs)).number
+
+    @property
+    def spec(self) -> DataSpec:
+        return self.engine.model.spec
 
     @property
     def now(self) -> Moment:
@@ -86,26 +95,24 @@ class Session:
 
     def step(self, action: int | Sequence[float] | np.ndarray) -> Moment:
         """Do `action`: a choice's number, or numbers in [-1, 1]. What was done here before is gone to again."""
-        wish = self.wish_step(action)
-        return wish if isinstance(wish, Moment) else self.fulfil(wish)
+        known = self.known(action)
+        return self.fork(known) if known is not None else self.fulfil(self.wish_step(action))
 
     def rewind(self, steps: int) -> Moment:
         """Go back along the branch, at most to the beginning."""
         if steps < 0:
             raise UserError(f"rewind by {steps} steps: give 0 or more")
-        number = self.here
-        for _ in range(steps):
-            parent = self.moments[number].parent
-            if parent is None:
-                break
-            number = parent
-        return self.fork(number)
+        path = self.path()
+        return self.fork(path[max(0, len(path) - 1 - steps)].number)
 
     def fork(self, number: int) -> Moment:
         """Go to any moment of the tree; another action there begins another branch."""
         self.here = self.moment(number).number
-        self._note({"go": number})
         return self.now
+
+    def watch(self, action: int | Sequence[float] | np.ndarray, obs: Mapping[str, np.ndarray]) -> Moment:
+        """Do `action` with open eyes: `obs` is what it really led to."""
+        return self.fulfil(self.wish_watch(action, obs))
 
     def reanchor(self, obs: Mapping[str, np.ndarray]) -> Moment:
         """A true observation of this moment arrives: the belief is corrected and the residual kept."""
@@ -115,58 +122,68 @@ class Session:
         """Go on as if this moment had looked like `obs`; its twin goes on without the edit."""
         return self.fulfil(self.wish_look(obs, "edit"))
 
-    def wish_step(self, action: int | Sequence[float] | np.ndarray) -> "Wish | Moment":
-        """What `step` has to ask for, or the moment it leads to when that is known."""
-        row = check_action(action, self.engine.model.spec)
-        values = tuple(float(x) for x in row)
-        self._note({"step": list(values)})
-        for number in self.children.get(self.here, []):
+    def known(self, action: int | Sequence[float] | np.ndarray, at: int | None = None) -> int | None:
+        """The moment that `action` has led to already from `at` (default: here)."""
+        values = tuple(check_action(action, self.spec).tolist())
+        for number in self.children.get(self.here if at is None else at, []):
             if self.moments[number].kind == "step" and self.moments[number].action == values:
-                self.here = number
-                return self.now
+                return number
+        return None
+
+    def wish_step(self, action: int | Sequence[float] | np.ndarray, at: int | None = None) -> Wish:
+        """What a step from `at` (default: here) has to ask for."""
+        before, row = self.now if at is None else self.moment(at), check_action(action, self.spec)
         self._check_room()
-        luck = self._luck(self.now.steps + 1)
-        asks = [Ask(luck, self.now.answer.belief, row)]
-        if self.now.twin is not None:
-            asks.append(Ask(luck, self.now.twin.belief, row))
-        return Wish(tuple(asks), self.here, "step", values, {})
+        branches = (before.answer, before.twin) if before.twin is not None else (before.answer,)
+        asks = tuple(Ask(self._luck(before.steps + 1), branch.belief, row) for branch in branches)
+        return Wish(asks, "step", before.number, before.number, tuple(row.tolist()))
+
+    def wish_watch(self, action: int | Sequence[float] | np.ndarray, obs: Mapping[str, np.ndarray]) -> Wish:
+        """What `watch` has to ask for."""
+        row, seen = check_action(action, self.spec), check_obs({**self.shown(self.now), **obs}, self.spec)
+        self._check_room()
+        ask = Ask(self._luck(self.now.steps + 1), self.now.answer.belief, row, to_tensors(seen, self.spec))
+        return Wish((ask,), "watch", self.here, self.here, tuple(row.tolist()), seen)
 
     def wish_look(self, obs: Mapping[str, np.ndarray], kind: Literal["look", "edit"]) -> Wish:
-        """What `reanchor` and `edit` have to ask for. Keys that are not given stay as the moment decodes them."""
-        spec, now = self.engine.model.spec, self.now
+        """What `reanchor` and `edit` have to ask for. Keys that are not given stay as the moment shows them."""
+        now, seen = self.now, check_obs({**self.shown(self.now), **obs}, self.spec)
         self._check_room()
-        seen = check_obs({**self.shown(now), **obs}, spec)
-        before = None if now.parent is None else self.moments[now.parent]
-        acted = None if now.action is None else np.asarray(now.action, np.float32)
-        belief = None if before is None or acted is None else before.answer.belief
-        ask = Ask(self._luck(now.steps), belief, acted if belief is not None else None, to_tensors(seen, spec))
-        self._note({kind: {key: seen[key] for key in obs}})
-        return Wish((ask,), self.here, kind, now.action, {"seen": seen})
+        belief, action = None, None
+        if now.parent is not None:
+            belief, action = self.moments[now.parent].answer.belief, np.asarray(now.action, np.float32)
+        ask = Ask(self._luck(now.steps), belief, action, to_tensors(seen, self.spec))
+        return Wish((ask,), kind, self.here, now.parent, now.action, seen)
 
     def fulfil(self, wish: Wish) -> Moment:
-        return self.grant(wish, self.engine.answer(wish.asks))
+        """Ask the engine, and grant."""
+        return self.fork(self.grant(wish, self.engine.answer(wish.asks)).number)
 
     def grant(self, wish: Wish, answers: Sequence[Answer]) -> Moment:
-        """The wished-for moment, in the tree and gone to."""
-        parent = None if wish.parent is None else self.moments[wish.parent]
-        number, looked = len(self.moments), wish.kind != "step"
-        residual: dict[str, float] = {}
-        twin, origin = (answers[1], parent.origin) if len(answers) > 1 and parent else (None, None)
-        if parent is not None and looked:
-            seen = wish.event["seen"]
-            assert isinstance(seen, dict), seen
-            residual = residuals(parent.answer, seen)
-        if parent is not None and wish.kind == "edit":
-            twin, origin = parent.twin or parent.answer, number
-        before = parent.parent if parent is not None and looked else wish.parent
-        steps = 0 if parent is None else parent.steps + (not looked)
-        blind = 0 if parent is None or wish.kind == "look" else parent.blind + (not looked)
-        made = Moment(number, before, wish.kind, wish.action, steps, blind, answers[0], residual, twin, origin)
-        self.moments.append(made)
-        if before is not None:
-            self.children.setdefault(before, []).append(number)
-        self.here = number
-        return made
+        """The wished-for moment, in the tree; `here` stays where it is."""
+        source = None if wish.source is None else self.moments[wish.source]
+        acted, looked = wish.kind in ("step", "watch"), wish.kind in ("start", "watch", "look")
+        twin, edited = (answers[1], source.edited) if source and len(answers) > 1 else (None, None)
+        if source and wish.kind == "edit":
+            twin, edited = source.twin or source.answer, len(self.moments)
+        moment = Moment(
+            number=len(self.moments),
+            source=wish.source,
+            parent=wish.parent,
+            kind=wish.kind,
+            action=wish.action,
+            steps=source.steps + acted if source else 0,
+            blind=0 if source is None or looked else source.blind + acted,
+            answer=answers[0],
+            seen=wish.seen,
+            residual=residuals(source.answer, wish.seen) if source and wish.kind == "look" else {},
+            twin=twin,
+            edited=edited,
+        )
+        self.moments.append(moment)
+        if wish.parent is not None:
+            self.children.setdefault(wish.parent, []).append(moment.number)
+        return moment
 
     def moment(self, number: int) -> Moment:
         if not 0 <= number < len(self.moments):
@@ -175,11 +192,9 @@ class Session:
 
     def path(self, number: int | None = None) -> list[Moment]:
         """The moments from the beginning to `number` (default: here)."""
-        found: list[Moment] = []
-        at = self.here if number is None else self.moment(number).number
-        while at is not None:
-            found.append(self.moments[at])
-            at = self.moments[at].parent  # type: ignore[assignment]
+        found = [self.now if number is None else self.moment(number)]
+        while (parent := found[-1].parent) is not None:
+            found.append(self.moments[parent])
         return found[::-1]
 
     def persistence(self, number: int | None = None) -> dict[str, float]:
@@ -189,9 +204,9 @@ class Session:
         moves away from where it was painted counts as gone.
         """
         moment = self.now if number is None else self.moment(number)
-        if moment.twin is None or moment.origin is None:
+        if moment.twin is None or moment.edited is None:
             return {}
-        root, found = self.moments[moment.origin], {}
+        root, found = self.moments[moment.edited], {}
         assert root.twin is not None, root.number
         for key, picture in moment.answer.pictures.items():
             first = difference(root.answer.pictures[key], root.twin.pictures[key])
@@ -205,10 +220,7 @@ class Session:
         return {**self.first_obs, **moment.answer.pictures, **moment.answer.vectors}
 
     def _luck(self, steps: int) -> int:
-        return (self.seed * 1_000_033 + steps) % 2**40
-
-    def _note(self, event: dict[str, object]) -> None:
-        self.events.append(event)
+        return self.seed * 1_000_033 + steps
 
     def _check_room(self) -> None:
         if len(self.moments) >= self.most:
