@@ -21,6 +21,7 @@ COMMANDS = {
         "plan with a trained model in the real environment: score card and video",
     ),
     "imagine": ("worldloom.evaluation.imagine:imagine", "let a trained model dream: a video or a synthetic dataset"),
+    "play": ("worldloom.play.command:play", "walk into a trained model, in the browser: rewind, branch, what if"),
     "augment": (
         "worldloom.augment.command:augment",
         "mix real episodes with imagined ones that branch from them",

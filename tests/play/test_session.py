@@ -188,7 +188,7 @@ def test_a_choice_is_a_number_or_one_hot() -> None:
     walk_.rewind(1)
     assert walk_.step([0, 0, 1, 0]).number == 1
     for wrong in (4, -1, [1, 1, 0, 0], [0.5, 0.5, 0, 0]):
-        with pytest.raises(UserError, match="outside the action space|no choice"):
+        with pytest.raises(UserError, match=r"outside the action space|no choice"):
             walk_.step(wrong)
 
 

@@ -5,6 +5,7 @@ JSON throughout. Nothing in a replay is executed, and everything in it is checke
 
 import base64
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from worldloom.errors import UserError
 from worldloom.play.engine import Arrays, Engine
-from worldloom.play.session import Moment, Session
+from worldloom.play.session import MOST_MOMENTS, Moment, Session
 
 FORMAT = 1
 MOST_BYTES = 64_000_000
@@ -21,10 +22,11 @@ DTYPES = ("uint8", "float32")
 
 @dataclass(frozen=True)
 class Walked:
-    """A replay that was walked again. `different` is the first moment that does not look as it did."""
+    """A replay as far as it was walked again. `different` is the first moment that does not look as it did."""
 
     session: Session
     different: int | None
+    done: bool
 
 
 def to_replay(session: Session, model_hash: str) -> dict[str, Any]:
@@ -42,22 +44,31 @@ def to_replay(session: Session, model_hash: str) -> dict[str, Any]:
     }
 
 
-def walk(engine: Engine, replay: dict[str, Any], model_hash: str) -> Walked:
+def walk(engine: Engine, replay: dict[str, Any], model_hash: str, most: int = MOST_MOMENTS) -> Walked:
     """The session that a replay describes. Raises `UserError` for another checkpoint or a damaged file."""
+    return [*walking(engine, replay, model_hash, most)][-1]
+
+
+def walking(engine: Engine, replay: dict[str, Any], model_hash: str, most: int = MOST_MOMENTS) -> Iterator[Walked]:
+    """As `walk`, a moment at a time, for those who have other things to do as well."""
     try:
         check_origin(replay, engine, model_hash)
-        session = Session(engine, decode_obs(replay["start"]), int(replay["seed"]))
-        for entry in replay["moments"]:
+        digests, entries, here = [str(digest) for digest in replay["digests"]], replay["moments"], int(replay["here"])
+        if len(digests) != len(entries) + 1:
+            raise UserError(f"the replay is damaged: it has {len(digests)} digests for {len(entries) + 1} moments")
+        session = Session(engine, decode_obs(replay["start"]), int(replay["seed"]), most)
+        different = None if session.now.digest == digests[0] else 0
+        for number, entry in enumerate(entries, 1):
+            yield Walked(session, different, False)
             repeat(session, entry)
-        here, digests = int(replay["here"]), [str(digest) for digest in replay["digests"]]
+            if different is None and session.now.digest != digests[number]:
+                different = number
         session.fork(here)
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        yield Walked(session, different, True)
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError, OverflowError) as error:
+        if isinstance(error, UserError):
+            raise
         raise UserError(f"the replay is damaged ({type(error).__name__}: {error}): save it again") from error
-    made = [moment.digest for moment in session.moments]
-    if len(made) != len(digests):
-        raise UserError(f"the replay is damaged: it has {len(digests)} digests for {len(made)} moments")
-    pairs = enumerate(zip(made, digests, strict=True))
-    return Walked(session, next((i for i, (now, then) in pairs if now != then), None))
 
 
 def check_origin(replay: dict[str, Any], engine: Engine, model_hash: str) -> None:

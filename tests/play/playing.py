@@ -1,0 +1,88 @@
+"""A stage with a small untrained model, and a player on it: what the tests of play are played with."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tests.toy import toy_episode, toy_spec
+from worldloom.agents.actor import Actor
+from worldloom.models import build
+from worldloom.play import messages
+from worldloom.play.batching import Batcher
+from worldloom.play.engine import Engine
+from worldloom.play.exporting import Exports
+from worldloom.play.player import DreamPlayer
+from worldloom.play.scenes import Scene
+from worldloom.play.stage import Stage
+
+HASH = "a" * 64
+
+
+def frame(row: int = 0) -> dict[str, np.ndarray]:
+    """One row of the toy world, pictures `[H, W, 3]`."""
+    episode = toy_episode(3)
+    return {"image": episode.obs["image"][row].transpose(1, 2, 0), "state": episode.obs["state"][row]}
+
+
+def scene(name: str = "a") -> Scene:
+    """Two rows that are watched and eight that follow."""
+    episode, spec = toy_episode(3), toy_spec()
+    rows = tuple((spec.action.scale(episode.action[t]), frame(t + 1)) for t in range(10))
+    return Scene(name, f"scene {name}", frame(), rows[:2], rows[2:])
+
+
+def small_stage(**options: Any) -> Stage:
+    torch.manual_seed(0)
+    model = build("rssm", toy_spec(), "debug").eval()
+    actor = Actor(model.start(to_obs()).features.shape[-1], model.spec.action, units=8, layers=1).eval()
+    scenes = {"a": scene("a"), "b": scene("b")}
+    return Stage(Engine(model, 2, 4), Path("toy"), 7, HASH, scenes, actor=actor, **options)
+
+
+def to_obs() -> dict[str, torch.Tensor]:
+    return {"image": torch.zeros(1, 3, 16, 16, dtype=torch.uint8), "state": torch.zeros(1, 2)}
+
+
+@asynccontextmanager
+async def player(stage: Stage | None = None) -> AsyncIterator[DreamPlayer]:
+    stage, exports = stage or small_stage(), Exports()
+    batcher = Batcher(stage.engine)
+    made = DreamPlayer("me", stage, batcher, exports)
+    await made.begin()
+    try:
+        yield made
+    finally:
+        batcher.close()
+        exports.close()
+
+
+async def said(made: DreamPlayer, asked: str, **fields: Any) -> list[Any]:
+    """What is answered to a request, as the page would understand it."""
+    request = messages.read(json.dumps({"type": asked, "id": 5, **fields}))
+    return [understood(outgoing) async for outgoing in made.answer(request)]
+
+
+def understood(outgoing: dict[str, Any] | bytes) -> dict[str, Any]:
+    """A JSON answer, or the header of a binary one with its pictures in "shown" as arrays."""
+    if isinstance(outgoing, dict):
+        return json.loads(json.dumps(outgoing))
+    size = int.from_bytes(outgoing[:4], "big")
+    header, at = json.loads(outgoing[4 : 4 + size]), 4 + size
+    header["shown"] = {}
+    for listed in header["pictures"]:
+        shape = (listed["height"], listed["width"], listed["channels"])
+        pixels = np.frombuffer(outgoing, np.uint8, int(np.prod(shape)), at).reshape(shape)
+        header["shown"][listed["role"], listed["key"]] = pixels
+        at += pixels.size
+    assert at == len(outgoing), "nothing is left over"
+    return header
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(test())

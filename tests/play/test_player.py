@@ -1,0 +1,229 @@
+"""What the page asks and what it is answered, without a web between them."""
+
+import asyncio
+import base64
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.play.playing import frame, player, run, said, small_stage
+from worldloom.data.source import open_dataset
+from worldloom.errors import UserError
+from worldloom.play import messages
+
+RIGHT, LEFT = [1.0, 0.0], [-1.0, 0.0]
+
+
+def test_a_walk_begins_after_the_rows_that_were_watched() -> None:
+    async def test() -> None:
+        async with player() as me:
+            welcome, moment = [a async for a in me.answer(read("new", start="b", seed=3))]
+            assert isinstance(welcome, dict)
+            assert welcome["starts"] == [{"name": "a", "label": "scene a"}, {"name": "b", "label": "scene b"}]
+            assert (welcome["recording"], welcome["agent"], welcome["action"]["kind"]) == (True, True, "continuous")
+            assert isinstance(moment, bytes)
+            assert (me.session.now.steps, me.session.now.blind, me.session.seed) == (2, 0, 3)
+
+    run(test)
+
+
+def read(kind: str, **fields: Any) -> Any:
+    return messages.read(json.dumps({"type": kind, **fields}))
+
+
+def test_steps_rewinds_and_branches_are_shown_as_they_are_in_the_tree() -> None:
+    async def test() -> None:
+        async with player() as me:
+            first = (await said(me, "step", action=RIGHT))[0]
+            again = (await said(me, "step", action=RIGHT))[0]
+            assert (first["id"], first["here"], first["moment"]["blind"]) == (5, True, 1)
+            assert again["moment"]["parent"] == first["moment"]["number"]
+            assert np.array_equal(again["shown"]["dream", "image"], me.session.now.answer.pictures["image"])
+            back = (await said(me, "rewind", steps=1))[0]
+            assert back["moment"]["number"] == first["moment"]["number"]
+            other = (await said(me, "step", action=LEFT))[0]
+            assert other["moment"]["parent"] == first["moment"]["number"]
+            shown = await said(me, "show", moments=[0, again["moment"]["number"]])
+            assert [m["moment"]["number"] for m in shown] == [0, again["moment"]["number"]]
+            assert [m["here"] for m in shown] == [False, False]
+            went = (await said(me, "go", moment=0))[0]
+            assert went["here"]
+            assert went["moment"]["kind"] == "start"
+
+    run(test)
+
+
+def test_what_is_true_is_shown_as_long_as_the_walk_does_what_was_done() -> None:
+    async def test() -> None:
+        async with player() as me:
+            await said(me, "options", reality=True)
+            true = (await said(me, "step", by="recording"))[0]
+            assert np.array_equal(true["shown"]["real", "image"], frame(3)["image"])
+            seen = (await said(me, "anchor"))[0]
+            assert seen["moment"]["kind"] == "look"
+            assert seen["moment"]["residual"]["image"] > 0
+            lost = (await said(me, "step", action=[0.123, 0.4]))[0]
+            assert ("real", "image") not in lost["shown"]
+            with pytest.raises(UserError, match="nobody knows"):
+                await said(me, "anchor")
+
+    run(test)
+
+
+def test_the_agent_plays_and_anybody_can_take_over() -> None:
+    async def test() -> None:
+        async with player() as me:
+            expected = me.stage.agent_action(me.session.now.answer.belief)
+            moment = (await said(me, "step", by="agent"))[0]["moment"]
+            assert moment["action"] == pytest.approx(expected.tolist())
+            assert (await said(me, "step", action=LEFT))[0]["moment"]["action"] == LEFT
+            me.stage.actor = None
+            with pytest.raises(UserError, match="no agent"):
+                await said(me, "step", by="agent")
+
+    run(test)
+
+
+def test_plans_from_one_moment_become_branches_that_drift_apart() -> None:
+    async def test() -> None:
+        async with player() as me:
+            here = me.session.here
+            answers = await said(me, "grid", moment=here, plans=[[RIGHT] * 3, [LEFT] * 2, [RIGHT] * 3])
+            grid = answers[-1]
+            assert [len(plan) for plan in grid["plans"]] == [3, 2, 3]
+            assert grid["plans"][0] == grid["plans"][2], "two that do the same are the same branch"
+            assert grid["plans"][0] != grid["plans"][1]
+            assert grid["divergence"][0][0] > 0
+            assert me.session.here == here, "nobody has gone anywhere"
+            assert sorted({a["plan"] for a in answers[:-1]}) == [0, 1, 2]
+            assert len(me.session.moments) == 3 + 5
+
+    run(test)
+
+
+def test_a_painted_picture_goes_on_and_how_much_is_left_of_it_is_told() -> None:
+    async def test() -> None:
+        async with player() as me:
+            picture = me.session.now.answer.pictures["image"].copy()
+            picture[:5] = (255, 0, 0)
+            pixels = base64.b64encode(picture.tobytes()).decode()
+            edited = (await said(me, "edit", key="image", pixels=pixels))[0]["moment"]
+            assert edited["kind"] == "edit"
+            assert edited["persistence"]["image"] == pytest.approx(1)
+            later = (await said(me, "step", action=RIGHT))[0]["moment"]
+            assert np.isfinite(later["persistence"]["image"])
+            for wrong, message in [
+                ({"key": "state", "pixels": pixels}, "no picture of this model"),
+                ({"key": "image", "pixels": pixels[:-8]}, "bytes, not 16 x 16 x 3"),
+                ({"key": "image", "pixels": "?"}, "not base64"),
+            ]:
+                with pytest.raises(UserError, match=message):
+                    await said(me, "edit", **wrong)
+
+    run(test)
+
+
+def test_a_replay_that_was_saved_is_loaded_with_every_frame_the_same() -> None:
+    async def test() -> None:
+        stage = small_stage()
+        async with player(stage) as me, player(stage) as other:
+            for action in (RIGHT, LEFT, RIGHT):
+                await said(me, "step", action=action)
+            replay = (await said(me, "save"))[0]["replay"]
+            loaded, *moments = await said(other, "load", replay=replay)
+            assert loaded == {"type": "loaded", "id": 5, "moments": 6, "identical": True, "different": None}
+            assert np.array_equal(moments[-1]["shown"]["dream", "image"], me.session.now.answer.pictures["image"])
+            with pytest.raises(UserError, match="damaged"):
+                await said(other, "load", replay={**replay, "moments": "x"})
+            assert len(other.session.moments) == 6, "the walk before is still there"
+
+    run(test)
+
+
+def test_a_walk_can_be_kept_as_a_picture_a_video_and_a_synthetic_dataset(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with player() as me:
+            for action in (RIGHT, LEFT, RIGHT):
+                await said(me, "step", action=action)
+            made = {}
+            for kind in ("png", "mp4", "dataset"):
+                answer = (await said(me, "export", kind=kind))[0]
+                assert answer["url"].endswith("/" + answer["name"])
+                made[kind] = me.exports.files[answer["url"].removeprefix("/files/")].read_bytes()
+            picture = np.asarray(Image.open(io.BytesIO(made["png"])))
+            assert np.array_equal(picture, me.session.now.answer.pictures["image"])
+            assert made["mp4"][4:8] == b"ftyp"
+            zipfile.ZipFile(io.BytesIO(made["dataset"])).extractall(tmp_path)
+            dataset = open_dataset(tmp_path / "walk")
+            assert dataset.about["synthetic"] is True
+            episode = dataset.read(0)
+            assert len(episode) == 6
+            assert np.array_equal(episode.obs["image"][-1].transpose(1, 2, 0), picture)
+            assert episode.action[3].tolist() == me.stage.spec.action.unscale(np.array(LEFT, np.float32)).tolist()
+
+    run(test)
+
+
+def test_players_who_ask_together_are_answered_together_and_as_if_alone() -> None:
+    async def test() -> None:
+        stage = small_stage()
+        async with player(stage) as me:
+            others = []
+            for number in range(5):
+                other = type(me)(str(number), stage, me.batcher, me.exports)
+                await other.begin(seed=number)
+                others.append(other)
+            before = me.batcher.calls
+            answers = await asyncio.gather(*[said(other, "step", action=RIGHT) for other in others])
+            assert me.batcher.calls - before <= 3, "five players, four of whom fit into a call"
+            await me.begin(seed=2)
+            alone = (await said(me, "step", action=RIGHT))[0]
+            assert np.array_equal(alone["shown"]["dream", "image"], answers[2][0]["shown"]["dream", "image"])
+            assert me.session.now.digest == others[2].session.now.digest
+
+    run(test)
+
+
+def test_where_it_is_unsure_comes_along_when_asked_for() -> None:
+    async def test() -> None:
+        async with player() as me:
+            await said(me, "step", action=RIGHT)
+            heat = (await said(me, "heat", moment=me.session.here))[0]["shown"]["heat", "image"]
+            assert (heat.shape, heat.dtype) == ((16, 16, 1), np.uint8)
+            await said(me, "options", heat=True)
+            assert ("heat", "image") in (await said(me, "step", action=RIGHT))[0]["shown"]
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "message"),
+    [
+        ("step", {}, "needs an action"),
+        ("step", {"action": 3}, "outside the action space"),
+        ("step", {"action": [9.0, 0.0]}, "outside"),
+        ("go", {"moment": 99}, "moments 0 to 2"),
+        ("show", {"moments": [0, 99]}, "moments 0 to 2"),
+        ("heat", {"moment": 99}, "moments 0 to 2"),
+        ("grid", {"moment": 99, "plans": [[RIGHT]]}, "moments 0 to 2"),
+        ("grid", {"moment": 0, "plans": [[RIGHT], [[5.0, 0.0]]]}, "outside"),
+        ("grid", {"moment": 0, "plans": [[RIGHT, RIGHT, [5.0, 0.0]]]}, "outside"),
+        ("new", {"start": "z"}, "no start 'z'"),
+        ("train", {}, "means nothing in a dream"),
+    ],
+)
+def test_what_cannot_be_granted_changes_nothing(kind: str, fields: dict[str, Any], message: str) -> None:
+    async def test() -> None:
+        async with player() as me:
+            before = (me.session, me.session.here, len(me.session.moments))
+            with pytest.raises(UserError, match=message):
+                await said(me, kind, **fields)
+            assert (me.session, me.session.here, len(me.session.moments)) == before
+
+    run(test)

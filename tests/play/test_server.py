@@ -1,0 +1,257 @@
+"""The web around it: who may in, what is too much, and that nothing which is sent can break it."""
+
+import json
+import random
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.play.playing import small_stage, understood
+from worldloom.errors import UserError
+from worldloom.play.command import listen
+
+pytest.importorskip("websockets", reason="the extra 'play' is not installed")
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from worldloom.play.batching import Batcher
+from worldloom.play.player import DreamPlayer
+from worldloom.play.server import Access, Limits, Server, local, needs_token
+
+RIGHT = [1.0, 0.0]
+
+
+@contextmanager
+def serving(access: Access | None = None, **limits: Any) -> Iterator[tuple[str, Server]]:
+    """A server of a small model in a thread; yields its address without the scheme."""
+    import uvicorn
+
+    stage = small_stage()
+    batcher = Batcher(stage.engine)
+    server = Server(
+        lambda name, exports: DreamPlayer(name, stage, batcher, exports),
+        access,
+        replace(Limits(), **limits),
+        batcher.close,
+    )
+    listening = listen("127.0.0.1", 0)
+    running = uvicorn.Server(uvicorn.Config(server.app, log_level="error", ws_max_size=2**24))
+    thread = threading.Thread(target=lambda: running.run(sockets=[listening]), daemon=True)
+    thread.start()
+    while not running.started:
+        time.sleep(0.01)
+    try:
+        yield f"127.0.0.1:{listening.getsockname()[1]}", server
+    finally:
+        running.should_exit = True
+        thread.join(10)
+        listening.close()
+
+
+class Page:
+    """What a page does: says hello, asks, reads."""
+
+    def __init__(self, address: str, query: str = "", hello: bool = True, session: str | None = None, **options: Any):
+        self.socket: ClientConnection = connect(f"ws://{address}/ws{query}", max_size=None, **options)
+        if hello:
+            self.send({"type": "hello", "version": 1, "session": session})
+            self.welcome, self.first = self.next(), self.next()
+
+    def send(self, message: Any) -> None:
+        self.socket.send(message if isinstance(message, str | bytes) else json.dumps(message))
+
+    def next(self, timeout: float = 20) -> dict[str, Any]:
+        raw = self.socket.recv(timeout)
+        return understood(raw if isinstance(raw, bytes) else json.loads(raw))
+
+    def ask(self, asked: str, **fields: Any) -> dict[str, Any]:
+        self.send({"type": asked, "id": 1, **fields})
+        return self.next()
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+def test_a_page_plays_leaves_and_comes_back_to_its_walk() -> None:
+    with serving() as (address, _):
+        page = Page(address)
+        assert page.welcome["mode"] == "dream"
+        moment = page.ask("step", action=RIGHT)["moment"]
+        page.close()
+        again = Page(address, session=page.welcome["session"])
+        assert again.welcome["session"] == page.welcome["session"]
+        assert again.first["moment"]["number"] == moment["number"]
+        other = Page(address, session="not a session")
+        assert other.welcome["session"] not in (page.welcome["session"], "not a session")
+        assert other.first["moment"]["number"] != moment["number"]
+        elsewhere = Page(address, session=page.welcome["session"])
+        assert again.next()["code"] == "elsewhere"
+        assert elsewhere.ask("ping")["type"] == "pong"
+
+
+def get(address: str, path: str) -> tuple[int, bytes]:
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}") as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def test_files_are_served_by_the_names_they_have_and_by_no_other() -> None:
+    with serving() as (address, _):
+        page = Page(address)
+        url = page.ask("export", kind="png")["url"]
+        assert get(address, url)[1][:4] == b"\x89PNG"
+        for path in (
+            "/files/x/moment.png",
+            url.replace("moment.png", "..%2F..%2Fetc%2Fpasswd"),
+            url.replace("moment.png", "other.png"),
+            "/page/..%2Fserver.py",
+            "/page/../server.py",
+            "/page/%2e%2e%2fserver.py",
+            "/server.py",
+        ):
+            status, body = get(address, path)
+            assert status == 404, path
+            assert b"class Server" not in body
+
+
+def test_another_site_and_a_wrong_token_are_told_that_they_may_not_in() -> None:
+    with serving(Access("secret")) as (address, server):
+        for query, options, message in [
+            ("", {}, "token is missing or wrong"),
+            ("?token=secre", {}, "token is missing or wrong"),
+            ("?token=%00%ff", {}, "token is missing or wrong"),
+            ("?token=secret", {"origin": "http://evil.example"}, "evil.example may not play"),
+        ]:
+            page = Page(address, query, hello=False, **options)
+            goodbye = page.next()
+            assert goodbye["type"] == "bye"
+            assert message in goodbye["message"]
+            with pytest.raises(ConnectionClosed):
+                page.next()
+        assert get(address, "/")[0] == 403
+        assert Page(address, "?token=secret", origin=f"http://{address}").ask("ping")["type"] == "pong"
+        assert len(server.seats) == 1
+
+
+def test_every_limit_answers_with_its_name() -> None:
+    with serving(message_bytes=2000, messages_per_second=1, burst=5, sessions=2, idle_seconds=1) as (address, server):
+        page, other = Page(address), Page(address)
+        full = Page(address, hello=False)
+        full.send({"type": "hello", "version": 1})
+        assert full.next()["code"] == "full"
+        page.send("x" * 3000)
+        assert page.next()["code"] == "size"
+        for _ in range(8):
+            other.send({"type": "ping"})
+        answers = [other.next()["type"] for _ in range(5)]
+        assert answers == ["pong"] * 5
+        assert other.next()["code"] == "rate"
+        late = Page(address)  # those who left make room
+        assert late.next()["code"] == "idle"
+        assert len(server.seats) <= 2
+        wrong = Page(address, hello=False)
+        wrong.send({"type": "hello", "version": 9})
+        assert "version 9" in wrong.next()["message"]
+
+
+def test_a_page_that_reads_nothing_delays_nobody() -> None:
+    with serving(send_seconds=1) as (address, _):
+        slow, quick = Page(address), Page(address)
+        for _ in range(400):
+            slow.send({"type": "step", "action": RIGHT})
+        began = time.monotonic()
+        for _ in range(20):
+            assert quick.ask("step", action=RIGHT)["type"] == "moment"
+        assert time.monotonic() - began < 20, "an answer each, however many the other one is owed"
+
+
+WHOLE = [
+    {"type": "step", "action": RIGHT},
+    {"type": "go", "moment": 1},
+    {"type": "show", "moments": [0, 1]},
+    {"type": "rewind", "steps": 1},
+    {"type": "grid", "moment": 0, "plans": [[RIGHT]]},
+    {"type": "edit", "key": "image", "pixels": "AAAA"},
+    {"type": "load", "replay": {"worldloom_replay": 1}},
+    {"type": "new", "start": "a", "seed": 1},
+    {"type": "options", "heat": True},
+    {"type": "anchor"},
+    {"type": "hello", "version": 1},
+]
+STRANGE: list[Any] = [
+    None,
+    True,
+    -1,
+    1e308,
+    2**70,
+    "",
+    "x" * 500,
+    [],
+    [[]],
+    {},
+    {"a": 1},
+    [1e400],
+    "\u0000",
+    [RIGHT] * 99,
+]
+
+
+def mangled(rng: random.Random) -> bytes:
+    """A request with one or more things wrong with it."""
+    message: Any = dict(rng.choice(WHOLE))
+    for _ in range(rng.randint(1, 3)):
+        key = rng.choice([*message, "id", "extra", "type"])
+        message[key] = rng.choice(STRANGE)
+    raw = json.dumps(message).encode()
+    if rng.random() < 0.3:
+        at = rng.randrange(len(raw))
+        raw = raw[:at] + bytes([rng.randrange(256)]) + raw[at + rng.randint(0, 4) :]
+    return raw if rng.random() < 0.9 else raw[: rng.randrange(len(raw) + 1)]
+
+
+def test_whatever_is_sent_is_answered_and_leaves_other_walks_as_they_are() -> None:
+    rng = random.Random(0)
+    with serving(messages_per_second=1e9, burst=10**9) as (address, server):
+        quiet, page = Page(address), Page(address)
+        for _ in range(600):
+            raw = mangled(rng)
+            page.send(raw if rng.random() < 0.5 else raw.decode("utf-8", "replace"))
+        page.send({"type": "ping", "id": 999})
+        kinds = set()
+        while (answer := page.next()) != {"type": "pong", "id": 999}:
+            kinds.add(answer["type"])
+        assert "error" in kinds
+        assert quiet.ask("step", action=RIGHT)["moment"]["number"] == quiet.first["moment"]["number"] + 1
+        assert len(server.seats) == 2
+
+
+def test_a_port_in_use_leads_to_the_next_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with listen("127.0.0.1", port) as made:
+            assert made.getsockname()[1] > port
+        assert f"port {port} is in use" in capsys.readouterr().out
+    with pytest.raises(UserError, match="between 0 and 65535"):
+        listen("127.0.0.1", 70_000)
+    with pytest.raises(UserError, match="cannot be bound"):
+        listen("203.0.113.1", 0)
+
+
+def test_only_this_machine_needs_no_token() -> None:
+    assert local("127.0.0.1")
+    assert not local("0.0.0.0")
+    assert needs_token("localhost", None) is None
+    assert needs_token("0.0.0.0", "mine") == "mine"
+    assert len(needs_token("0.0.0.0", None) or "") > 16

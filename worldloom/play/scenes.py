@@ -1,0 +1,219 @@
+"""Where a walk can begin: a moment of a dataset, a picture from a file, or the first look at a real environment.
+
+A scene also knows what is true later on, as far as the walk does what was really done: reality beside the dream.
+
+C context rows, A action size, H W image height and width.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from worldloom.agents.environment import check_fits, to_env
+from worldloom.agents.trial.world import World, check_rate
+from worldloom.data.segment import Segment
+from worldloom.data.spec import DataSpec
+from worldloom.envs.adapt import AdaptedEnv, resize
+from worldloom.errors import UserError
+from worldloom.evaluation.imagine import find_moment, parse_start
+from worldloom.evaluation.windows import Source
+from worldloom.play.engine import Arrays
+from worldloom.play.session import Moment
+
+CONTEXT = 8
+Row = tuple[np.ndarray, Arrays]  # an action in model units [A] and what it led to
+MOST_PICTURE_BYTES = 32_000_000
+
+
+class Reality(ABC):
+    """What is true along a walk."""
+
+    @abstractmethod
+    def at(self, path: Sequence[Moment]) -> Arrays | None:
+        """What would really be seen at the end of `path`, or None where nobody knows."""
+
+    def next_action(self, path: Sequence[Moment]) -> np.ndarray | None:
+        """What was really done next, `[A]` in model units, or None."""
+        return None
+
+    def close(self) -> None:  # noqa: B027 - a recording holds nothing
+        """Give back what it holds."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A beginning: the first look, and real rows that are watched before the eyes are closed."""
+
+    name: str
+    label: str
+    first: Arrays
+    context: tuple[Row, ...] = ()
+    ahead: tuple[Row, ...] = ()
+
+    def reality(self) -> Reality | None:
+        """The recording, where there is one."""
+        return Recording(self) if self.ahead or self.context else None
+
+
+@dataclass(frozen=True)
+class Recording(Reality):
+    """The recorded rows of a scene."""
+
+    scene: Scene
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        return self.scene.context + self.scene.ahead
+
+    def at(self, path: Sequence[Moment]) -> Arrays | None:
+        if len(path) - 1 > len(self.rows):
+            return None
+        for moment, (action, _) in zip(path[1:], self.rows, strict=False):
+            if moment.action != tuple(action.tolist()):
+                return None
+        return self.rows[len(path) - 2][1] if len(path) > 1 else self.scene.first
+
+    def next_action(self, path: Sequence[Moment]) -> np.ndarray | None:
+        done = len(path) - 1
+        return self.rows[done][0] if done < len(self.rows) else None
+
+
+@dataclass
+class Simulation(Reality):
+    """A real environment that does what the walk does; for another branch it begins again and catches up."""
+
+    env: AdaptedEnv
+    spec: DataSpec
+    seed: int
+    done: list[tuple[float, ...]] = field(default_factory=list)
+    shown: list[Arrays] = field(default_factory=list)
+    over: bool = False
+
+    def begin(self) -> Arrays:
+        """What is seen first."""
+        obs, info = self.env.reset(seed=self.seed)
+        self.done, self.shown, self.over = [], [self._read(obs, str(info.get("task", "")))], False
+        return self.shown[0]
+
+    def at(self, path: Sequence[Moment]) -> Arrays | None:
+        actions = [moment.action or () for moment in path[1:]]
+        known = len(self.shown) and actions[: len(self.done)] == self.done
+        if not known and self.done[: len(actions)] == actions and self.shown:
+            return self.shown[len(actions)]  # a place on the way here
+        if not known:
+            self.begin()
+        for action in actions[len(self.done) :]:
+            if self.over:
+                return None
+            self._step(action)
+        return self.shown[len(actions)]
+
+    def _step(self, action: tuple[float, ...]) -> None:
+        chosen = to_env(torch.tensor([action]), self.spec)[0]
+        obs, _, terminated, truncated, _ = self.env.step(chosen)
+        self.done.append(action)
+        self.shown.append(self._read(obs, ""))
+        self.over = terminated or truncated
+
+    def _read(self, obs: Arrays, task: str) -> Arrays:
+        found = {}
+        for key, of in self.spec.obs.items():
+            if of.kind == "category":
+                found[key] = np.array([name == task for name in of.names or ()], np.float32)
+            else:
+                found[key] = np.asarray(obs[key])
+        return found
+
+    def close(self) -> None:
+        self.env.close()
+
+
+def simulate(world: World, spec: DataSpec, seed: int) -> Simulation:
+    """A real environment that fits the model. Raises `UserError` for another one."""
+    env = world.make()
+    try:
+        check_fits(env, spec)
+        check_rate(env, spec, 1)
+    except UserError:
+        env.close()
+        raise
+    return Simulation(env, spec, seed)
+
+
+def recorded_scene(source: Source, start: str, flag: str = "--from") -> Scene:
+    """EPISODE:FRAME of a dataset. Raises `UserError` with the range when there is no such row."""
+    episode, frame = parse_start(start, flag)
+    moment = find_moment(source, episode, frame, CONTEXT, flag)
+    seen = rows_of(moment.seen)
+    later = [] if moment.ahead is None else rows_of(moment.ahead)
+    actions = moment.seen.action[0].numpy()
+    context = tuple((actions[t], seen[t + 1]) for t in range(len(seen) - 1))
+    taken = moment.recorded_actions
+    ahead = tuple((taken[t], later[t]) for t in range(len(later)))
+    held = "held out" if episode in source.held_out else "trained on"
+    label = f"{Path(source.dataset.path).name}, episode {episode}, frame {frame} ({held})"
+    return Scene(f"{episode}:{frame}", label, seen[0], context, ahead)
+
+
+def rows_of(segment: Segment) -> list[Arrays]:
+    """The observations of one window, pictures `[H, W, 3]`."""
+    found = []
+    for t in range(segment.shape[1]):
+        row = {}
+        for key, values in segment.obs.items():
+            value = values[0, t].numpy()
+            row[key] = np.ascontiguousarray(value.transpose(1, 2, 0)) if value.ndim == 3 else value.copy()
+        found.append(row)
+    return found
+
+
+def chosen_scenes(source: Source, count: int = 8) -> list[Scene]:
+    """Beginnings spread over the held-out episodes, or over all where none was held out."""
+    episodes = source.held_out or list(range(len(source.dataset)))
+    picked = [episodes[i] for i in np.unique(np.linspace(0, len(episodes) - 1, count).round().astype(int))]
+    frames = [min(CONTEXT - 1, int(source.dataset.lengths[episode]) - 1) for episode in picked]
+    return [recorded_scene(source, f"{e}:{f}") for e, f in zip(picked, frames, strict=True)]
+
+
+def picture_scene(path: Path, spec: DataSpec) -> Scene:
+    """A picture from a file as the first thing seen; numbers nobody knows are the data's mean. Raises `UserError`."""
+    keys = spec.image_keys
+    if not keys:
+        raise UserError(f"--image {path}: this model sees {', '.join(spec.obs)} and no picture")
+    first: Arrays = {}
+    for key, of in spec.obs.items():
+        if of.kind == "image":
+            first[key] = read_picture(path, of.shape[1], of.shape[2])
+        else:
+            first[key] = np.asarray(of.mean or [0.0] * of.shape[0], np.float32)
+    return Scene(path.name, f"the picture {path.name}", first)
+
+
+def read_picture(path: Path, height: int, width: int) -> np.ndarray:
+    """uint8 `[H, W, 3]`, cut to the model's proportions and resized. Raises `UserError` for what is no picture."""
+    try:
+        if path.stat().st_size > MOST_PICTURE_BYTES:
+            raise UserError(f"--image {path}: larger than {MOST_PICTURE_BYTES // 10**6} MB, make it smaller")
+        with Image.open(path) as opened:
+            picture = np.asarray(opened.convert("RGB"))
+    except FileNotFoundError as error:
+        raise UserError(f"--image {path}: there is no such file") from error
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
+        raise UserError(f"--image {path}: this is no picture that can be read ({error})") from error
+    tall, wide = picture.shape[:2]
+    side = min(tall / height, wide / width)
+    cut_height, cut_width = max(1, round(side * height)), max(1, round(side * width))
+    top, left = (tall - cut_height) // 2, (wide - cut_width) // 2
+    return resize(np.ascontiguousarray(picture[top : top + cut_height, left : left + cut_width]), height, width)
+
+
+def describe_action(spec: DataSpec) -> dict[str, Any]:
+    """The action space as the page is told."""
+    kind = spec.action
+    return {"kind": kind.kind, "size": kind.size, "names": kind.names, "low": kind.low, "high": kind.high}

@@ -1,0 +1,322 @@
+"""The web side of play: one page, one WebSocket a player, and a limit on everything.
+
+Binds where it is told; `access` decides who may in. At each limit the page is told which one it was.
+"""
+
+import asyncio
+import contextlib
+import hmac
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from worldloom.errors import UserError
+from worldloom.play import messages
+from worldloom.play.exporting import Exports
+
+PAGE = files("worldloom.play") / "page"
+TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' blob: data:; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+POLICY, TOO_BIG, BUSY, GONE = 1008, 1009, 1013, 1001  # WebSocket close codes
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one page, and all of them together, may ask of the server."""
+
+    sessions: int = 32
+    message_bytes: int = 16_000_000
+    messages_per_second: float = 240
+    burst: int = 480
+    idle_seconds: float = 900
+    kept_seconds: float = 300
+    """How long a walk is kept after its page has gone, so that it can come back to it."""
+    send_seconds: float = 10
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may in: pages of our own address, and with a `token` those who know it."""
+
+    token: str | None = None
+
+    def refuses(self, connection: HTTPConnection) -> str | None:
+        """Why a connection is refused, or None. A page of another site must not steer a server on this machine."""
+        origin = connection.headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != connection.headers.get("host"):
+            return f"a page of {origin[:100]} may not play here"
+        given = connection.query_params.get("token", "")
+        if self.token is not None and not hmac.compare_digest(given.encode(), self.token.encode()):
+            return "the token is missing or wrong: open the address that `worldloom play` printed"
+        return None
+
+
+class Player(Protocol):
+    """What a page plays with: `DreamPlayer` or `RealPlayer`."""
+
+    name: str
+
+    async def begin(self, start: str | None = None, seed: int = 0) -> None: ...
+    async def greet(self, request: messages.Request) -> list[dict[str, Any] | bytes]: ...
+    def answer(self, request: messages.Request) -> AsyncIterator[dict[str, Any] | bytes]: ...
+    def close(self) -> None: ...
+
+
+@dataclass
+class Seat:
+    """One player, and the connection that plays it now."""
+
+    player: Player
+    socket: WebSocket | None
+    left: float = 0.0
+
+
+@dataclass
+class Budget:
+    """A token bucket: so many messages at once, so many a second."""
+
+    rate: float
+    most: float
+    left: float = 0.0
+    when: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.left = self.most
+
+    def spend(self) -> bool:
+        """Whether one more message is within the budget."""
+        now = time.monotonic()
+        self.left, self.when = min(self.most, self.left + (now - self.when) * self.rate), now
+        if self.left < 1:
+            return False
+        self.left -= 1
+        return True
+
+
+class Refused(Exception):
+    """A connection ends, and the page is told why."""
+
+    def __init__(self, code: int, reason: str, message: str):
+        super().__init__(message)
+        self.code, self.reason, self.message = code, reason, message
+
+
+class Server:
+    """`app` is the ASGI application. `make` makes a player for a new page; `finish` runs at the end."""
+
+    def __init__(
+        self,
+        make: Callable[[str, Exports], Player],
+        access: Access | None = None,
+        limits: Limits | None = None,
+        finish: Callable[[], None] = lambda: None,
+    ):
+        self.make, self.access, self.limits, self.finish = make, access or Access(), limits or Limits(), finish
+        self.exports = Exports()
+        self.seats: dict[str, Seat] = {}
+        self.app = Starlette(
+            routes=[
+                Route("/", self._page),
+                Route("/page/{name}", self._page),
+                Route("/files/{key}/{name}", self._file),
+                WebSocketRoute("/ws", self._socket),
+            ],
+            lifespan=self._lifespan,
+        )
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        sweeper = asyncio.create_task(self._sweep_forever())
+        try:
+            yield
+        finally:
+            sweeper.cancel()
+            for seat in self.seats.values():
+                seat.player.close()
+            self.seats.clear()
+            self.exports.close()
+            self.finish()
+
+    async def _page(self, request: Request) -> Response:
+        if reason := self.access.refuses(request) if request.url.path == "/" else None:
+            return PlainTextResponse(reason, 403, HEADERS)
+        name = request.path_params.get("name", "index.html")
+        known = {entry.name: entry for entry in PAGE.iterdir()}
+        if name not in known:
+            return PlainTextResponse(f"there is no {name[:100]!r} here", 404, HEADERS)
+        kind = TYPES.get("." + name.rsplit(".", 1)[-1], "application/octet-stream")
+        return Response(known[name].read_bytes(), media_type=kind, headers=HEADERS)
+
+    async def _file(self, request: Request) -> Response:
+        """A file that was exported: its unguessable name is the permission."""
+        key = f"{request.path_params['key']}/{request.path_params['name']}"
+        if key not in self.exports.files:
+            return PlainTextResponse("there is no such file, or it is gone: export it again", 404, HEADERS)
+        name = request.path_params["name"]
+        return FileResponse(self.exports.files[key], filename=name, headers=HEADERS)
+
+    async def _socket(self, socket: WebSocket) -> None:
+        """One connection from beginning to end."""
+        if reason := self.access.refuses(socket):
+            # Accepted first: a page cannot read why a handshake failed.
+            await socket.accept()
+            await self._bye(socket, Refused(POLICY, "refused", reason))
+            return
+        await socket.accept()
+        seat: Seat | None = None
+        try:
+            seat = await self._sit(socket)
+            await self._serve(socket, seat)
+        except WebSocketDisconnect:
+            pass
+        except Refused as refusal:
+            await self._bye(socket, refusal)
+        finally:
+            if seat is not None and seat.socket is socket:
+                seat.socket, seat.left = None, time.monotonic()
+
+    async def _sit(self, socket: WebSocket) -> Seat:
+        """The seat that a page's first message asks for: its earlier one, or a new one."""
+        try:
+            hello = messages.read(await self._receive(socket))
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise Refused(POLICY, "malformed", str(error)) from error
+        if not isinstance(hello, messages.Hello):
+            raise Refused(POLICY, "hello", "the first message must be a hello")
+        if hello.version != messages.VERSION:
+            what = f"the page speaks version {hello.version}, the server {messages.VERSION}: reload the page"
+            raise Refused(POLICY, "version", what)
+        seat = self.seats.get(hello.session or "")
+        if seat is None:
+            seat = await self._new_seat(socket)
+        elif seat.socket is not None:
+            await self._bye(seat.socket, Refused(GONE, "elsewhere", "this walk goes on in another window"))
+        seat.socket = socket
+        for outgoing in await seat.player.greet(hello):
+            await self._send(socket, outgoing)
+        return seat
+
+    async def _new_seat(self, socket: WebSocket) -> Seat:
+        if len(self.seats) >= self.limits.sessions:
+            self._sweep(0)
+        if len(self.seats) >= self.limits.sessions:
+            what = f"all {self.limits.sessions} seats are taken: try again when somebody has left"
+            raise Refused(BUSY, "full", what)
+        name = secrets.token_urlsafe(16)
+        player = self.make(name, self.exports)
+        seat = self.seats[name] = Seat(player, socket)
+        try:
+            await player.begin()
+        except BaseException as error:
+            del self.seats[name]
+            if isinstance(error, UserError):
+                raise Refused(BUSY, "start", str(error)) from error
+            raise
+        return seat
+
+    async def _serve(self, socket: WebSocket, seat: Seat) -> None:
+        """Requests one after the other: who sends faster than it reads waits for itself and for nobody else."""
+        budget = Budget(self.limits.messages_per_second, self.limits.burst)
+        while True:
+            raw = await self._receive(socket)
+            if not budget.spend():
+                what = f"more than {self.limits.messages_per_second:g} messages a second: slow down"
+                raise Refused(POLICY, "rate", what)
+            await self._answer(socket, seat, raw)
+
+    async def _answer(self, socket: WebSocket, seat: Seat, raw: bytes) -> None:
+        number = 0
+        try:
+            request = messages.read(raw)
+            number = request.id
+            if isinstance(request, messages.Hello):
+                raise UserError("hello is only said once")
+            async for outgoing in seat.player.answer(request):
+                await self._send(socket, outgoing)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            await self._send(socket, problem(number, "malformed", str(error)))
+        except UserError as error:
+            await self._send(socket, problem(number, "refused", str(error)))
+
+    async def _receive(self, socket: WebSocket) -> bytes:
+        """The next message. Raises `Refused` for one that is too large or comes too late."""
+        try:
+            message = await asyncio.wait_for(socket.receive(), self.limits.idle_seconds)
+        except TimeoutError as error:
+            what = f"nothing was asked for {self.limits.idle_seconds:g} s: reload to go on"
+            raise Refused(GONE, "idle", what) from error
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message.get("code", 1005))
+        raw = message.get("bytes") or (message.get("text") or "").encode("utf-8", "surrogatepass")
+        if len(raw) > self.limits.message_bytes:
+            what = f"a message of {len(raw)} bytes: at most {self.limits.message_bytes} are taken"
+            raise Refused(TOO_BIG, "size", what)
+        return raw
+
+    async def _send(self, socket: WebSocket, outgoing: dict[str, Any] | bytes) -> None:
+        """Raises `Refused` when the page does not take it in time."""
+        sending = (
+            socket.send_bytes(outgoing)
+            if isinstance(outgoing, bytes)
+            else socket.send_text(msgspec.json.encode(outgoing).decode())
+        )
+        try:
+            await asyncio.wait_for(sending, self.limits.send_seconds)
+        except TimeoutError as error:
+            raise Refused(GONE, "slow", "the page did not take its pictures") from error
+        except RuntimeError as error:  # starlette: the page has gone already
+            raise WebSocketDisconnect(1006) from error
+
+    async def _bye(self, socket: WebSocket, refusal: Refused) -> None:
+        goodbye = {"type": "bye", "code": refusal.reason, "message": refusal.message}
+        with contextlib.suppress(WebSocketDisconnect, Refused, RuntimeError):
+            await self._send(socket, goodbye)
+            await asyncio.wait_for(socket.close(refusal.code), self.limits.send_seconds)
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            await asyncio.sleep(min(30.0, self.limits.kept_seconds))
+            self._sweep(self.limits.kept_seconds)
+
+    def _sweep(self, kept: float) -> None:
+        """Give up the walks whose pages left more than `kept` seconds ago."""
+        now = time.monotonic()
+        for name, seat in list(self.seats.items()):
+            if seat.socket is None and now - seat.left >= kept:
+                del self.seats[name]
+                seat.player.close()
+
+
+def problem(number: int, code: str, message: str) -> dict[str, Any]:
+    return {"type": "error", "id": number, "code": code, "message": message[:500]}
+
+
+def local(host: str) -> bool:
+    """Whether an address can only be reached from this machine."""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def needs_token(host: str, given: str | None) -> str | None:
+    """The token for an address: none on this machine unless one is given, elsewhere a new one."""
+    return given if given or local(host) else secrets.token_urlsafe(16)
+
+
+def known_pages() -> Sequence[str]:
+    return sorted(entry.name for entry in PAGE.iterdir())
