@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 # All extras but `pusht`, which installs another pygame than `box2d` and `minigrid` do (see constraints.txt).
-EXTRAS := doom,box2d,dmc,atari,minigrid,hdf5,tensorboard,cma,sb3,dev
+EXTRAS := doom,box2d,dmc,atari,minigrid,hdf5,tensorboard,cma,sb3,play,dev
 
 .PHONY: setup demo test lint bench clean
 

@@ -63,8 +63,11 @@ def play(
     listening = listen(host, port)
     with listening:
         token = needs_token(host, token)
-        made = real_server(what, options, record, sessions, token) if record else None
-        if made is None:
+        if record:
+            from worldloom.play.real import real_server
+
+            made = real_server(what, options, record, sessions, token)
+        else:
             import torch
 
             torch.set_num_threads(threads)
@@ -123,12 +126,6 @@ def dream_server(stage: "Stage", sessions: int, token: str | None) -> Any:
         Limits(sessions=sessions),
         batcher.close,
     )
-
-
-def real_server(env: str, options: tuple[str, ...], out: Path, sessions: int, token: str | None) -> Any:
-    from worldloom.play.real import real_server as make
-
-    return make(env, options, out, token)
 
 
 def open_stage(

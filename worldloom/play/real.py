@@ -1,0 +1,235 @@
+"""`worldloom play ENV --record OUT`: a real environment in the same page, every episode saved, and a model from them.
+
+T rows, A action size.
+"""
+
+import asyncio
+import secrets
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from functools import singledispatchmethod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from worldloom import __version__
+from worldloom.agents.environment import to_env
+from worldloom.agents.trial.world import World
+from worldloom.data.lerobot.info import read_info
+from worldloom.data.lerobot.writer import LeRobotWriter, require_writable
+from worldloom.data.record import parse_options
+from worldloom.data.spec import DataSpec
+from worldloom.envs.adapt import AdaptedEnv
+from worldloom.envs.describe import describe
+from worldloom.envs.rollout import Rows, to_episode
+from worldloom.errors import UserError
+from worldloom.play import messages
+from worldloom.play.exporting import Exports
+from worldloom.play.messages import VERSION
+from worldloom.play.player import Outgoing, pack_pictures
+from worldloom.play.scenes import describe_action
+from worldloom.play.session import check_action
+
+ENOUGH_EPISODES = 2
+MINUTES = 3.0
+
+
+@dataclass
+class Recorder:
+    """Saves finished episodes of `world` in `out`, one at a time, each whole on the disk when `add` returns."""
+
+    world: World
+    out: Path
+    spec: DataSpec
+    episodes: int = 0
+    steps: int = 0
+    training: "subprocess.Popen[bytes] | None" = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, env: AdaptedEnv, rows: Rows, terminated: bool, task: str) -> None:
+        """An episode that ended, or that was left: then it is truncated. Raises `UserError` when the disk refuses."""
+        origin = f"played by a person in {self.world.name} with worldloom {__version__}"
+        about = {"license": "unknown", "origin": origin, "env": self.world.name, "synthetic": False}
+        try:
+            with self.lock, LeRobotWriter(self.out, self.spec, robot_type=self.world.name, about=about) as writer:
+                writer.add(to_episode(env, rows, terminated, not terminated, task))
+        except OSError as error:
+            raise UserError(f"{self.out}: cannot be written ({error}): make room or choose another folder") from error
+        self.episodes, self.steps = self.episodes + 1, self.steps + len(rows.actions)
+
+    @property
+    def model(self) -> Path:
+        """Where the first model goes."""
+        return self.out.with_name(self.out.name + "-model")
+
+    def train(self) -> dict[str, str]:
+        """Start training, or say how it goes."""
+        if self.training is None:
+            if self.episodes < ENOUGH_EPISODES:
+                raise UserError(f"{self.episodes} episodes are too few to learn from: record {ENOUGH_EPISODES} or more")
+            command = ["train", "rssm", str(self.out), "--out", str(self.model), "--minutes", str(MINUTES)]
+            held_out = ["--held-out", str(max(0.1, 1 / self.episodes))]
+            log = self.out.with_name(self.out.name + "-model.log").open("wb")
+            whole = [sys.executable, "-m", "worldloom", *command, *held_out]
+            self.training = subprocess.Popen(whole, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        done = self.training.poll()
+        if done is None:
+            return {"state": "running", "text": f"a first model learns for {MINUTES:g} minutes: {self.model}"}
+        self.training = None
+        if done:
+            last = self.out.with_name(self.out.name + "-model.log").read_text(errors="replace").strip().splitlines()
+            return {"state": "failed", "text": (last or ["it said nothing"])[-1][-300:]}
+        return {"state": "done", "text": f"walk into it: worldloom play {self.model}"}
+
+    def close(self) -> None:
+        if self.training is not None:
+            self.training.terminate()
+
+
+class RealPlayer:
+    """One person in a real environment."""
+
+    def __init__(self, name: str, recorder: Recorder):
+        self.name, self.recorder = name, recorder
+        self.env = recorder.world.make()
+        self.rows, self.task = Rows(), ""
+        self.over, self.saved = True, False
+
+    async def begin(self, start: str | None = None, seed: int = 0) -> None:
+        """The next episode. What was under way is saved as it is."""
+        await asyncio.to_thread(self._keep)
+        obs, info = await asyncio.to_thread(lambda: self.env.reset(seed=seed or secrets.randbits(31)))
+        self.rows, self.task = Rows(obs=[obs]), str(info.get("task", ""))
+        self.over, self.saved = False, False
+
+    def _keep(self, terminated: bool = False) -> None:
+        """Save the episode once, unless nothing was done in it."""
+        if self.rows.actions and not self.saved:
+            self.recorder.add(self.env, self.rows, terminated, self.task)
+            self.saved = True
+
+    def close(self) -> None:
+        """Whoever leaves in the middle of an episode leaves it whole."""
+        self._keep()
+        self.env.close()
+
+    async def greet(self, request: messages.Request) -> list[Outgoing]:
+        spec = self.recorder.spec
+        keys = spec.image_keys
+        facts = {
+            "mode": "real",
+            "env": self.recorder.world.name,
+            "model": None,
+            "action": describe_action(spec),
+            "fps": spec.fps,
+            "pictures": [{"key": k, "height": spec.obs[k].shape[1], "width": spec.obs[k].shape[2]} for k in keys],
+            "vectors": [{"key": k, "names": spec.obs[k].names} for k in spec.vector_keys],
+            "signals": ["reward"],
+            "starts": [],
+            "agent": False,
+            "recording": False,
+            "reality": None,
+            "trust": None,
+            "trains": True,
+            "limits": {"moments": 0, "plans": 0, "plan_steps": 0},
+        }
+        welcome = {"type": "welcome", "id": request.id, "version": VERSION, "session": self.name, **facts}
+        return [welcome, self._show(request)]
+
+    async def answer(self, request: messages.Request) -> AsyncIterator[Outgoing]:
+        for outgoing in await self._answer(request):
+            yield outgoing
+
+    @singledispatchmethod
+    async def _answer(self, request: Any) -> list[Outgoing]:
+        raise UserError(f"{type(request).__name__.lower()} means nothing in the real world")
+
+    @_answer.register
+    async def _ping(self, request: messages.Ping) -> list[Outgoing]:
+        return [{"type": "pong", "id": request.id}]
+
+    @_answer.register
+    async def _new(self, request: messages.New) -> list[Outgoing]:
+        await self.begin(seed=request.seed)
+        return await self.greet(request)
+
+    @_answer.register
+    async def _options(self, request: messages.Options) -> list[Outgoing]:
+        return [self._show(request)]
+
+    @_answer.register
+    async def _train(self, request: messages.Train) -> list[Outgoing]:
+        return [{"type": "training", "id": request.id, **await asyncio.to_thread(self.recorder.train)}]
+
+    @_answer.register
+    async def _step(self, request: messages.Step) -> list[Outgoing]:
+        if self.over:
+            raise UserError("the episode is over: begin a new one")
+        if request.action is None or request.by != "player":
+            raise UserError("a step needs an action of the player")
+        row = check_action(request.action, self.recorder.spec)
+        action = to_env(torch.from_numpy(row)[None], self.recorder.spec)[0]
+        obs, reward, terminated, truncated, info = await asyncio.to_thread(self.env.step, action)
+        self.rows.obs.append(obs)
+        self.rows.actions.append(action)
+        self.rows.rewards.append(reward)
+        self.rows.infos.append(info)
+        self.over = terminated or truncated
+        if self.over:
+            await asyncio.to_thread(self._keep, terminated)
+        return [self._show(request, terminated)]
+
+    def _show(self, request: messages.Request, terminated: bool = False) -> bytes:
+        """What the environment shows now, in the words in which a dream is shown."""
+        obs, spec, steps = self.rows.obs[-1], self.recorder.spec, len(self.rows.actions)
+        moment = {
+            "number": steps,
+            "parent": steps - 1 if steps else None,
+            "kind": "step" if steps else "start",
+            "action": None,
+            "steps": steps,
+            "blind": 0,
+            "signals": {"reward": self.rows.rewards[-1] if steps else 0.0, "terminated": float(terminated)},
+            "vectors": {key: np.asarray(obs[key], float).tolist() for key in spec.vector_keys},
+            "residual": {},
+            "persistence": {},
+            "trust": None,
+            "over": self.over,
+            "recorded": {"episodes": self.recorder.episodes, "steps": self.recorder.steps},
+        }
+        header = {"type": "moment", "id": request.id, "here": True, "plan": None, "moment": moment}
+        return pack_pictures(header, [(key, "real", obs[key]) for key in spec.image_keys])
+
+
+def make_recorder(env: str, options: tuple[str, ...], out: Path) -> Recorder:
+    """Everything checked before anybody plays. Raises `UserError`."""
+    world = World(env, parse_options(options))
+    require_writable(out)
+    made = world.make()
+    try:
+        spec = describe(made)
+    finally:
+        made.close()
+    if not spec.image_keys and not spec.vector_keys:
+        raise UserError(f"{env} shows nothing")
+    recorder = Recorder(world, out, spec)
+    if (out / "meta" / "info.json").exists():
+        info = read_info(out)
+        recorder.episodes, recorder.steps = info["total_episodes"], info["total_frames"] - info["total_episodes"]
+    return recorder
+
+
+def real_server(env: str, options: tuple[str, ...], out: Path, sessions: int, token: str | None) -> Any:
+    from worldloom.play.server import Access, Limits, Server
+
+    recorder = make_recorder(env, options, out)
+
+    def make(name: str, exports: Exports) -> RealPlayer:
+        return RealPlayer(name, recorder)
+
+    return Server(make, Access(token), Limits(sessions=sessions), recorder.close)
