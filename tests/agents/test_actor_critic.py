@@ -11,12 +11,13 @@ from torch import Tensor
 
 from tests.toy import toy_segment, toy_spec
 from worldloom.agents.actor import Actor, BoundedNormal, Choice
-from worldloom.agents.actor_critic import ActorCritic, lambda_return
+from worldloom.agents.actor_critic import ActorCritic, lambda_return, make_critic
 from worldloom.agents.actor_critic_config import ActorCriticConfig
 from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
 from worldloom.errors import UserError
 from worldloom.model import State, WorldModel, dream
 from worldloom.models import build
+from worldloom.nets.heads import LowestHead
 from worldloom.planners.check import Place, Plane
 from worldloom.training.optimizer import make_optimizer
 
@@ -146,6 +147,18 @@ def test_a_gradient_through_the_model_moves_the_policy_and_not_the_model(family:
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in policy.actor.parameters())
     assert all(p.grad is None for p in [*model.parameters(), *policy.critic.parameters()])
     assert any(p.requires_grad for p in model.parameters())
+
+
+def test_of_two_critics_the_lower_is_believed_and_both_learn() -> None:
+    torch.manual_seed(0)
+    critic, features = make_critic(3, replace(SMALL, critics=2)), torch.randn(50, 3)
+    assert isinstance(critic, LowestHead)
+    both = torch.stack([head(features).mean for head in critic.heads])
+    assert (both[0] - both[1]).abs().min() > 0, "they began apart"
+    assert torch.equal(critic(features).mean, both.amin(0))
+    critic(features).nll(torch.ones(50)).sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in critic.parameters())
+    assert paid(trained(Plane(False), config=replace(SMALL, critics=2)), Plane(False)) > -0.5
 
 
 def test_choices_are_not_learned_by_a_gradient_they_do_not_have() -> None:

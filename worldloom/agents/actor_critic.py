@@ -20,7 +20,7 @@ from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
 from worldloom.model import State, WorldModel, dream
 from worldloom.nets.dense import initialise
-from worldloom.nets.heads import TwoHotHead
+from worldloom.nets.heads import LowestHead, TwoHotHead
 
 # What is paid on arrival in each of the states `[N, H]` of a dream whose actions were `[N, H, A]`: `[N, H]`.
 Reward = Callable[[WorldModel, State, Tensor], Tensor]
@@ -48,7 +48,7 @@ class ActorCritic(nn.Module):
         self.actor = Actor(features, spec.action, units=config.units, layers=config.layers)
         if config.gradient == "dynamics" and self.actor.discrete:
             raise UserError("gradient=dynamics needs continuous actions, and these are choices: use reinforce")
-        self.critic = TwoHotHead(features, units=config.units, layers=config.layers).apply(initialise)
+        self.critic = make_critic(features, config)
         self.critic.zero_output()
         self.slow = copy.deepcopy(self.critic).requires_grad_(False)
         self.register_buffer("low", torch.zeros(()))
@@ -147,6 +147,13 @@ class ActorCritic(nn.Module):
             for kept, now in ((self.low, found[0]), (self.high, found[1])):
                 kept.copy_(now if fresh else torch.lerp(now, kept, self.config.decay))
         return (self.high - self.low).clamp(min=1.0)
+
+
+def make_critic(features: int, config: ActorCriticConfig) -> TwoHotHead | LowestHead:
+    heads = [
+        TwoHotHead(features, units=config.units, layers=config.layers).apply(initialise) for _ in range(config.critics)
+    ]
+    return heads[0] if len(heads) == 1 else LowestHead(heads)
 
 
 def lambda_return(reward: Tensor, discount: Tensor, value: Tensor, lam: float, real: Tensor | None = None) -> Tensor:

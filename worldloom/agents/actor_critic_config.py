@@ -29,6 +29,8 @@ class ActorCriticConfig:
     """Weight of the policy's entropy, in nats."""
     slow_rate: float = 0.02
     """How far the critic's slow copy moves towards it in an update."""
+    critics: int = 1
+    """How many critics there are, of which the lowest is believed: 2 where the policy finds what one overrates."""
     decay: float = 0.99
     """How slowly the range of returns is followed, by which advantages are divided."""
     replay_weight: float = 0.3
@@ -36,7 +38,7 @@ class ActorCriticConfig:
 
     def __post_init__(self) -> None:
         """Raise `UserError` for a value nothing can be learned with."""
-        for name, least in (("units", 1), ("layers", 1), ("horizon", 1), ("starts", 0)):
+        for name, least in (("units", 1), ("layers", 1), ("horizon", 1), ("starts", 0), ("critics", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"{name} of the actor-critic is {getattr(self, name)}, but must be at least {least}")
         for name in ("discount", "lam", "decay", "slow_rate"):

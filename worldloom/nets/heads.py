@@ -4,6 +4,7 @@ F features, K bins.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -57,6 +58,20 @@ class TwoHot(Scalar):
 
 
 @dataclass(frozen=True)
+class Lowest(Scalar):
+    """Several opinions of one number; what is believed is the lowest, and each learns for itself."""
+
+    opinions: tuple[Scalar, ...]
+
+    @property
+    def mean(self) -> Tensor:
+        return torch.stack([opinion.mean for opinion in self.opinions]).amin(0)
+
+    def nll(self, target: Tensor) -> Tensor:
+        return torch.stack([opinion.nll(target) for opinion in self.opinions]).mean(0)
+
+
+@dataclass(frozen=True)
 class Bernoulli(Scalar):
     """A yes or no; `mean` is the probability of yes."""
 
@@ -96,6 +111,24 @@ class TwoHotHead(nn.Module):
 
     def forward(self, features: Tensor) -> TwoHot:
         return TwoHot(self.output(self.hidden(features)).float(), self.bins)
+
+
+class LowestHead(nn.Module):
+    """Several heads that began apart, as `Lowest`: what one of them overrates by chance, another does not.
+
+    A policy seeks out whatever is overrated (Fujimoto et al., 2018, "Addressing function approximation error").
+    """
+
+    def __init__(self, heads: Sequence[TwoHotHead]):
+        super().__init__()
+        self.heads = nn.ModuleList(heads)
+
+    def zero_output(self) -> None:
+        for head in self.heads:
+            head.zero_output()  # type: ignore[operator]
+
+    def forward(self, features: Tensor) -> Lowest:
+        return Lowest(tuple(head(features) for head in self.heads))
 
 
 class BernoulliHead(nn.Module):
