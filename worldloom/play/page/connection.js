@@ -1,80 +1,162 @@
-// The WebSocket: numbered requests, answers with pictures, and coming back after a break.
+// The WebSocket to the server: requests with numbers, answers as promises, and a connection that comes back by itself.
 
-const DECODER = new TextDecoder();
+const VERSION = 1;
+const FIRST_WAIT = 500;
+const LONGEST_WAIT = 15_000;
+const STORED = "worldloom-session";
 
+// After these goodbyes another attempt would end the same way, or would take the walk from another window.
+const FINAL = new Set(["refused", "version", "elsewhere", "idle", "rate", "malformed", "hello", "size"]);
+
+// Which answer is the last one to a request. Everything else ends with one moment, "show" with as many as were asked for.
+const LAST_ANSWER = {
+  grid: "grid", save: "replay", load: "loaded", export: "file", train: "training", ping: "pong",
+};
+
+/** Of a request that was refused by the server, or that a lost connection left without an answer. */
+export class Refusal extends Error {
+  constructor(code, message) {
+    super(message);
+    this.code = code;
+  }
+}
+
+/** Takes one binary answer apart: its header, and the pictures as views on the bytes that came. */
+export function unpack(buffer) {
+  const length = new DataView(buffer).getUint32(0);
+  const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
+  let offset = 4 + length;
+  header.pictures = header.pictures.map((picture) => {
+    const size = picture.height * picture.width * picture.channels;
+    const pixels = new Uint8Array(buffer, offset, size);
+    offset += size;
+    return { ...picture, pixels };
+  });
+  return header;
+}
+
+/**
+ * Calls `listeners.state(name, text)` with "connecting", "open", "waiting" or "closed", and `welcome`, `moment`,
+ * `loaded` with what the server says.
+ */
 export class Connection {
-  constructor(onAnswer, onChange) {
-    this.onAnswer = onAnswer;
-    this.onChange = onChange;
+  constructor(listeners) {
+    this.listeners = listeners;
     this.number = 0;
-    this.waits = new Map();
-    this.delay = 500;
-    this.ended = null;
-    this.open();
+    this.pending = new Map();
+    this.attempts = 0;
+    this.goodbye = null;
+    this.timer = null;
+    this.socket = null;
+    globalThis.addEventListener("online", () => this.retryNow());
+    document.addEventListener("visibilitychange", () => document.hidden || this.retryNow());
   }
 
-  open() {
-    const address = new URL("ws" + location.search, location.href);
-    address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
-    this.socket = new WebSocket(address);
-    this.socket.binaryType = "arraybuffer";
-    this.socket.onopen = () => {
-      this.delay = 500;
-      this.ask("hello", { version: 1, session: sessionStorage.getItem("session") });
-    };
-    this.socket.onmessage = (event) => this.receive(event.data);
-    this.socket.onclose = () => this.closed();
+  get open() {
+    return this.socket !== null && this.socket.readyState === WebSocket.OPEN;
   }
 
-  closed() {
-    this.waits.clear();
-    if (this.ended) return;
-    this.onChange("the connection is lost: trying again");
-    setTimeout(() => this.open(), this.delay);
-    this.delay = Math.min(this.delay * 2, 10000);
+  /** How many requests have not been answered yet. */
+  get waiting() {
+    return this.pending.size;
   }
 
-  get ready() {
-    return this.socket.readyState === WebSocket.OPEN;
+  connect() {
+    clearTimeout(this.timer);
+    this.timer = null;
+    this.goodbye = null;
+    this.listeners.state("connecting", "Connecting");
+    const socket = new WebSocket(address());
+    socket.binaryType = "arraybuffer";
+    socket.onopen = () => this.greet();
+    socket.onmessage = (event) => socket === this.socket && this.receive(event.data);
+    socket.onclose = () => socket === this.socket && this.closed();
+    this.socket = socket;
   }
 
-  ask(type, fields = {}) {
-    if (!this.ready) return null;
-    const id = (this.number = (this.number + 1) % 2 ** 31);
-    this.waits.set(id, { type, when: performance.now() });
+  greet() {
+    const session = sessionStorage.getItem(STORED);
+    this.ask("hello", session ? { version: VERSION, session } : { version: VERSION }).catch(() => {});
+  }
+
+  /** Sends a request. The promise ends with its last answer. `every` is called with each moment that belongs to it. */
+  ask(type, fields = {}, every = null) {
+    if (!this.open) return Promise.reject(new Refusal("closed", "There is no connection to the server right now."));
+    this.number += 1;
+    const id = this.number;
+    const last = LAST_ANSWER[type] ?? "moment";
+    const left = type === "show" ? fields.moments.length : 1;
+    const answered = new Promise((resolve, reject) => {
+      this.pending.set(id, { type, last, left, every, resolve, reject });
+    });
     this.socket.send(JSON.stringify({ type, id, ...fields }));
-    return id;
+    return answered;
   }
 
   receive(data) {
     const answer = typeof data === "string" ? JSON.parse(data) : unpack(data);
-    const asked = this.waits.get(answer.id);
-    if (asked && !(answer.type === "moment" && ["grid", "load", "show"].includes(asked.type))) this.waits.delete(answer.id);
-    if (answer.type === "bye") this.ended = answer;
-    this.onAnswer(answer, asked);
+    if (answer.type === "bye") this.goodbye = answer;
+    else if (answer.type === "error") this.refuse(answer);
+    else this.deliver(answer);
+  }
+
+  refuse(answer) {
+    const request = this.pending.get(answer.id);
+    this.pending.delete(answer.id);
+    const refusal = new Refusal(answer.code, answer.message);
+    if (request) request.reject(refusal);
+    else this.listeners.problem(refusal);
+  }
+
+  deliver(answer) {
+    const request = this.pending.get(answer.id);
+    if (answer.type === "welcome") this.welcomed(answer);
+    if (answer.type === "loaded") this.listeners.loaded(answer);
+    if (answer.type === "moment") {
+      this.listeners.moment(answer, request);
+      request?.every?.(answer);
+    }
+    if (!request || answer.type !== request.last) return;
+    request.left -= 1;
+    if (request.left > 0) return;
+    this.pending.delete(answer.id);
+    request.resolve(answer);
+  }
+
+  welcomed(answer) {
+    this.attempts = 0;
+    const again = sessionStorage.getItem(STORED) === answer.session;
+    sessionStorage.setItem(STORED, answer.session);
+    this.listeners.state("open", "Connected");
+    this.listeners.welcome(answer, again);
+  }
+
+  closed() {
+    this.socket = null;
+    const lost = new Refusal("closed", "The connection was lost before the answer came.");
+    for (const request of this.pending.values()) request.reject(lost);
+    this.pending.clear();
+    if (this.goodbye && FINAL.has(this.goodbye.code)) {
+      this.listeners.state("closed", this.goodbye.message);
+      return;
+    }
+    // Half of the wait is by chance, so that many pages do not all come back in the same moment.
+    const longest = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** this.attempts);
+    const wait = longest * (0.5 + Math.random() / 2);
+    this.attempts += 1;
+    this.listeners.state("waiting", this.goodbye?.message ?? "The server does not answer. Trying again.");
+    this.timer = setTimeout(() => this.connect(), wait);
+  }
+
+  retryNow() {
+    if (this.timer !== null) this.connect();
   }
 }
 
-function unpack(data) {
-  const size = new DataView(data).getUint32(0);
-  const answer = JSON.parse(DECODER.decode(new Uint8Array(data, 4, size)));
-  let at = 4 + size;
-  for (const picture of answer.pictures) {
-    const length = picture.height * picture.width * picture.channels;
-    picture.pixels = new Uint8Array(data, at, length);
-    at += length;
-  }
-  return answer;
-}
-
-export function toImage(picture) {
-  const image = new ImageData(picture.width, picture.height);
-  const { pixels, channels } = picture;
-  for (let from = 0, to = 0; from < pixels.length; from += channels, to += 4) {
-    image.data[to] = pixels[from];
-    image.data[to + 1] = pixels[from + (channels > 1 ? 1 : 0)];
-    image.data[to + 2] = pixels[from + (channels > 2 ? 2 : 0)];
-    image.data[to + 3] = 255;
-  }
-  return image;
+function address() {
+  const found = new URL("ws", document.baseURI);
+  found.protocol = found.protocol === "https:" ? "wss:" : "ws:";
+  const token = new URLSearchParams(location.search).get("token");
+  if (token !== null) found.searchParams.set("token", token);
+  return found;
 }

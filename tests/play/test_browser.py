@@ -1,0 +1,164 @@
+"""The page in a real browser: a whole visit by keyboard, and one on a phone."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from shutil import which
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.play.test_server import serving
+
+playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
+CHROMIUM = which("chromium") or which("chromium-browser") or which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync"]
+STEPS = 200
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as made:
+        opened = made.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+def visit(browser: Any, address: str, **options: Any) -> tuple[Any, list[str]]:
+    """A page that has shown its first moment, and what went wrong in it since."""
+    page = browser.new_context(accept_downloads=True, **options).new_page()
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+    page.on("request", lambda asked: None if own(asked.url, address) else wrong.append(asked.url))
+    page.goto(f"http://{address}/")
+    until(page, "worldloom.state.here !== null")
+    return page, wrong
+
+
+def own(url: str, address: str) -> bool:
+    """Whether a request stays on the server's own address."""
+    return url.startswith((f"http://{address}/", "data:", f"blob:http://{address}/"))
+
+
+def until(page: Any, condition: str) -> Any:
+    """Wait until an expression of the page is true, and return it. The page's own rules forbid it to evaluate text."""
+    for _ in range(400):
+        found = page.evaluate(condition)
+        if found:
+            return found
+        page.wait_for_timeout(50)
+    raise AssertionError(f"{condition} did not come true; the page says {page.inner_text('#status')!r}")
+
+
+def here(page: Any) -> int:
+    return int(page.evaluate("worldloom.state.here"))
+
+
+def pixels(page: Any) -> list[int]:
+    return list(
+        page.evaluate(
+            "[...document.getElementById('picture').getContext('2d').getImageData(0, 0, 16, 16).data]",
+        )
+    )
+
+
+def walk(page: Any, key: str, steps: int) -> None:
+    for _ in range(steps):
+        before = here(page)
+        page.keyboard.press(key)
+        until(page, f"worldloom.state.here !== {before}")
+
+
+def test_a_visit_from_the_first_key_to_a_replay_that_looks_the_same(browser: Any, tmp_path: Path) -> None:
+    with serving() as (address, _):
+        page, wrong = visit(browser, address)
+        beginning = here(page)
+        walk(page, "ArrowRight", STEPS // 2)
+        walk(page, "ArrowLeft", STEPS // 2)
+        assert here(page) == beginning + STEPS
+        walk(page, "Backspace", 5)
+        fork = here(page)
+        walk(page, "ArrowRight", 5)
+        right = here(page)
+        assert page.evaluate(f"worldloom.state.moments.get({right - 4}).parent") == fork, "another branch"
+        page.click("#whatif-panel summary")
+        page.click("#whatif")
+        plans = until(page, "worldloom.state.plans && worldloom.state.plans.plans")
+        assert len(plans) == 5, "nothing, and both directions of two axes"
+        assert page.locator("#grid canvas").count() == 5
+        assert here(page) == right, "trying goes nowhere"
+        page.click("#paint-panel summary")
+        page.click("#paint")
+        box = page.locator("#picture").bounding_box()
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.mouse.down()
+        page.mouse.up()
+        page.click("#edit")
+        until(page, f"worldloom.state.here !== {right}")
+        assert page.evaluate("worldloom.state.moments.get(worldloom.state.here).kind") == "edit"
+        until(page, "document.getElementById('persistence').textContent.includes('100 %')")
+        walk(page, "ArrowRight", 2)
+        page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true })")
+        for kind, head in (("png", b"\x89PNG"), ("mp4", b"\x00\x00"), ("dataset", b"PK")):
+            with page.expect_download() as download:
+                page.click(f"#record-{kind}")
+            assert download.value.path().read_bytes().startswith(head)
+        with page.expect_download() as download:
+            page.click("#save")
+        download.value.save_as(tmp_path / "walk.json")
+        shown, last = pixels(page), here(page)
+        other, also_wrong = visit(browser, address)
+        other.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true })")
+        other.set_input_files("#load", tmp_path / "walk.json")
+        assert until(other, "worldloom.state.loaded")["identical"] is True
+        until(other, f"worldloom.state.here === {last} && worldloom.state.shown === {last}")
+        assert pixels(other) == shown
+        assert len(json.loads((tmp_path / "walk.json").read_text())["digests"]) > STEPS
+        assert [*wrong, *also_wrong] == []
+
+
+def test_a_phone_shows_the_picture_whole_and_plays_by_touch(browser: Any) -> None:
+    with serving() as (address, _):
+        size = {"width": 390, "height": 844}
+        page, wrong = visit(browser, address, viewport=size, has_touch=True, is_mobile=True, color_scheme="dark")
+        wide, box = page.evaluate("document.documentElement.scrollWidth"), page.locator("#picture").bounding_box()
+        assert wide <= size["width"]
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= size["width"]
+        before = here(page)
+        page.tap("#live")
+        until(page, f"worldloom.state.here > {before + 3}")
+        page.tap("#live")
+        page.tap("#rewind10")
+        until(page, "worldloom.state.here <= 2")
+        assert wrong == []
+
+
+def test_whoever_cannot_see_or_point_finds_names_and_a_way(browser: Any) -> None:
+    with serving() as (address, _):
+        page, wrong = visit(browser, address)
+        nameless = page.evaluate(
+            """[...document.querySelectorAll('button, input, select, canvas, [role]')]
+            .filter((e) => !e.closest('[hidden]') && !(e.textContent.trim() || e.getAttribute('aria-label')
+              || (e.labels && e.labels.length) || e.closest('figure')))
+            .map((e) => e.outerHTML.slice(0, 80))"""
+        )
+        assert nameless == []
+        reached = set()
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            reached.add(page.evaluate("document.activeElement.id"))
+        assert {"live", "rewind", "timeline", "help"} <= reached
+        page.keyboard.press("?")
+        assert page.locator("#help-box").is_visible()
+        page.keyboard.press("Escape")
+        walk(page, "ArrowRight", 3)
+        page.focus("#timeline")
+        page.keyboard.press("ArrowLeft")
+        until(page, "worldloom.state.here === 4")
+        assert wrong == []
+        assert np.isfinite(page.evaluate("worldloom.state.latency")).all()
