@@ -62,7 +62,8 @@ def main(options: Options) -> dict[str, Any]:
     out = options.out
     random_play(options)
     train(options, "rssm", options.model_minutes, "--set", "representation_weight=0.1", "--set", "blind_heads=1.0")
-    learn(options, "dreamer", out / "rssm", out / "actor-critic", options.policy_minutes, "--policy.starts", "256")
+    dreams = ["--policy.starts", "256", "--policy.discount", "0.99", "--temperature", "1.15"]
+    learn(options, "dreamer", out / "rssm", out / "actor-critic", options.policy_minutes, *dreams)
     train(options, "vae_rnn", options.vae_minutes)
     for temperature in options.temperatures:
         run, heat = out / f"cma-{temperature}", ["--temperature", str(temperature)]
