@@ -110,7 +110,7 @@ export class Connection {
 
   deliver(answer) {
     const request = this.pending.get(answer.id);
-    if (answer.type === "welcome") this.welcomed(answer);
+    if (answer.type === "welcome") this.welcomed(answer, request);
     if (answer.type === "loaded") this.listeners.loaded(answer);
     if (answer.type === "moment") {
       this.listeners.moment(answer, request);
@@ -123,12 +123,12 @@ export class Connection {
     request.resolve(answer);
   }
 
-  welcomed(answer) {
+  welcomed(answer, request) {
     this.attempts = 0;
     const again = sessionStorage.getItem(STORED) === answer.session;
     sessionStorage.setItem(STORED, answer.session);
     this.listeners.state("open", "Connected");
-    this.listeners.welcome(answer, again);
+    this.listeners.welcome(answer, again && request?.type === "hello");
   }
 
   closed() {

@@ -13,6 +13,9 @@ export class Walk {
     this.moments = new Map();
     this.children = new Map();
     this.lanes = [];
+    this.marks = []; // moments that were not simply dreamt: watched, looked at, edited
+    this.steps = 0;
+    this.highest = 0;
     this.here = null;
     this.shown = null;
     this.visited = new Map(); // the child through which the player last went, so that "forward" undoes "back"
@@ -39,6 +42,9 @@ export class Walk {
     siblings.push(made.number);
     made.lane = this.chooseLane(made, siblings);
     this.lanes[made.lane].numbers.push(made.number);
+    if (made.kind !== "step" && made.kind !== "start") this.marks.push(made.number);
+    this.steps = Math.max(this.steps, made.steps);
+    this.highest = Math.max(this.highest, made.number);
     this.version += 1;
     // A parent that comes after its children, when a walk is fetched backwards, changes what is known of paths.
     if (this.children.has(made.number)) this.known = { number: null, path: [] };
@@ -63,6 +69,7 @@ export class Walk {
     this.moments = new Map();
     this.children = new Map();
     this.lanes = [];
+    this.marks = [];
     this.known = { number: null, path: [] };
     for (const moment of moments) this.place(moment, moment.plan);
   }
@@ -121,12 +128,11 @@ export class Walk {
     return null;
   }
 
+  /** The moment of a lane at `steps`, or its end on that side: in a lane each moment is one step after the last. */
   nearest(lane, steps) {
     const { numbers } = this.lanes[lane];
-    const distance = (number) => Math.abs(this.moments.get(number).steps - steps);
-    const guess = numbers[steps - this.moments.get(numbers[0]).steps];
-    if (guess !== undefined && distance(guess) === 0) return guess;
-    return numbers.reduce((best, number) => (distance(number) < distance(best) ? number : best));
+    const first = this.moments.get(numbers[0]).steps;
+    return numbers[Math.min(numbers.length - 1, Math.max(0, steps - first))];
   }
 
   /** Keeps pictures, newest last, and gives up those that were not looked at for longest. */
