@@ -116,10 +116,10 @@ def test_a_first_model_is_trained_by_a_process_of_its_own(
     for script, state, text in [("true", "done", "worldloom play"), ("echo no room; false", "failed", "no room")]:
         python.write_text(f"#!/bin/sh\n{script}\n")
         python.chmod(0o755)
-        assert recorder.train()["state"] == "running"
+        told = recorder.train()
         for _ in range(200):
-            told = recorder.train()
             if told["state"] != "running":
                 break
             time.sleep(0.05)
+            told = recorder.train()
         assert (told["state"], text in told["text"]) == (state, True), told

@@ -215,6 +215,16 @@ def test_a_full_tree_says_so_and_stays_whole() -> None:
     assert walk_.rewind(1).number == 1
 
 
+def test_a_moment_keeps_nothing_of_those_that_were_imagined_with_it() -> None:
+    playing = engine()
+    walk_ = session(playing)
+    answer = walk_.step(RIGHT).answer
+    assert all(picture.base is None for picture in answer.pictures.values())
+    assert all(vector.base is None for vector in answer.vectors.values())
+    features = answer.belief.features
+    assert features.untyped_storage().nbytes() == features.numel() * features.element_size()
+
+
 def test_uncertain_pixels_are_those_in_which_the_particles_differ() -> None:
     sure, unsure = engine(particles=1), engine(particles=8)
     for playing, most in ((sure, 0.0), (unsure, 1.0)):

@@ -116,10 +116,10 @@ class Engine:
         spread = self._spread(belief)
         return [
             Answer(
-                # A copy, or every moment would keep the whole batch alive in which it was imagined.
+                # Copies, or every moment would keep the whole batch alive in which it was imagined.
                 tree_map(Tensor.clone, belief[i * self.particles : (i + 1) * self.particles]),
-                {key: value[i] for key, value in pictures.items()},
-                {key: value[i] for key, value in vectors.items()},
+                {key: value[i].copy() for key, value in pictures.items()},
+                {key: value[i].copy() for key, value in vectors.items()},
                 {key: value[i] for key, value in signals.items()},
                 spread[i],
             )

@@ -20,7 +20,7 @@ from worldloom.errors import UserError
 from worldloom.play.engine import Answer, Arrays, Ask, Engine
 
 Kind = Literal["start", "step", "watch", "look", "edit"]
-MOST_MOMENTS = 20_000
+MOST_MOMENTS = 10_000
 
 
 @dataclass(frozen=True)

@@ -99,10 +99,10 @@ function trustText(trust, level) {
   return `Good for about ${count(Math.round(trust.left), "more step")}`;
 }
 
-function trustNote({ spread }, promise, blind) {
-  const seen = blind ? `${count(blind, "step")} since somebody looked` : "somebody has just looked";
-  const kept = promise === null ? "" : ` Kept ${Math.round(100 * promise)} % of the time on episodes that were held out.`;
-  return `${seen[0].toUpperCase()}${seen.slice(1)}, spread ${brief(spread)}.${kept}`;
+function trustNote({ good, spread }, promise, blind) {
+  const seen = blind ? `${count(blind, "step")} since somebody looked` : "Somebody has just looked";
+  const kept = promise === null ? "" : ` ${Math.round(100 * promise)} % of such promises are kept.`;
+  return `${seen}, spread ${brief(spread)}.${good ? kept : " Nothing can be promised from here on."}`;
 }
 
 /** How far what was expected lay from what was true. */

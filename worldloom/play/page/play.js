@@ -4,27 +4,25 @@ import { Connection } from "./connection.js";
 import { Continuous } from "./continuous.js";
 import { Curves } from "./curves.js";
 import { Discrete } from "./discrete.js";
-import { clamp, find, make, onScheme, readColors, setText, show } from "./dom.js";
-import { WhatIf, choosePlans } from "./grid.js";
+import { clamp, find, readColors, setText, show } from "./dom.js";
+import { Fetching } from "./fetching.js";
+import { WhatIf } from "./grid.js";
 import { Keep } from "./keep.js";
-import { holdable, keyLabel } from "./keys.js";
 import { Loop, SPEEDS } from "./loop.js";
 import { Stopwatch, showPersistence, showRecorded, showResidual, showTrust } from "./meters.js";
 import { Numbers } from "./numbers.js";
 import { Paint } from "./paint.js";
+import { Planning } from "./planning.js";
 import { Screen } from "./screen.js";
-import { Rewind, Shortcuts } from "./shortcuts.js";
+import { placeNumbers, setUp, shapeOf } from "./setup.js";
+import { Rewind } from "./shortcuts.js";
+import { complain, hush, say } from "./status.js";
 import { Timeline } from "./timeline.js";
 import { Walk } from "./walk.js";
+import { wire } from "./wiring.js";
 
-const MOST_FETCHED = 64; // moments in one "show"
-const MOST_RESTORED = 2_000;
-const SAID_FOR = 5_000;
 const SLOW_THINGS_EVERY = 100; // ms: curves and timeline need not follow every frame
-const PRESENT_FOR = 120_000;
-const MOST_REMEMBERED = 200; // of the player's own actions
 const LIKELY_OVER = 0.5;
-const HIGHEST = "worldloom-highest";
 
 const walk = new Walk();
 const stopwatch = new Stopwatch();
@@ -48,6 +46,7 @@ globalThis.worldloom = { state };
 const screen = new Screen(find("screen"), find("stage"));
 const curves = new Curves(find("curves"));
 const numbers = new Numbers();
+const planning = new Planning();
 const timeline = new Timeline(find("timeline"), find("branch-list"), find("branches"), {
   preview: (number) => { loop.pause(); look(number); },
   go: (number) => goTo(number),
@@ -55,11 +54,12 @@ const timeline = new Timeline(find("timeline"), find("branch-list"), find("branc
 const connection = new Connection({
   state: showConnection, welcome: welcomed, moment: received, loaded: replayLoaded, problem,
 });
+const fetching = new Fetching(connection, walk);
 const loop = new Loop({ send: sendStep, changed: showPlaying, problem });
 const rewind = new Rewind({
-  back: goBack, busy: () => connection.waiting >= 2, held: (held) => loop.hold(held), period: () => Math.max(30, loop.period),
+  back: goBack, busy: () => connection.waiting >= 2, held: (held) => loop.hold(held && isDream()), period: () => Math.max(30, loop.period),
 });
-const whatif = new WhatIf({ fetch: fetchMoments, go: (number) => goTo(number), closed: () => { hush(); updateBlocked(); } });
+const whatif = new WhatIf({ fetch: (wanted) => fetching.fetch(wanted), go: (number) => goTo(number), closed: () => { hush(); updateBlocked(); } });
 const paint = new Paint({
   pictureOf: (key) => walk.picturesOf(walk.shown)?.get(`dream ${key}`),
   layersOf: (key) => screen.cameras.find((camera) => camera.key === key).figures.dream.firstChild,
@@ -87,17 +87,12 @@ function welcomed(facts, again) {
   if (again || !same) sendOptions();
 }
 
-/** What decides how the page is built. */
-function shapeOf({ mode, env, model, action, pictures, vectors, signals, fps }) {
-  return JSON.stringify([mode, env, model, action, pictures, vectors, signals, fps]);
-}
-
 function forgetWalk() {
   walk.clear();
   curves.forget();
   stopwatch.reset();
   Object.assign(state, { over: false, residual: {}, persistence: {}, trust: null, stepsDone: 0 });
-  state.played = [];
+  planning.forget();
   show(find("over"), false);
   if (state.facts.mode === "dream") whatif.configure(walk, state.facts.pictures, state.facts.fps);
   paint.stop();
@@ -107,58 +102,17 @@ function forgetWalk() {
 
 function configure(facts) {
   const real = facts.mode === "real";
-  for (const element of document.querySelectorAll("[data-only]")) show(element, element.dataset.only === facts.mode);
-  document.body.dataset.mode = facts.mode;
-  setText(find("model"), describeModel(facts));
-  document.title = `${facts.model?.run ?? facts.env ?? "play"}: worldloom`;
+  state.controls = new (facts.action.kind === "discrete" ? Discrete : Continuous)(facts.action, () => loop.pressed());
+  setUp(facts, state.controls);
   keep.run = facts.model?.run ?? "walk";
   screen.configure(facts.pictures, real);
-  configureNumbers(facts);
+  numbers.configure(placeNumbers(facts), facts.vectors);
   curves.configure(walk, facts.signals);
   timeline.configure(walk);
   paint.configure(real ? [] : facts.pictures);
-  for (const id of ["paint-panel", "record-png", "record-mp4"]) show(find(id), !real && facts.pictures.length > 0);
   whatif.configure(walk, real ? [] : facts.pictures, facts.fps);
-  state.controls = new (facts.action.kind === "discrete" ? Discrete : Continuous)(facts.action, () => loop.pressed());
-  find("keys").replaceChildren(state.controls.element);
+  planning.configure(state.controls, facts.limits);
   loop.configure(state.controls, facts.fps);
-  configureWhatIf(facts);
-  configureStarts(facts);
-  listActionKeys(facts);
-  show(find("train"), facts.trains);
-}
-
-function describeModel({ mode, env, model }) {
-  if (mode === "real") return `the real ${env ?? "environment"}`;
-  if (!model) return "";
-  return [model.run, model.family, `step ${model.step.toLocaleString("en")}`, model.hash.slice(0, 8)].join(" · ");
-}
-
-function configureNumbers({ pictures, vectors }) {
-  const onStage = !pictures.length && vectors.length > 0;
-  show(find("numbers-stage"), onStage);
-  show(find("screen"), pictures.length > 0);
-  show(find("numbers-panel"), !onStage && vectors.length > 0);
-  numbers.configure(find(onStage ? "numbers-stage" : "numbers-list"), vectors);
-}
-
-function configureWhatIf({ action, limits }) {
-  const held = action.kind === "discrete" ? "Each action, held" : "Each number low, middle and high";
-  setText(find("plans-constant-text"), held);
-  find("plan-steps").max = String(limits.plan_steps || 1);
-}
-
-function configureStarts({ starts }) {
-  find("start").replaceChildren(...starts.map(({ name, label }) => make("option", { value: name }, label)));
-  show(find("start").parentElement, starts.length > 0);
-}
-
-function listActionKeys({ action }) {
-  const rows = action.kind === "discrete"
-    ? state.controls.choices.map((choice) => [state.controls.keysOf(choice).concat(choice.direct.slice(0, 1)), choice.name])
-    : state.controls.dimensions.map(({ minus, plus, name }) => [[minus[0], plus[0]], name]);
-  find("help-actions").replaceChildren(...rows.slice(0, 20).map(([keys, name]) => make("div", {},
-    make("dt", {}, ...[...new Set(keys)].filter(Boolean).map((key) => make("kbd", {}, keyLabel(key)))), make("dd", {}, name))));
 }
 
 /** What the beginning decides: whether reality is known, whether a recording or an agent can play. */
@@ -192,39 +146,11 @@ function arrive(moment) {
   walk.walkTo(moment.number);
   state.over = moment.over ?? false;
   if (state.over) episodeOver();
-  if (state.restore) restore(moment.number);
+  if (state.restore) {
+    state.restore = false;
+    fetching.restore(moment.number).then(redraw);
+  }
   redraw();
-}
-
-/** After a reload, or where a beginning was watched first: fetch what the page does not know of the tree. */
-async function restore(here) {
-  state.restore = false;
-  const stored = Number(sessionStorage.getItem(HIGHEST)) || 0;
-  const count = state.facts.moments ?? Math.max(here, stored) + 1;
-  try {
-    await restoreUpTo(count);
-  } catch (error) {
-    if (error.code !== "refused" || count <= here + 1) return;
-    await restoreUpTo(here + 1).catch(() => {});
-  }
-}
-
-async function restoreUpTo(count) {
-  const numbers_ = [];
-  for (let number = count - 1; number >= Math.max(0, count - MOST_RESTORED); number -= 1) {
-    if (!walk.moments.has(number)) numbers_.push(number);
-  }
-  if (!numbers_.length) return;
-  await fetchMoments(numbers_);
-  walk.relay();
-  if (walk.here !== null) walk.walkTo(walk.here);
-  redraw();
-}
-
-async function fetchMoments(wanted) {
-  for (let i = 0; i < wanted.length; i += MOST_FETCHED) {
-    await connection.ask("show", { moments: wanted.slice(i, i + MOST_FETCHED) });
-  }
 }
 
 function replayLoaded(answer) {
@@ -245,19 +171,13 @@ function episodeOver() {
 
 /** One step to the server. The times go with its picture, so that they are measured when it is drawn. */
 function sendStep(fields, times) {
-  if (fields.action !== undefined) remember(fields.action);
+  if (fields.action !== undefined) planning.remember(fields.action);
   return connection.ask("step", fields, (answer) => {
     state.stepsDone += 1;
     stopwatch.answer();
     waitingForDraw.push(times);
     watchTrust(answer.moment.trust);
   });
-}
-
-function remember(action) {
-  state.played.push(action);
-  if (state.played.length > MOST_REMEMBERED) state.played.shift();
-  if (state.recordedKeys && state.recordingKeys) state.recordedKeys.push(action);
 }
 
 /** Pauses once when trust runs out; whoever plays on from there is not stopped again. */
@@ -366,29 +286,9 @@ function paintChanged(active) {
   screen.fit();
 }
 
-// What if
-
-function plansNow() {
-  const { limits } = state.facts;
-  const steps = clamp(Math.round(Number(find("plan-steps").value) || 1), 1, limits.plan_steps);
-  const mine = state.recordedKeys?.length ? state.recordedKeys : state.played.slice(-steps);
-  const wanted = {
-    constant: find("plans-constant").checked, random: find("plans-random").checked,
-    mine: find("plans-mine").checked && mine.length ? mine : null,
-  };
-  return choosePlans(state.controls, wanted, steps, limits.plans);
-}
-
-function notePlans() {
-  if (!state.facts || !isDream()) return;
-  const recorded = state.recordedKeys?.length;
-  setText(find("plans-mine-text"), recorded ? `My recorded keys, ${recorded} steps` : "My last actions");
-  setText(find("whatif-note"), WhatIf.note(plansNow()));
-}
-
 async function tryPlans() {
   if (!isDream()) return;
-  const plans = plansNow();
+  const plans = planning.plans();
   if (!plans.length) {
     say("Choose at least one kind of plan");
     return;
@@ -411,19 +311,6 @@ async function tryPlans() {
   }
   redraw();
 }
-
-/** From now on what is played is kept as a plan, until the button is pressed again. */
-function recordPlan() {
-  state.recordingKeys = !state.recordingKeys;
-  if (state.recordingKeys) state.recordedKeys = [];
-  else find("plans-mine").checked = state.recordedKeys.length > 0;
-  const button = find("record-plan");
-  button.setAttribute("aria-pressed", String(state.recordingKeys));
-  setText(button, state.recordingKeys ? "Recording: press to end" : "Record my keys");
-  notePlans();
-}
-
-// Training a first model
 
 async function train() {
   try {
@@ -456,24 +343,14 @@ function draw() {
   asked = false;
   const moment = state.moment;
   if (!moment) return;
-  const pictures = walk.picturesOf(moment.number);
-  if (needsFetching(moment, pictures)) fetchMoments([moment.number]).catch(() => {});
-  screen.draw(pictures);
+  if (isDream() && connection.open && state.facts.pictures.length) {
+    fetching.complete(moment, state.facts.pictures[0].key, screen.roles);
+  }
+  screen.draw(walk.picturesOf(moment.number));
   numbers.draw(moment.vectors);
   stopwatch.draw(waitingForDraw.splice(0));
   state.framesDrawn += 1;
   slowAsked ??= setTimeout(drawSlowThings, loop.playing ? SLOW_THINGS_EVERY : 0);
-}
-
-/** Whether something is missing that the server could send. It is asked once for each set of layers. */
-function needsFetching(moment, pictures) {
-  if (!isDream() || !connection.open || !state.facts.pictures.length) return false;
-  const { key } = state.facts.pictures[0];
-  const roles = ["dream", ...(screen.heat ? ["heat"] : []), ...(screen.reality ? ["real"] : [])];
-  const missing = roles.filter((role) => !pictures?.has(`${role} ${key}`)).join(" ");
-  if (!missing || moment.asked === missing) return false;
-  moment.asked = missing;
-  return true;
 }
 
 function drawSlowThings() {
@@ -487,18 +364,11 @@ function drawSlowThings() {
     showTrust(moment.trust, state.facts.trust?.promise ?? null, moment.blind);
     showResidual(moment);
     showPersistence(moment);
-    rememberHighest();
+    fetching.remember();
   }
   state.controls.showDone(moment.action);
   setText(find("where"), `Step ${moment.steps.toLocaleString("en")}`);
   showHint(moment);
-}
-
-/** For a reload: how far the tree went. */
-function rememberHighest() {
-  if (state.highest === walk.highest) return;
-  state.highest = walk.highest;
-  sessionStorage.setItem(HIGHEST, String(walk.highest));
 }
 
 function showHint(moment) {
@@ -539,30 +409,10 @@ function showConnection(name, text) {
   if (lost || name === "open") show(find("lost"), lost);
 }
 
-let saidTimer = null;
-
-/** A line that goes away by itself. */
-function say(text) {
-  setText(find("status-text"), text);
-  find("status").dataset.kind = "said";
-  show(find("status-close"), false);
-  clearTimeout(saidTimer);
-  saidTimer = setTimeout(() => { find("status").dataset.kind = "none"; }, SAID_FOR);
-}
-
-/** Takes back a line that would have gone away by itself. */
-function hush() {
-  if (find("status").dataset.kind === "said") find("status").dataset.kind = "none";
-}
-
-/** A line that stays until it is closed or something else is said. */
 function problem(error) {
   state.lastError = { code: error.code ?? "page", message: error.message };
-  if (error.code === "closed") return; // the banner over the picture says it already
-  clearTimeout(saidTimer);
-  setText(find("status-text"), error.message);
-  find("status").dataset.kind = "problem";
-  show(find("status-close"), true);
+  // The banner over the picture says already that the connection is gone.
+  if (error.code !== "closed") complain(error.message);
 }
 
 const isDream = () => state.facts?.mode === "dream";
@@ -572,94 +422,21 @@ function updateBlocked() {
   if (state.moment) showHint(state.moment);
 }
 
-// ---------------------------------------------------------------- buttons and keys
-
-function toggleBox(id) {
-  const box = find(id);
-  if (box.closest("[hidden]")) return;
-  box.checked = !box.checked;
-  box.dispatchEvent(new Event("change"));
-}
-
-function faster() {
-  const slider = find("speed");
-  slider.value = String((Number(slider.value) + 1) % SPEEDS.length);
-  showSpeed();
-}
-
-function toggleCompany() {
-  const id = find("agent-field").hidden ? "recording" : "agent";
-  if (!find(`${id}-field`).hidden) toggleBox(id);
-}
-
-const openHelp = () => {
+function openHelp() {
   loop.pause();
   find("help-box").showModal();
-};
-
-new Shortcuts({
-  controls: () => state.controls,
-  blocked: () => loop.blocked,
-  rewind,
-  actions: {
-    " ": () => (whatif.open ? whatif.toggle() : loop.toggle()),
-    Enter: () => loop.once(),
-    ",": () => goTo(walk.before(walk.shown)),
-    ".": () => goTo(walk.after(walk.shown)),
-    PageUp: () => goTo(walk.beside(walk.shown, -1)),
-    PageDown: () => goTo(walk.beside(walk.shown, 1)),
-    Escape: () => { whatif.close(); paint.stop(); },
-    g: tryPlans,
-    p: () => isDream() && paint.toggle(),
-    r: () => toggleBox("reality"),
-    h: () => isDream() && toggleBox("heat"),
-    l: anchor,
-    x: toggleCompany,
-    v: faster,
-    n: begin,
-    "?": openHelp,
-  },
-});
-
-const onClick = {
-  live: () => loop.toggle(), forward: () => goTo(walk.after(walk.shown)), rewind10: () => goBack(10),
-  anchor, whatif: tryPlans, "whatif-again": () => { stopEverything(); whatif.reopen(); updateBlocked(); },
-  "record-plan": recordPlan, train, "over-new": begin, help: openHelp, reconnect: () => connection.connect(),
-  "status-close": () => { find("status").dataset.kind = "none"; },
-};
-for (const [id, action] of Object.entries(onClick)) find(id).addEventListener("click", action);
-
-const onChange = {
-  reality: sendOptions, heat: sendOptions,
-  agent: (event) => loop.setBy(event.target.checked ? "agent" : "player"),
-  recording: (event) => loop.setBy(event.target.checked ? "recording" : "player"),
-  "plans-constant": notePlans, "plans-random": notePlans, "plans-mine": notePlans, "plan-steps": notePlans,
-};
-for (const [id, action] of Object.entries(onChange)) find(id).addEventListener("change", action);
-
-holdable(find("rewind"), () => rewind.press(1), () => rewind.release());
-find("speed").addEventListener("input", showSpeed);
-find("start").addEventListener("change", () => find("start").blur());
-find("beginning").addEventListener("submit", (event) => {
-  event.preventDefault();
-  find("seed").blur();
-  begin();
-});
-find("whatif-panel").addEventListener("toggle", notePlans);
-find("numbers-panel").addEventListener("toggle", redraw);
-document.addEventListener("visibilitychange", () => document.hidden && loop.pause());
-onScheme(redraw);
-
-// A page that is read or looked at, though nothing is asked for, keeps its seat; one that was left does not.
-let present = performance.now();
-for (const name of ["pointermove", "keydown", "scroll", "touchstart"]) {
-  addEventListener(name, () => { present = performance.now(); }, { passive: true, capture: true });
 }
-setInterval(() => {
-  if (connection.open && !document.hidden && performance.now() - present < PRESENT_FOR) connection.ask("ping").catch(() => {});
-}, PRESENT_FOR);
-setInterval(() => setText(find("latency"), stopwatch.text()), 250);
 
+function showPlansAgain() {
+  stopEverything();
+  whatif.reopen();
+  updateBlocked();
+}
+
+wire({
+  state, walk, loop, rewind, whatif, paint, connection, stopwatch, goTo, goBack, anchor, begin, tryPlans, showPlansAgain,
+  train, openHelp, sendOptions, showSpeed, redraw, isDream,
+});
 readColors();
 showSpeed();
 showPlaying();

@@ -40,6 +40,11 @@ export class Screen {
     return { key, height, width, figures, canvases };
   }
 
+  /** What a moment needs to be shown whole. */
+  get roles() {
+    return [this.main, ...(this.heat ? ["heat"] : []), ...(this.reality ? ["real"] : [])];
+  }
+
   setLayers(reality, heat) {
     this.reality = reality;
     this.heat = heat;

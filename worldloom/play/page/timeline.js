@@ -57,10 +57,15 @@ export class Timeline {
     Object.assign(this, { width, height });
     this.measure();
     this.drawTicks(pen);
+    pen.save();
+    pen.beginPath();
+    pen.rect(0, 0, width, height - EDGE); // lanes that are scrolled away do not run through the numbers
+    pen.clip();
     this.walk.lanes.forEach((lane, index) => this.drawLane(pen, lane, index));
     this.drawPath(pen);
     for (const number of this.walk.marks) this.drawMark(pen, number);
     this.drawHere(pen);
+    pen.restore();
     this.tell();
     this.drawList();
   }

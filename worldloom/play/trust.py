@@ -1,0 +1,399 @@
+"""The trust meter: for how many more steps a dream is still better than knowing nothing, promised and kept.
+
+What is known of a moment while playing is how many steps ago somebody looked (`blind`) and how far the particles are
+apart (`Answer.spread`). Held-out episodes are dreamt with the actions that were really taken; every dreamt step is good
+or not (`dream` says when). Half of the episodes tell how long moments with such numbers stay good, the other half how
+sure one has to be of that (risk control as in Angelopoulos et al., "Conformal risk control", 2024). A promise of 0.9:
+
+    of the moments of new episodes like the held-out ones at which the meter promises something, nine in ten stay good
+    for at least as long as it says.
+
+The moments are those of an episode drawn at random: all episodes count the same, however long. Two conditions hold on
+the correcting half, and would with one more episode in which every promise is broken. Of the promises that end within
+their episode a tenth is broken at most, which estimates the sentence above. And promises are broken at a tenth of all
+moments at most: as a theorem, a moment of a new episode is one with a broken promise with probability 0.1 at most.
+
+N windows, B windows at a time, H horizon, K kinds of what is seen (pictures, vectors), M moments, F inputs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from worldloom.data import durable
+from worldloom.data.spec import DataSpec
+from worldloom.errors import UserError
+from worldloom.evaluation.bootstrap import Figure, figure
+from worldloom.evaluation.windows import HeldOut, WindowBatch, batches, choose_windows, held_out_episodes, open_sources
+from worldloom.model import WorldModel
+from worldloom.play.engine import Answer, Arrays, Ask, Engine
+from worldloom.safety.calibration import weights_hash
+from worldloom.safety.conformal import check_alpha, episodes_needed
+from worldloom.training.run import read_json
+
+if TYPE_CHECKING:
+    from worldloom.training.checkpoint import Run
+
+FORMAT = 1
+LEVELS = (0.5, 0.8, 0.9, 0.95)
+DEFAULTS = {"particles": 4, "horizon": 50, "context": 8, "windows": 400, "seed": 0}
+WIDTH = 16
+SMOOTH = 3
+UNSEEN = {"image": 1e-4, "vector": 1e-2}  # 40 dB, and a tenth of a standard deviation
+FEW = 5  # episodes: what fewer have shown is not known
+SHARES = np.linspace(0, 1.004, 252)  # how sure one can be, up to what nothing reaches
+INPUTS, RISING = 11, 4
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What is known of dreamt moments and what became of them, each `[M]`.
+
+    left: how many more steps were good, 0 where the moment itself was not. ahead: how many could be seen. A dream that
+    was good for all of them was cut off by the end of its episode, which says nothing against it.
+    """
+
+    depth: np.ndarray
+    spread: np.ndarray
+    left: np.ndarray
+    ahead: np.ndarray
+    episode: np.ndarray
+
+    @classmethod
+    def of_dreams(cls, spread: np.ndarray, good: np.ndarray, steps: np.ndarray, episode: np.ndarray) -> Self:
+        """All with a future, of dreams with spread and good `[N, H + 1]` at the look and after each step.
+
+        steps `[N]`: how many rows of reality followed the look. episode `[N]`: whose.
+        """
+        horizon = good.shape[1] - 1
+        left, ahead = np.zeros(good.shape, int), np.minimum(steps, horizon)[:, None] - np.arange(horizon)
+        for depth in range(horizon - 1, -1, -1):
+            left[:, depth] = np.where(good[:, depth] & good[:, depth + 1], left[:, depth + 1] + 1, 0)
+        at = np.nonzero(ahead > 0)
+        return cls(at[1], spread[at], np.minimum(left[at], ahead[at]), ahead[at], episode[at[0]])
+
+    def of_episodes(self, episodes: np.ndarray) -> Self:
+        chosen = np.isin(self.episode, episodes)
+        return replace(self, **{each.name: getattr(self, each.name)[chosen] for each in fields(self)})
+
+    def by_episode(self, values: np.ndarray) -> np.ndarray:
+        """The mean of `values` `[M]` over the moments of each episode: `[episodes]`, in order of their numbers."""
+        count = np.bincount(self.episode)
+        return np.bincount(self.episode, values)[count > 0] / count[count > 0]
+
+    def judge(self, promised: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which of the promises `[M]` can be judged, and which were seen to break.
+
+        How long an episode goes on does not depend on the dream, so to judge promises that end within it prefers
+        neither kept nor broken ones. To count the others too, where they broke early, would.
+        """
+        return (promised >= 1) & (promised <= self.ahead), self.left < np.minimum(promised, self.ahead)
+
+
+@dataclass(frozen=True)
+class Lasting:
+    """How likely a moment stays good: a logistic hazard of each further step, which a larger spread never makes less.
+
+    weights `[F]`. centre and scale `[2]`: of the spread's logarithm at the look, and after it.
+    """
+
+    horizon: int
+    weights: np.ndarray
+    centre: np.ndarray
+    scale: np.ndarray
+
+    @classmethod
+    def fit(cls, moments: Moments, horizon: int) -> Self:
+        """From every further step that was reached and could be seen; all episodes count the same."""
+        weight = 1 / np.bincount(moments.episode)[moments.episode]
+        groups = [logarithm(moments.spread[(moments.depth > 0) == after]) for after in (False, True)]
+        centre = np.array([group.mean() if len(group) else 0.0 for group in groups])
+        scale = np.array([max(group.std(), 1e-3) if len(group) else 1.0 for group in groups])
+        made = cls(horizon, np.zeros(INPUTS), centre, scale)
+        steps = np.arange(1, horizon + 1)
+        reached = [np.flatnonzero((moments.ahead >= step) & (moments.left >= step - 1)) for step in steps]
+        rows, step = np.concatenate(reached), np.repeat(steps, [len(each) for each in reached])
+        inputs = made.inputs(moments.depth[rows], moments.spread[rows], step)
+        return replace(made, weights=logistic(inputs, moments.left[rows] < step, weight[rows] / weight.mean()))
+
+    def inputs(self, depth: np.ndarray, spread: np.ndarray, step: np.ndarray) -> np.ndarray:
+        """`[M, F]`, the last `RISING` of which rise with the spread."""
+        after = (depth > 0).astype(int)
+        large = np.clip((logarithm(spread) - self.centre[after]) / self.scale[after], -3, 3) + 3
+        deep, soon, look = np.log1p(depth), 1 / step, 1 - after
+        free = [np.ones(len(depth)), deep, look, soon, np.log(step), deep * soon, look * soon]
+        return np.stack([*free, large * after, large * after * soon, large * look, large * look * soon], 1)
+
+    def survival(self, depth: np.ndarray, spread: np.ndarray) -> np.ndarray:
+        """How likely moments stay good for at least 1 to H more steps: `[M, H]`."""
+        steps = np.tile(np.arange(1, self.horizon + 1), len(depth))
+        inputs = self.inputs(depth.repeat(self.horizon), spread.repeat(self.horizon), steps)
+        return (1 - sigmoid(inputs @ self.weights)).reshape(len(depth), self.horizon).cumprod(1)
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What `calibrate` learned. sureness: how likely a moment must be to stay good, by the promise to be kept.
+
+    promise: the one that is meant unless another is asked for. episodes: how many the sureness rests on. settings: with
+    what it was calibrated. checkpoint: the sha256 of the model's weights.
+    """
+
+    sureness: dict[float, float]
+    lasting: Lasting
+    promise: float
+    episodes: int
+    checkpoint: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def left(self, blind: int, spread: float, promise: float | None = None) -> float:
+        """For how many more steps, a whole number, the dream is good with probability `promise` or more.
+
+        0 where nothing can be promised. No promise reaches beyond `lasting.horizon` steps from the last look, as far as
+        was calibrated, and a larger spread never promises more.
+        """
+        return float(self.steps(np.array([blind]), np.array([spread]), promise)[0])
+
+    def good(self, blind: int, spread: float) -> bool:
+        """Whether at least one more step can be promised."""
+        return self.left(blind, spread) >= 1
+
+    def steps(self, depth: np.ndarray, spread: np.ndarray, promise: float | None = None) -> np.ndarray:
+        """`left` of many moments `[M]`. Raises `UserError` for a promise that was not calibrated."""
+        promise = self.promise if promise is None else promise
+        if promise not in self.sureness:
+            known = ", ".join(map(str, sorted(self.sureness)))
+            raise UserError(f"a promise of {promise} was not calibrated, only {known}: calibrate again with it")
+        return whole_steps(self.lasting.survival(depth, spread), depth, self.sureness[promise])
+
+    def to_json(self) -> dict[str, Any]:
+        lasting = {each.name: np.asarray(getattr(self.lasting, each.name)).tolist() for each in fields(Lasting)}
+        pairs = sorted([promise, sure] for promise, sure in self.sureness.items())
+        return {"format": FORMAT, **vars(self), "sureness": pairs, "lasting": lasting}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Raises `UserError` for what `to_json` did not write."""
+        try:
+            if content["format"] != FORMAT:
+                raise ValueError("written by another worldloom")
+            arrays = {name: np.array(content["lasting"][name], float) for name in ("weights", "centre", "scale")}
+            rest = {name: content[name] for name in ("promise", "episodes", "checkpoint", "settings")}
+            made = cls(dict(content["sureness"]), Lasting(content["lasting"]["horizon"], **arrays), **rest)
+            made.left(1, 1.0)
+            return made
+        except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+            raise UserError(f"this is no trust meter ({error!r}): calibrate again") from error
+
+
+def load_or_calibrate(
+    path: Path, model: WorldModel, run: "Run", *, data: Path | None = None, promise: float = 0.9, **settings: int
+) -> Trust:
+    """The meter kept in `path`/trust for this checkpoint and these settings of `calibrate`, or a new one, kept there.
+
+    Raises `UserError` for a run without held-out episodes, such as one that learned while acting, or with too few.
+    """
+    file = path / "trust" / f"step-{run.step:08d}.json"
+    wanted = {**DEFAULTS, **settings, "data": None if data is None else str(data)}
+    try:
+        known = Trust.from_json(read_json(file, "there is no trust meter yet"))
+        if (known.checkpoint, known.promise, known.settings) == (run.checkpoint_hash, promise, wanted):
+            return known
+    except UserError:
+        pass  # none, or one that is worth nothing: it is only a copy of what follows
+    held = held_out_episodes(open_sources(run, data))
+    made = replace(calibrate(model, held, promise=promise, **settings), settings=wanted)
+    try:
+        durable.make_folder(file.parent)
+        durable.write_json(file, made.to_json())
+    except OSError as error:
+        print(f"the trust meter is not kept: {file} cannot be written ({error.strerror or error})", flush=True)
+    return made
+
+
+def calibrate(model: WorldModel, held: Sequence[HeldOut], *, promise: float = 0.9, **settings: int) -> Trust:
+    """Learn the meter from held-out episodes, with `DEFAULTS` or other `settings` of `dream`; `seed` also splits them.
+
+    Raises `UserError` for too few or too short episodes, and for a model that shows nothing of what was seen.
+    """
+    settings = {**DEFAULTS, **settings}
+    for name in DEFAULTS:
+        if settings[name] < (name != "seed"):
+            raise UserError(f"{name} is {settings[name]}, but it must be 1 or more")
+    long = [episode for episode in held if episode.length > settings["context"]]
+    split(len(long), promise)
+    made = learn(dream(model, long, **settings), promise, settings["seed"])
+    return replace(made, checkpoint=weights_hash(model), settings=settings)
+
+
+def learn(moments: Moments, promise: float = 0.9, seed: int = 0) -> Trust:
+    """The meter that moments tell of: half of their episodes say how long they last, the others how sure to be."""
+    episodes = np.random.default_rng(seed).permutation(np.unique(moments.episode))
+    count = split(len(episodes), promise)
+    other, fitted = (moments.of_episodes(part) for part in (episodes[:count], episodes[count:]))
+    # Of depths that fewer episodes have reached nothing is known, so nothing is promised.
+    deepest = sorted((fitted.depth + fitted.ahead)[fitted.episode == episode].max() for episode in episodes[count:])
+    lasting = Lasting.fit(fitted, int(deepest[-FEW]))
+    survival = lasting.survival(other.depth, other.spread)
+    levels = [level for level in {*LEVELS, promise} if episodes_needed(1 - level) <= count]
+    return Trust({level: least_sureness(survival, other, 1 - level) for level in levels}, lasting, promise, count)
+
+
+def split(count: int, promise: float) -> int:
+    """How many of `count` episodes say how sure to be. Raises `UserError` when they are too few for the promise."""
+    check_alpha("1 - promise", 1 - promise)
+    need = episodes_needed(1 - promise)
+    if count < need + FEW:
+        raise UserError(
+            f"a promise of {promise} needs {need + FEW} held-out episodes that are longer than the context ({need} to "
+            f"keep it and {FEW} to tell how long dreams last), but there are {count}: record more, or promise less"
+        )
+    return max(count // 2, need)
+
+
+def least_sureness(survival: np.ndarray, moments: Moments, alpha: float) -> float:
+    """The smallest with which no more than `alpha` of the promises are broken, in both of the senses of the module."""
+    for share in SHARES:
+        judged, broken = moments.judge(whole_steps(survival, moments.depth, share))
+        told, lost, anywhere = (moments.by_episode(each) for each in (judged, judged & broken, broken))
+        few_lost = lost.sum() + told.mean() <= alpha * (told.sum() + told.mean()) + 1e-9
+        if few_lost and anywhere.sum() + 1 <= alpha * (len(anywhere) + 1) + 1e-9:
+            break
+    return float(share)
+
+
+def whole_steps(survival: np.ndarray, depth: np.ndarray, sureness: float) -> np.ndarray:
+    """For how many steps moments with `survival` `[M, H]` stay good as surely as that, `[M]`, at most to depth H."""
+    return np.minimum((survival >= sureness).sum(1), np.maximum(survival.shape[1] - depth, 0))
+
+
+@dataclass(frozen=True)
+class Kept:
+    """How a promise did on other episodes. observed: the share of the judged promises that was kept.
+
+    steps: promised on average over all moments, and at a look. made, judged: shares of moments with such a promise.
+    """
+
+    promise: float
+    observed: Figure
+    steps: float
+    steps_at_look: float
+    made: float
+    judged: float
+
+
+def coverage(trust: Trust, model: WorldModel, held: Sequence[HeldOut], windows: int = 400, seed: int = 1) -> list[Kept]:
+    """What became of all kinds of promises on other held-out episodes. Raises `UserError` for another model's meter."""
+    if weights_hash(model) != trust.checkpoint:
+        raise UserError("the trust meter was calibrated for another checkpoint: calibrate again with this model")
+    settings = {name: trust.settings[name] for name in ("particles", "horizon", "context")}
+    moments = dream(model, held, **settings, windows=windows, seed=seed)
+    return [kept(trust, moments, promise) for promise in sorted(trust.sureness)]
+
+
+def kept(trust: Trust, moments: Moments, promise: float) -> Kept:
+    """`coverage` for moments. All episodes count the same, and the interval is over episodes."""
+    steps = trust.steps(moments.depth, moments.spread, promise)
+    judged, broken = moments.judge(steps)
+    good, told, made = (moments.by_episode(each) for each in (judged & ~broken, judged, steps >= 1))
+    with np.errstate(invalid="ignore"):  # there may be resamples, or episodes, in which nothing is promised
+        observed = figure(lambda w: (w @ good) / (w @ told), np.arange(len(told)), why="no promise could be judged")
+    means = moments.by_episode(steps).mean(), steps[moments.depth == 0].mean(), made.mean(), told.mean()
+    return Kept(promise, observed, *map(float, means))
+
+
+def logistic(inputs: np.ndarray, label: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Ridge regression by Newton's method: `[F]`, of which the last `RISING` are not below 0."""
+    found, active = np.zeros(INPUTS), np.ones(INPUTS, bool)
+    while True:
+        x, solution = inputs[:, active], np.zeros(active.sum())
+        for _ in range(30):
+            chance = sigmoid(x @ solution)
+            slope = x.T @ (weight * (chance - label)) + solution
+            bend = (x * (weight * chance * (1 - chance))[:, None]).T @ x + np.eye(len(solution))
+            change = np.linalg.solve(bend, slope)
+            solution = solution - change / max(1, np.abs(change).max())  # no leap where the labels are all alike
+        found[:], found[active] = 0, solution
+        falling = (found < 0) & (np.arange(INPUTS) >= INPUTS - RISING)
+        if not falling.any():
+            return found
+        active &= ~falling
+
+
+def sigmoid(values: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-np.clip(values, -30, 30)))
+
+
+def logarithm(spread: np.ndarray) -> np.ndarray:
+    """A spread that is not finite is a large one."""
+    return np.log(np.nan_to_num(spread, nan=1e9, posinf=1e9) + 1e-9)
+
+
+def dream(
+    model: WorldModel, held: Sequence[HeldOut], *, particles: int, horizon: int, context: int, windows: int, seed: int
+) -> Moments:
+    """About `windows` windows of held-out episodes, walked by the engine as a player would walk them.
+
+    A step is good while what is shown is nearer to what came than the mean row of that very episode: a forecast that
+    knows where it is, and nothing of the moment. The mean of all data would be an easy match in a dataset of many
+    scenes, dark and bright; the last look would win by sharpness alone wherever nothing moves. Pictures (squared error
+    of pixels in [0, 1], over all of them) and vectors (in units of the training std) must both be good, summed over the
+    last `SMOOTH` steps, for at a single one reality may look like the mean. What nobody could see (`UNSEEN`) is good.
+    """
+    keys = [key for key in (*model.spec.image_keys, *model.spec.vector_keys) if key in model.decodes]
+    if not keys:
+        raise UserError(f"the family {model.family!r} shows nothing of what was seen, so nobody can say how good it is")
+    engine, chosen = Engine(model, particles, WIDTH), choose_windows(held, context, windows, seed)
+    means: dict[int, Arrays] = {}
+    for each in held:
+        rows = each.dataset.segment(each.episode).obs
+        means[each.index] = {key: rows[key][0].float().mean(0).numpy() for key in keys}
+    parts = []
+    for number, batch in enumerate(batches(chosen, WIDTH, context, horizon)):
+        luck = [(seed + number * WIDTH + i) * 1_000_033 for i in range(WIDTH)]
+        spread, error, allowed = walk(engine, batch, luck, [means[i] for i in batch.episode.tolist()])
+        parts.append((spread, is_good(error, allowed), batch.steps, batch.episode))
+    return Moments.of_dreams(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def walk(engine: Engine, batch: WindowBatch, luck: Sequence[int], means: Sequence[Arrays]) -> tuple[np.ndarray, ...]:
+    """Spread `[B, H + 1]`, the error of what is shown and the allowed one `[B, H + 1, K]`, as far as reality goes."""
+    segment, spec, first = batch.segment, engine.model.spec, batch.context - 1
+    size, rows = segment.shape
+    spread, error, allowed = (np.zeros((size, rows - first, *shape)) for shape in ((), (2,), (2,)))
+    answers: dict[int, Answer] = {}
+    for row in range(rows):
+        going, asks = [i for i in range(size) if row < batch.context + batch.steps[i]], []
+        for i in going:
+            obs = {key: value[i : i + 1, row] for key, value in segment.obs.items()} if row <= first else None
+            before, action = (answers[i].belief, segment.action[i, row - 1].numpy()) if row else (None, None)
+            asks.append(Ask(luck[i] + row, before, action, obs))
+        answers = dict(zip(going, engine.answer(asks), strict=True))
+        for i in going if row >= first else []:
+            real = {key: segment.obs[key][i, row].float().numpy() for key in means[i]}
+            shown = answers[i].vectors | {key: p.transpose(2, 0, 1) for key, p in answers[i].pictures.items()}
+            at = i, row - first
+            spread[at], error[at] = answers[i].spread, distance(spec, shown, real)
+            allowed[at] = np.maximum(distance(spec, means[i], real), list(UNSEEN.values()))
+    return spread, error, allowed
+
+
+def distance(spec: DataSpec, guess: Arrays, real: Arrays) -> np.ndarray:
+    """Mean squared errors `[K]` of pictures and of vectors; 0 where there are none."""
+    found: dict[str, list[np.ndarray]] = {kind: [] for kind in UNSEEN}
+    for key, value in real.items():
+        unit = 255 if key in spec.image_keys else np.maximum(spec.obs[key].std or 1.0, 1e-6)
+        found[spec.obs[key].kind].append(np.square((guess[key] - value) / unit).ravel())
+    return np.array([np.concatenate(each).mean() if each else 0.0 for each in found.values()])
+
+
+def is_good(error: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """Whether no kind's `error` is above the `allowed` one `[B, H + 1, K]`: `[B, H + 1]`. The look stands alone."""
+    good = np.all(error <= allowed, axis=-1)
+    for step in range(1, error.shape[1]):
+        recent = slice(max(1, step - SMOOTH + 1), step + 1)
+        good[:, step] = (error[:, recent].sum(1) <= allowed[:, recent].sum(1)).all(-1)
+    return good
