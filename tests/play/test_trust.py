@@ -1,7 +1,9 @@
 """The meter keeps its promises where the truth is known, and promises nothing that it cannot know."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,17 @@ from worldloom.evaluation.windows import HeldOut, Source, choose_windows, held_o
 from worldloom.play import trust as meter
 from worldloom.play.engine import Engine
 from worldloom.play.session import Session
-from worldloom.play.trust import Moments, Trust, calibrate, coverage, is_good, kept, learn, load_or_calibrate
+from worldloom.play.trust import (
+    Moments,
+    Trust,
+    calibrate,
+    coverage,
+    is_good,
+    kept,
+    learn,
+    least_sureness,
+    load_or_calibrate,
+)
 from worldloom.safety.calibration import weights_hash
 
 HORIZON = 20
@@ -48,26 +60,53 @@ def model(noise: float = 0.0, image: bool = False, **options: Any) -> LinearMode
     return LinearModel(linear_spec(image, ends=False), noise=noise, **options)
 
 
-def share_kept(learned: Trust, moments: Moments, promise: float) -> float:
-    judged, broken = moments.judge(learned.steps(moments.depth, moments.spread, promise))
-    return float(1 - moments.by_episode(judged & broken).sum() / moments.by_episode(judged).sum())
+def share_kept(meters: Sequence[Trust], moments: Sequence[Moments], promise: float) -> float:
+    """Of all promises that several meters made and that could be judged. A meter that promises nothing adds nothing."""
+    kept_ones, told = 0.0, 0.0
+    for learned, new in zip(meters, moments, strict=True):
+        judged, broken = new.judge(learned.steps(new.depth, new.spread, promise))
+        kept_ones, told = kept_ones + new.by_episode(judged & ~broken).sum(), told + new.by_episode(judged).sum()
+    return float(kept_ones / told)
 
 
-@pytest.mark.xfail(reason="with 50 to 80 episodes the meter promises nothing at times, or keeps up to 5 in 100 too few")
+@cache
+def made_from(says: str) -> list[Trust]:
+    return [learn(fates(80, seed, says), seed=seed) for seed in range(8)]
+
+
+@pytest.mark.parametrize("promise", [0.5, 0.8, 0.9])
+def test_where_the_spread_tells_promises_to_new_episodes_are_kept_as_often_as_was_promised(promise: float) -> None:
+    meters = made_from("enough")
+    new = [fates(60, 500 + seed) for seed in range(len(meters))]
+    assert promise - 0.04 <= share_kept(meters, new, promise) <= promise + 0.06
+    at_look = [each.steps(x.depth, x.spread, promise)[x.depth == 0].mean() for each, x in zip(meters, new, strict=True)]
+    assert np.mean(at_look) > 1
+
+
 @pytest.mark.parametrize("says", ["enough", "little", "nothing"])
-def test_promises_to_new_episodes_are_kept_as_often_as_was_promised(says: str) -> None:
-    new = fates(400, 99, says, first=1000)
-    meters = [learn(fates(80, seed, says), seed=seed) for seed in range(6)]
+def test_a_moment_has_a_broken_promise_no_more_often_than_was_said_whatever_the_spread_tells(says: str) -> None:
+    meters = made_from(says)
     for promise in (0.5, 0.8, 0.9):
-        observed = np.mean([share_kept(each, new, promise) for each in meters])
-        assert promise - 0.03 <= observed <= promise + 0.06, (promise, observed)
-    assert np.mean([each.steps(new.depth, new.spread)[new.depth == 0].mean() for each in meters]) > 1
+        broken = []
+        for seed, learned in enumerate(meters):
+            new = fates(60, 500 + seed, says)
+            broken.append(new.by_episode(new.judge(learned.steps(new.depth, new.spread, promise))[1]).mean())
+        assert np.mean(broken) <= 1 - promise
+
+
+@pytest.mark.parametrize(("lucky", "promises"), [(8, False), (9, True)])
+def test_a_promise_needs_as_many_episodes_that_earned_it_as_it_says(lucky: int, promises: bool) -> None:
+    """Forty episodes of a moment each, of which a few stand out and last: nine are needed to speak of nine in ten."""
+    stands_out = np.arange(40) < lucky
+    moments = Moments(np.zeros(40, int), np.zeros(40), 5 * stands_out, np.full(40, 5), np.arange(40))
+    survival = np.where(stands_out, 0.99, 0.01)[:, None].repeat(5, 1)
+    assert (least_sureness(survival, moments, 0.1) <= 0.99) == promises
 
 
 def test_a_spread_that_tells_more_earns_longer_promises() -> None:
     new = {says: fates(300, 99, says, first=1000) for says in ("enough", "nothing")}
     steps = {
-        says: np.mean([learn(fates(80, seed, says)).steps(moments.depth, moments.spread).mean() for seed in range(3)])
+        says: np.mean([each.steps(moments.depth, moments.spread).mean() for each in made_from(says)])
         for says, moments in new.items()
     }
     assert steps["enough"] > 1.5 * steps["nothing"]
@@ -76,7 +115,7 @@ def test_a_spread_that_tells_more_earns_longer_promises() -> None:
 def test_a_larger_spread_never_promises_more_even_if_the_episodes_say_so() -> None:
     contrary = fates(60, 1)
     contrary = replace(contrary, spread=1 / contrary.spread)
-    spreads = np.array([0.0, *np.geomspace(1e-3, 1e3, 200), np.inf, np.nan])
+    spreads = np.array([0.0, *np.geomspace(1e-3, 1e3, 60), np.inf, np.nan])
     for learned in (learn(fates(60, 1)), learn(contrary)):
         for blind in range(HORIZON):
             for promise in learned.sureness:
@@ -153,17 +192,12 @@ def test_a_model_that_knows_the_world_is_trusted_and_its_opposite_is_not(image: 
     assert kept(exact, meter.dream(model(image=image), held(image=image), **SMALL, seed=3), 0.9).observed.value == 1
 
 
-@pytest.mark.xfail(reason="with 50 to 80 episodes the meter promises nothing at times, or keeps up to 5 in 100 too few")
 def test_a_sampling_model_keeps_its_promise_on_other_episodes() -> None:
     moments = meter.dream(model(noise=0.12), held(100), **{**SMALL, "windows": 200}, seed=0)
-    observed: dict[float, list[float]] = {0.8: [], 0.9: []}
-    for seed in range(6):
-        episodes = np.random.default_rng(seed).permutation(100)
-        learned, other = learn(moments.of_episodes(episodes[:50])), moments.of_episodes(episodes[50:])
-        for promise in observed:
-            observed[promise].append(share_kept(learned, other, promise))
-    for promise, shares in observed.items():
-        assert promise - 0.05 <= np.mean(shares) <= promise + 0.08, (promise, shares)
+    mixed = [np.random.default_rng(seed).permutation(100) for seed in range(8)]
+    meters = [learn(moments.of_episodes(episodes[:50]), seed=seed) for seed, episodes in enumerate(mixed)]
+    observed = share_kept(meters, [moments.of_episodes(episodes[50:]) for episodes in mixed], 0.8)
+    assert 0.76 <= observed <= 0.86
 
 
 def test_coverage_tells_of_every_promise_and_refuses_another_model() -> None:

@@ -9,9 +9,10 @@ sure one has to be of that (risk control as in Angelopoulos et al., "Conformal r
     for at least as long as it says.
 
 The moments are those of an episode drawn at random: all episodes count the same, however long. Two conditions hold on
-the correcting half, and would with one more episode in which every promise is broken. Of the promises that end within
-their episode a tenth is broken at most, which estimates the sentence above. And promises are broken at a tenth of all
-moments at most: as a theorem, a moment of a new episode is one with a broken promise with probability 0.1 at most.
+the correcting half, and would with one more episode in which every promise is broken. Promises are broken at a tenth of
+all moments at most: as a theorem, a moment of a new episode is one with a broken promise with probability 0.1 at most.
+And of those that end within their episode, in as many episodes as 0.9 needs, a tenth is broken at most. This estimates
+the sentence above, and flatters where promises are rare: the best of few moments were picked with the same episodes.
 
 N windows, B windows at a time, H horizon, K kinds of what is seen (pictures, vectors), M moments, F inputs.
 """
@@ -37,11 +38,10 @@ from worldloom.training.run import read_json
 if TYPE_CHECKING:
     from worldloom.training.checkpoint import Run
 
-FORMAT = 1
+FORMAT = 2
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 DEFAULTS = {"particles": 4, "horizon": 50, "context": 8, "windows": 400, "seed": 0}
-WIDTH = 16
-SMOOTH = 3
+WIDTH, SMOOTH = 16, 3
 UNSEEN = {"image": 1e-4, "vector": 1e-2}  # 40 dB, and a tenth of a standard deviation
 FEW = 5  # episodes: what fewer have shown is not known
 SHARES = np.linspace(0, 1.004, 252)  # how sure one can be, up to what nothing reaches
@@ -220,13 +220,12 @@ def calibrate(model: WorldModel, held: Sequence[HeldOut], *, promise: float = 0.
     Raises `UserError` for too few or too short episodes, and for a model that shows nothing of what was seen.
     """
     settings = {**DEFAULTS, **settings}
-    for name in DEFAULTS:
-        if settings[name] < (name != "seed"):
-            raise UserError(f"{name} is {settings[name]}, but it must be 1 or more")
+    if low := [name for name in DEFAULTS if settings[name] < (name != "seed")]:
+        raise UserError(f"{low[0]} is {settings[low[0]]}, but it must be 1 or more")
     long = [episode for episode in held if episode.length > settings["context"]]
     split(len(long), promise)
-    made = learn(dream(model, long, **settings), promise, settings["seed"])
-    return replace(made, checkpoint=weights_hash(model), settings=settings)
+    learned = learn(dream(model, long, **settings), promise, settings["seed"])
+    return replace(learned, checkpoint=weights_hash(model), settings=settings)
 
 
 def learn(moments: Moments, promise: float = 0.9, seed: int = 0) -> Trust:
@@ -255,12 +254,13 @@ def split(count: int, promise: float) -> int:
 
 
 def least_sureness(survival: np.ndarray, moments: Moments, alpha: float) -> float:
-    """The smallest with which no more than `alpha` of the promises are broken, in both of the senses of the module."""
+    """The smallest with which no more than `alpha` of the promises are broken, in both senses of the module."""
     for share in SHARES:
         judged, broken = moments.judge(whole_steps(survival, moments.depth, share))
         told, lost, anywhere = (moments.by_episode(each) for each in (judged, judged & broken, broken))
-        few_lost = lost.sum() + told.mean() <= alpha * (told.sum() + told.mean()) + 1e-9
-        if few_lost and anywhere.sum() + 1 <= alpha * (len(anywhere) + 1) + 1e-9:
+        kept_among = lost.sum() + told.mean() <= alpha * (told.sum() + told.mean()) + 1e-9
+        kept_anywhere = anywhere.sum() + 1 <= alpha * (len(told) + 1) + 1e-9
+        if kept_among and kept_anywhere and (told > 0).sum() >= episodes_needed(alpha):
             break
     return float(share)
 
@@ -286,7 +286,7 @@ class Kept:
 
 
 def coverage(trust: Trust, model: WorldModel, held: Sequence[HeldOut], windows: int = 400, seed: int = 1) -> list[Kept]:
-    """What became of all kinds of promises on other held-out episodes. Raises `UserError` for another model's meter."""
+    """What became of all promises on other held-out episodes. Raises `UserError` for another model's meter."""
     if weights_hash(model) != trust.checkpoint:
         raise UserError("the trust meter was calibrated for another checkpoint: calibrate again with this model")
     settings = {name: trust.settings[name] for name in ("particles", "horizon", "context")}
@@ -295,7 +295,7 @@ def coverage(trust: Trust, model: WorldModel, held: Sequence[HeldOut], windows: 
 
 
 def kept(trust: Trust, moments: Moments, promise: float) -> Kept:
-    """`coverage` for moments. All episodes count the same, and the interval is over episodes."""
+    """`coverage` for moments; the interval is over episodes."""
     steps = trust.steps(moments.depth, moments.spread, promise)
     judged, broken = moments.judge(steps)
     good, told, made = (moments.by_episode(each) for each in (judged & ~broken, judged, steps >= 1))
@@ -349,8 +349,8 @@ def dream(
     engine, chosen = Engine(model, particles, WIDTH), choose_windows(held, context, windows, seed)
     means: dict[int, Arrays] = {}
     for each in held:
-        rows = each.dataset.segment(each.episode).obs
-        means[each.index] = {key: rows[key][0].float().mean(0).numpy() for key in keys}
+        seen = each.dataset.segment(each.episode).obs
+        means[each.index] = {key: seen[key][0].float().mean(0).numpy() for key in keys}
     parts = []
     for number, batch in enumerate(batches(chosen, WIDTH, context, horizon)):
         luck = [(seed + number * WIDTH + i) * 1_000_033 for i in range(WIDTH)]
@@ -361,8 +361,8 @@ def dream(
 
 def walk(engine: Engine, batch: WindowBatch, luck: Sequence[int], means: Sequence[Arrays]) -> tuple[np.ndarray, ...]:
     """Spread `[B, H + 1]`, the error of what is shown and the allowed one `[B, H + 1, K]`, as far as reality goes."""
-    segment, spec, first = batch.segment, engine.model.spec, batch.context - 1
-    size, rows = segment.shape
+    segment, spec = batch.segment, engine.model.spec
+    (size, rows), first = segment.shape, batch.context - 1
     spread, error, allowed = (np.zeros((size, rows - first, *shape)) for shape in ((), (2,), (2,)))
     answers: dict[int, Answer] = {}
     for row in range(rows):
