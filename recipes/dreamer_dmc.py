@@ -3,9 +3,9 @@
     python recipes/dreamer_dmc.py --out runs/dreamer_dmc --json results/dreamer_dmc.json
 
 The world model is an `mlp`, since these observations hide nothing, and the actor follows the gradient of its returns
-back through it over five steps: over fifteen, a walker finds what the model has wrong. Every run is `worldloom learn
-dreamer` and can be interrupted: started again, this script continues it. Runs that are finished are only read. Less
-than an hour of one core a run.
+back through it over five steps. Every run is `worldloom learn dreamer` and can be interrupted: started again, this
+script continues it. Runs that are finished are only read. An hour of one core a run. Not yet run to the end: a walker
+has been seen to collapse half way, with a critic that overrates (results/dreamer_dmc.json).
 """
 
 import json

@@ -60,6 +60,15 @@ def test_the_readme_says_what_policies_of_dreams_are_worth_in_doom() -> None:
     assert f"{found['frames']:,} frames of random play" in page
 
 
+def test_the_readme_says_how_policies_of_dreams_move_bodies() -> None:
+    page = (ROOT / "README.md").read_text().replace("**", "").replace("\n", " ")
+    runs = read("dreamer_dmc")["runs"]
+    told = [(runs[0], 20_000), (runs[2], 40_000), (runs[2], 50_000), (runs[-1], 20_000)]
+    for run, steps in told:
+        score = next(each for each in run["curve"] if each["env_steps"] == steps)
+        assert f"{score['mean']:.0f} [{score['low']:.0f}, {score['high']:.0f}]" in page
+
+
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
 def test_every_result_says_on_what_machine_it_was_made(path: Path) -> None:
     assert "hardware" in path.read_text()

@@ -143,6 +143,18 @@ def test_another_site_and_a_wrong_token_are_told_that_they_may_not_in() -> None:
         assert len(server.seats) == 1
 
 
+def test_the_name_of_another_site_that_leads_here_opens_nothing() -> None:
+    with serving() as (address, server):
+        port = address.rpartition(":")[2]
+        with socket.create_connection(("127.0.0.1", int(port))) as raw:
+            raw.sendall(b"GET / HTTP/1.1\r\nHost: evil.example:" + port.encode() + b"\r\nConnection: close\r\n\r\n")
+            answer = b"".join(iter(lambda: raw.recv(4096), b""))
+        assert answer.startswith(b"HTTP/1.1 403")
+        assert b"evil.example is not this machine" in answer
+        assert get(address, "/")[0] == 200
+        assert server.seats == {}
+
+
 def test_every_limit_answers_with_its_name() -> None:
     with serving(message_bytes=2000, messages_per_second=1, burst=5, sessions=2, idle_seconds=1) as (address, server):
         page, other = Page(address), Page(address)

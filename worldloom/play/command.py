@@ -1,5 +1,6 @@
 """`worldloom play RUN`: open a trained model in the browser and walk into it."""
 
+import errno
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -98,7 +99,7 @@ def listen(host: str, port: int) -> socket.socket:
             made.listen(128)
         except OSError as error:
             made.close()
-            if error.errno not in (98, 48, 13):
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 raise UserError(f"--host {host}: cannot be bound ({error.strerror or error})") from error
             continue
         if tried != port:
@@ -110,7 +111,11 @@ def listen(host: str, port: int) -> socket.socket:
 def run(app: Any, listening: socket.socket) -> None:
     import uvicorn
 
-    config = uvicorn.Config(app, log_level="warning", ws_max_size=16_000_001, ws_per_message_deflate=False)
+    from worldloom.play.server import Limits
+
+    # One byte more than is taken, so that it is ours to say that a message is too large.
+    largest = Limits().message_bytes + 1
+    config = uvicorn.Config(app, log_level="warning", ws_max_size=largest, ws_per_message_deflate=False)
     uvicorn.Server(config).run(sockets=[listening])
 
 
@@ -189,14 +194,12 @@ def add_recordings(stage: "Stage", run: Any, start: str | None, data: Path | Non
     from worldloom.evaluation.windows import open_sources
     from worldloom.play.scenes import chosen_scenes, recorded_scene
 
+    if start is None and (stage.scenes or stage.simulate or not (run.datasets or data)):
+        return
     folder, place = None, start
     if start is not None and start.count(":") > 1:
         folder, episode, frame = start.rsplit(":", 2)
         place = f"{episode}:{frame}"
-    if start is None and (stage.scenes or stage.simulate):
-        return
-    if not run.datasets and folder is None and data is None and start is None:
-        return
     source = open_sources(run, folder or data)[0]
     scenes = [] if place is None else [recorded_scene(source, place)]
     for scene in [*scenes, *chosen_scenes(source)]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from worldloom.evaluation.filmstrip import as_frames
 from worldloom.model import State, WorldModel
 from worldloom.play.luck import Luck
 
@@ -107,12 +108,11 @@ class Engine:
     def _read(self, belief: State, count: int) -> list[Answer]:
         """What the beliefs `[B]` of the first `count` askers show."""
         model, shown = self.model, belief[:: self.particles]
-        spec = model.spec
-        pictures = {key: to_pictures(model.decode(shown, key)) for key in spec.image_keys if key in model.decodes}
-        vectors = {
-            key: model.decode(shown, key).float().cpu().numpy() for key in spec.vector_keys if key in model.decodes
-        }
-        signals = {key: model.decode(shown, key).float().cpu().tolist() for key in SIGNALS if key in model.decodes}
+        keys = [key for key in (*model.spec.obs, *SIGNALS) if key in model.decodes]
+        read = {key: model.decode(shown, key).float().cpu().numpy() for key in keys}
+        pictures = {key: to_pictures(read[key]) for key in model.spec.image_keys if key in read}
+        vectors = {key: read[key] for key in model.spec.vector_keys if key in read}
+        signals = {key: read[key].tolist() for key in SIGNALS if key in read}
         spread = self._spread(belief)
         return [
             Answer(
@@ -165,7 +165,7 @@ def particle_seed(luck: int, particle: int) -> int:
     return (luck * 1_000_003 + particle * 7_919) % 2**63
 
 
-def to_pictures(decoded: Tensor) -> np.ndarray:
-    """Float `[N, C, H, W]` in [0, 1] to uint8 `[N, H, W, 3]`."""
-    scaled = (decoded.float().clamp(0, 1) * 255).round().to(torch.uint8)
-    return scaled.permute(0, 2, 3, 1).expand(-1, -1, -1, 3).contiguous().cpu().numpy()
+def to_pictures(decoded: np.ndarray) -> np.ndarray:
+    """Float `[N, C, H, W]` in [0, 1] to uint8 `[N, H, W, 3]`; grey becomes all three colours."""
+    frames = as_frames(decoded).transpose(0, 2, 3, 1)
+    return np.broadcast_to(frames, (*frames.shape[:3], 3))

@@ -23,7 +23,7 @@ from worldloom.play.scenes import Scene
 from worldloom.play.session import Moment
 from worldloom.play.stage import Stage
 
-CELL, GAP = 384, 8
+CELL = 384
 MOST_FILES = 100
 
 

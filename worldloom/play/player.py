@@ -44,7 +44,12 @@ class DreamPlayer:
             scene, reality = await asyncio.to_thread(self.stage.opening, start, seed)
         except KeyError as error:
             raise UserError(f"there is no start {start!r}: choose one of those offered") from error
-        session = await self.batcher.run(lambda: self.stage.begin(scene, seed))
+        try:
+            session = await self.batcher.run(lambda: self.stage.begin(scene, seed))
+        except BaseException:
+            if reality is not None:
+                reality.close()
+            raise
         self.close()
         self.scene, self.reality, self.session = scene, reality, session
 

@@ -28,11 +28,10 @@ from worldloom.envs.adapt import AdaptedEnv
 from worldloom.envs.describe import describe
 from worldloom.envs.rollout import Rows, to_episode
 from worldloom.errors import UserError
-from worldloom.play import messages
+from worldloom.play import messages, scenes
 from worldloom.play.exporting import Exports
 from worldloom.play.messages import VERSION
 from worldloom.play.player import Outgoing, pack_pictures
-from worldloom.play.scenes import describe_action
 from worldloom.play.session import check_action
 
 ENOUGH_EPISODES = 2
@@ -67,6 +66,11 @@ class Recorder:
         """Where the first model goes."""
         return self.out.with_name(self.out.name + "-model")
 
+    @property
+    def log(self) -> Path:
+        """What its training says."""
+        return self.out.with_name(self.out.name + "-model.log")
+
     def train(self) -> dict[str, str]:
         """Start training, or say how it goes."""
         if self.training is None:
@@ -74,15 +78,15 @@ class Recorder:
                 raise UserError(f"{self.episodes} episodes are too few to learn from: record {ENOUGH_EPISODES} or more")
             command = ["train", "rssm", str(self.out), "--out", str(self.model), "--minutes", str(MINUTES)]
             held_out = ["--held-out", str(max(0.1, 1 / self.episodes))]
-            log = self.out.with_name(self.out.name + "-model.log").open("wb")
             whole = [sys.executable, "-m", "worldloom", *command, *held_out]
-            self.training = subprocess.Popen(whole, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            with self.log.open("wb") as log:
+                self.training = subprocess.Popen(whole, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         done = self.training.poll()
         if done is None:
             return {"state": "running", "text": f"a first model learns for {MINUTES:g} minutes: {self.model}"}
         self.training = None
         if done:
-            last = self.out.with_name(self.out.name + "-model.log").read_text(errors="replace").strip().splitlines()
+            last = self.log.read_text(errors="replace").strip().splitlines()
             return {"state": "failed", "text": (last or ["it said nothing"])[-1][-300:]}
         return {"state": "done", "text": f"walk into it: worldloom play {self.model}"}
 
@@ -119,16 +123,11 @@ class RealPlayer:
         self.env.close()
 
     async def greet(self, request: messages.Request) -> list[Outgoing]:
-        spec = self.recorder.spec
-        keys = spec.image_keys
         facts = {
             "mode": "real",
             "env": self.recorder.world.name,
             "model": None,
-            "action": describe_action(spec),
-            "fps": spec.fps,
-            "pictures": [{"key": k, "height": spec.obs[k].shape[1], "width": spec.obs[k].shape[2]} for k in keys],
-            "vectors": [{"key": k, "names": spec.obs[k].names} for k in spec.vector_keys],
+            **scenes.describe(self.recorder.spec, self.recorder.spec.obs),
             "signals": ["reward"],
             "starts": [],
             "agent": False,

@@ -6,8 +6,8 @@ C context rows, A action size, H W image height and width.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from worldloom.agents.environment import check_fits, to_env
+from worldloom.agents.environment import check_fits, one_hot, to_env
 from worldloom.agents.trial.world import World, check_rate
 from worldloom.data.segment import Segment
 from worldloom.data.spec import DataSpec
@@ -94,11 +94,13 @@ class Simulation(Reality):
     done: list[tuple[float, ...]] = field(default_factory=list)
     shown: list[Arrays] = field(default_factory=list)
     over: bool = False
+    task: str = ""
 
     def begin(self) -> Arrays:
         """What is seen first."""
         obs, info = self.env.reset(seed=self.seed)
-        self.done, self.shown, self.over = [], [self._read(obs, str(info.get("task", "")))], False
+        self.task = str(info.get("task", ""))
+        self.done, self.shown, self.over = [], [self._read(obs)], False
         return self.shown[0]
 
     def at(self, path: Sequence[Moment]) -> Arrays | None:
@@ -118,17 +120,14 @@ class Simulation(Reality):
         chosen = to_env(torch.tensor([action]), self.spec)[0]
         obs, _, terminated, truncated, _ = self.env.step(chosen)
         self.done.append(action)
-        self.shown.append(self._read(obs, ""))
+        self.shown.append(self._read(obs))
         self.over = terminated or truncated
 
-    def _read(self, obs: Arrays, task: str) -> Arrays:
-        found = {}
-        for key, of in self.spec.obs.items():
-            if of.kind == "category":
-                found[key] = np.array([name == task for name in of.names or ()], np.float32)
-            else:
-                found[key] = np.asarray(obs[key])
-        return found
+    def _read(self, obs: Arrays) -> Arrays:
+        return {
+            key: one_hot([self.task], of)[0] if of.kind == "category" else np.asarray(obs[key])
+            for key, of in self.spec.obs.items()
+        }
 
     def close(self) -> None:
         self.env.close()
@@ -213,7 +212,12 @@ def read_picture(path: Path, height: int, width: int) -> np.ndarray:
     return resize(np.ascontiguousarray(picture[top : top + cut_height, left : left + cut_width]), height, width)
 
 
-def describe_action(spec: DataSpec) -> dict[str, Any]:
-    """The action space as the page is told."""
-    kind = spec.action
-    return {"kind": kind.kind, "size": kind.size, "names": kind.names, "low": kind.low, "high": kind.high}
+def describe(spec: DataSpec, keys: Collection[str]) -> dict[str, Any]:
+    """What the page is told of the data: what can be done, how often, and which of `keys` are shown how."""
+    pictures = [(key, spec.obs[key].shape) for key in spec.image_keys if key in keys]
+    return {
+        "action": asdict(spec.action),
+        "fps": spec.fps,
+        "pictures": [{"key": key, "height": height, "width": width} for key, (_, height, width) in pictures],
+        "vectors": [{"key": key, "names": spec.obs[key].names} for key in spec.vector_keys if key in keys],
+    }

@@ -7,8 +7,9 @@ import asyncio
 import contextlib
 import hmac
 import secrets
+import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, Protocol
@@ -60,6 +61,11 @@ class Access:
     def refuses(self, connection: HTTPConnection) -> str | None:
         """Why a connection is refused, or None. A page of another site must not steer a server on this machine."""
         origin = connection.headers.get("origin")
+        if self.token is None and not local(connection.url.hostname or ""):
+            # Another site's name may lead here (DNS rebinding), and its pages would then be of our own address.
+            return (
+                f"{(connection.url.hostname or 'nobody')[:100]} is not this machine: open the address that was printed"
+            )
         if origin is not None and urlsplit(origin).netloc != connection.headers.get("host"):
             return f"a page of {origin[:100]} may not play here"
         given = connection.query_params.get("token", "")
@@ -149,7 +155,7 @@ class Server:
         finally:
             sweeper.cancel()
             for seat in self.seats.values():
-                seat.player.close()
+                leave(seat)
             self.seats.clear()
             self.exports.close()
             self.finish()
@@ -301,7 +307,15 @@ class Server:
         for name, seat in list(self.seats.items()):
             if seat.socket is None and now - seat.left >= kept:
                 del self.seats[name]
-                seat.player.close()
+                leave(seat)
+
+
+def leave(seat: Seat) -> None:
+    """Give a seat up. What cannot be saved is said, and stops nobody else."""
+    try:
+        seat.player.close()
+    except UserError as error:
+        print(f"worldloom: error: {error}", file=sys.stderr, flush=True)
 
 
 def problem(number: int, code: str, message: str) -> dict[str, Any]:
@@ -316,7 +330,3 @@ def local(host: str) -> bool:
 def needs_token(host: str, given: str | None) -> str | None:
     """The token for an address: none on this machine unless one is given, elsewhere a new one."""
     return given if given or local(host) else secrets.token_urlsafe(16)
-
-
-def known_pages() -> Sequence[str]:
-    return sorted(entry.name for entry in PAGE.iterdir())

@@ -12,7 +12,7 @@ from worldloom.agents.actor import Actor, LinearController
 from worldloom.data.spec import DataSpec
 from worldloom.model import State
 from worldloom.play.engine import SIGNALS, Engine
-from worldloom.play.scenes import Reality, Scene, Simulation, describe_action
+from worldloom.play.scenes import Reality, Scene, Simulation, describe
 from worldloom.play.session import MOST_MOMENTS, Session
 
 if TYPE_CHECKING:
@@ -64,8 +64,7 @@ class Stage:
 
     def facts(self) -> dict[str, Any]:
         """What a page is told of it."""
-        model, spec = self.engine.model, self.spec
-        pictures = [key for key in spec.image_keys if key in model.decodes]
+        model = self.engine.model
         starts = [{"name": scene.name, "label": scene.label} for scene in self.scenes.values()]
         if self.simulate is not None:
             starts.insert(0, {"name": "environment", "label": "the real environment"})
@@ -73,10 +72,7 @@ class Stage:
             "mode": "dream",
             "env": None,
             "model": {"family": model.family, "run": self.run.name, "step": self.step, "hash": self.model_hash},
-            "action": describe_action(spec),
-            "fps": spec.fps,
-            "pictures": [{"key": k, "height": spec.obs[k].shape[1], "width": spec.obs[k].shape[2]} for k in pictures],
-            "vectors": [{"key": k, "names": spec.obs[k].names} for k in spec.vector_keys if k in model.decodes],
+            **describe(self.spec, model.decodes),
             "signals": [key for key in SIGNALS if key in model.decodes],
             "starts": starts,
             "agent": self.actor is not None,

@@ -1,7 +1,7 @@
 // Actions made of numbers in [-1, 1]: a slider each, pairs of keys, sticks and triggers.
 
 import { brief, clamp, make } from "./dom.js";
-import { Held, STEERING, holdable, keyLabel, keyWord } from "./keys.js";
+import { Controls, STEERING, holdable, keyLabel, keyWord } from "./keys.js";
 
 const PAIRS = [
   [STEERING.left, STEERING.right], [STEERING.down, STEERING.up],
@@ -36,12 +36,11 @@ function assign(dimensions) {
 }
 
 /** The controls of a world whose actions are numbers. */
-export class Continuous {
+export class Continuous extends Controls {
   constructor(space, pressed) {
+    super(pressed);
     this.dimensions = Array.from({ length: space.size }, (_, index) => dimension(space, index));
     assign(this.dimensions);
-    this.held = new Held();
-    this.pressed = pressed;
     this.sticks = new Map();
     this.when = null;
     this.element = this.draw();
@@ -53,22 +52,6 @@ export class Continuous {
 
   knows(key) {
     return this.dimensions.some(({ minus, plus }) => minus.includes(key) || plus.includes(key));
-  }
-
-  press(key) {
-    this.held.press(key);
-    this.highlight();
-    this.pressed();
-  }
-
-  release(key) {
-    this.held.release(key);
-    this.highlight();
-  }
-
-  releaseAll() {
-    this.held.releaseAll();
-    this.highlight();
   }
 
   get busy() {

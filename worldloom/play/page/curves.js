@@ -27,7 +27,7 @@ export class Curves {
   }
 
   make(curve) {
-    const canvas = make("canvas", { role: "img", id: `curve-${curve.id}` });
+    const canvas = make("canvas", { role: "img", id: `curve-${curve.id}`, "aria-label": curve.label });
     const value = make("span", { class: "value" });
     const element = make("div", { class: "curve" }, make("span", { class: "muted" }, curve.label), value, canvas);
     return { ...curve, canvas, value, element };

@@ -1,7 +1,7 @@
 // Choices: which key means which, the buttons on the screen, and what is chosen while several keys are held.
 
 import { make } from "./dom.js";
-import { Held, SHORTCUTS, STEERING, holdable, keyLabel, keyWord } from "./keys.js";
+import { Controls, SHORTCUTS, STEERING, holdable, keyLabel, keyWord } from "./keys.js";
 
 const REST = /^(no[-_ ]?op|no[-_ ]?action|do[-_ ]?nothing|stay|none|nothing|wait|idle|still|coast|pass)$/i;
 
@@ -66,12 +66,11 @@ function assign(choices) {
 }
 
 /** The controls of a world whose actions are choices. */
-export class Discrete {
+export class Discrete extends Controls {
   constructor(space, pressed) {
+    super(pressed);
     this.choices = choicesOf(space);
     this.keys = assign(this.choices);
-    this.held = new Held();
-    this.pressed = pressed;
     this.last = null;
     this.pad = new Map();
     const rest = this.choices.find((choice) => choice.rest);
@@ -85,22 +84,6 @@ export class Discrete {
 
   knows(key) {
     return this.keys.has(key) || this.choices.some((choice) => choice.direct.includes(key));
-  }
-
-  press(key) {
-    this.held.press(key);
-    this.highlight();
-    this.pressed();
-  }
-
-  release(key) {
-    this.held.release(key);
-    this.highlight();
-  }
-
-  releaseAll() {
-    this.held.releaseAll();
-    this.highlight();
   }
 
   get busy() {

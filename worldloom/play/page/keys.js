@@ -69,6 +69,30 @@ export class Held {
   }
 }
 
+/** What holds keys and shows which: `highlight` is the kind's own. `pressed` is told of every key that goes down. */
+export class Controls {
+  constructor(pressed) {
+    this.held = new Held();
+    this.pressed = pressed;
+  }
+
+  press(key) {
+    this.held.press(key);
+    this.highlight();
+    this.pressed();
+  }
+
+  release(key) {
+    this.held.release(key);
+    this.highlight();
+  }
+
+  releaseAll() {
+    this.held.releaseAll();
+    this.highlight();
+  }
+}
+
 /** Makes a button act as a key for as long as a finger or the mouse holds it, and for a moment by Enter or Space. */
 export function holdable(button, press, release) {
   button.addEventListener("pointerdown", (event) => {

@@ -1,0 +1,84 @@
+"""What the trust meter promises against what is kept, on episodes it was not calibrated on.
+
+    python benchmarks/trust.py RUN [RUN ...] [--splits 60] [--json results/trust.json]
+
+Held-out episodes are dreamt once. In each split a random half calibrates and the other half checks; kept and judged
+promises of all splits are pooled, because a meter that was lucky promises more, and a mean of shares would hide it.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from worldloom.evaluation.cost import hardware
+from worldloom.evaluation.windows import held_out_episodes, open_sources
+from worldloom.play.trust import DEFAULTS, LEVELS, Moments, dream, learn
+from worldloom.training import checkpoint
+
+FIRST_SEED = 2000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--splits", type=int, default=60)
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    found = {"command": "python " + " ".join(sys.argv), "hardware": hardware("cpu"), "first_seed": FIRST_SEED}
+    found |= {"splits": asked.splits, "settings": DEFAULTS, "runs": [judge(run, asked.splits) for run in asked.runs]}
+    print(json.dumps(found, indent=1))
+    if asked.json:
+        asked.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def judge(path: Path, splits: int) -> dict[str, Any]:
+    """One run's meter over all splits."""
+    model, run = checkpoint.load(path)
+    held = held_out_episodes(open_sources(run, None))
+    moments = dream(model, held, **DEFAULTS)
+    outcomes = [outcome(moments, FIRST_SEED + split, split) for split in range(splits)]
+    return {
+        "run": path.name,
+        "family": run.family,
+        "step": run.step,
+        "held_out_episodes": len(held),
+        "promises": {level: pooled([each[level] for each in outcomes]) for level in LEVELS},
+    }
+
+
+def outcome(moments: Moments, seed: int, split: int) -> dict[float, np.ndarray]:
+    """By promise: weight of kept and of judged ones, share of moments with one and of broken ones, steps at a look."""
+    episodes = np.random.default_rng(seed).permutation(np.unique(moments.episode))
+    half = len(episodes) // 2
+    meter, other = learn(moments.of_episodes(episodes[:half]), seed=split), moments.of_episodes(episodes[half:])
+    found = {}
+    for level in LEVELS:
+        steps = meter.steps(other.depth, other.spread, level)
+        judged, broken = other.judge(steps)
+        kept = other.by_episode(judged & ~broken).sum()
+        shares = (steps >= 1).mean(), other.by_episode(broken).mean(), steps[other.depth == 0].mean()
+        found[level] = np.array([kept, other.by_episode(judged).sum(), *shares])
+    return found
+
+
+def pooled(outcomes: list[np.ndarray]) -> dict[str, float]:
+    rows = np.stack(outcomes)
+    some = rows[rows[:, 1] > 0]
+    return {
+        "kept": float(rows[:, 0].sum() / max(rows[:, 1].sum(), 1e-9)),
+        "deviation between splits": float((some[:, 0] / some[:, 1]).std()) if len(some) else 0.0,
+        "splits without a promise": float((rows[:, 1] == 0).mean()),
+        "moments with a promise": float(rows[:, 2].mean()),
+        "broken, of all moments": float(rows[:, 3].mean()),
+        "steps promised at a look": float(rows[:, 4].mean()),
+    }
+
+
+if __name__ == "__main__":
+    main()
