@@ -142,7 +142,7 @@ def picture(returns: dict[str, dict[str, float | None]]) -> str:
         parts.append(f'<path d="M{x:.1f} {y(least):.1f}V{y(most):.1f}" stroke="#0b62a4" stroke-width="2"/>')
         parts.append(f'<circle cx="{x:.1f}" cy="{y(value):.1f}" r="4" fill="#0b62a4"/>')
         parts.append(f'<text x="{x:.1f}" y="{HEIGHT - EDGE + 20}" text-anchor="middle">{fraction:.0%}</text>')
-    words = "real return of the policy over the imagined share of its data; bars: 95 % over seeds"
+    words = "real return over the imagined share of the data, 95 % over seeds"
     return "\n".join([*parts, f'<text x="{WIDTH / 2}" y="{HEIGHT - 10}" text-anchor="middle">{words}</text></svg>'])
 
 
