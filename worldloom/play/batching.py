@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from worldloom.play.engine import Answer, Ask, Engine
+from worldloom.training.memory import return_freed_memory
 
 R = TypeVar("R")
+TIDY_EVERY = 256  # calls
 Waiting = tuple[Sequence[Ask], "asyncio.Future[list[Answer]]"]
 
 
@@ -48,6 +50,8 @@ class Batcher:
                     mine, answers = answers[: len(group)], answers[len(group) :]
                     if not future.done():
                         future.set_result(mine)
+                if self.calls % TIDY_EVERY == 0:
+                    await self.run(return_freed_memory)
         finally:
             self.running = None
 
