@@ -23,8 +23,8 @@ from worldloom.learning.settings import DreamerSettings
 # DreamerV3's return at 100,000 environment steps, read from the curves published with its code.
 PUBLISHED = {"cartpole-swingup": 528, "reacher-easy": 693, "walker-walk": 475}
 LEARN = ["--family", "mlp", "--size", "small", "--options", "action_repeat=2", "--lr", "1e-3", "--updates", "0.5",
-         "--policy.gradient", "dynamics", "--policy.horizon", "5", "--policy.starts", "256",
-         "--policy.discount", "0.99"]  # fmt: skip
+         "--policy.gradient", "dynamics", "--policy.horizon", "2", "--policy.starts", "256",
+         "--policy.discount", "0.99", "--policy.replay-weight", "2"]  # fmt: skip
 DEBUG = ["--steps", "60", "--random-steps", "20", "--max-episode-steps", "20", "--eval-episodes", "2"]
 
 

@@ -162,3 +162,56 @@ def test_whoever_cannot_see_or_point_finds_names_and_a_way(browser: Any) -> None
         until(page, "worldloom.state.here === 4")
         assert wrong == []
         assert np.isfinite(page.evaluate("worldloom.state.latency")).all()
+
+
+def test_a_page_that_is_loaded_again_has_every_branch(browser: Any) -> None:
+    with serving() as (address, _):
+        page, wrong = visit(browser, address)
+        walk(page, "ArrowRight", 3)
+        page.keyboard.press("Backspace")
+        until(page, "worldloom.state.here === 4")
+        walk(page, "ArrowLeft", 2)
+        told = "[...worldloom.state.moments.values()].map((m) => `${m.number} from ${m.parent} in ${m.lane}`).sort()"
+        until(page, "worldloom.state.moments.size === 8")
+        before = page.evaluate(told)
+        page.reload()
+        until(page, "worldloom.state.here === 7 && worldloom.state.moments.size === 8")
+        assert page.evaluate(told) == before
+        page.keyboard.press("PageUp")
+        until(page, "worldloom.state.here === 5 && document.querySelector('[data-waiting]') === null")
+        assert wrong == []
+
+
+def test_true_numbers_are_shown_beside_those_that_are_dreamt(browser: Any) -> None:
+    with serving() as (address, _):
+        page, wrong = visit(browser, address)
+        page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true })")
+        assert "really" not in page.inner_text("#numbers-list")
+        page.check("#reality")
+        until(page, "document.getElementById('numbers-list').textContent.includes('really')")
+        until(page, "document.querySelectorAll('#numbers-list .real:not([hidden])').length === 2")
+        walk(page, "ArrowRight", 1)
+        until(page, "!document.getElementById('numbers-list').textContent.includes('really')")
+        page.keyboard.press("Backspace")
+        until(page, "document.getElementById('numbers-list').textContent.includes('really')")
+        assert wrong == []
+
+
+def test_nothing_is_cut_off_whatever_the_window_is_wide(browser: Any) -> None:
+    with serving() as (address, _):
+        page, wrong = visit(browser, address)
+        page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true })")
+        walk(page, "ArrowRight", 3)
+        for width in (1280, 1024, 910, 900, 390):
+            page.set_viewport_size({"width": width, "height": 800})
+            page.wait_for_timeout(100)
+            outside = page.evaluate(
+                """[...document.querySelectorAll('.deck *, .history *, .panel *')].filter((each) => {
+                  const box = each.getBoundingClientRect();
+                  const room = each.closest('.deck, .history, .panel').getBoundingClientRect();
+                  return box.width > 0 && (box.right > room.right + 1 || box.left < room.left - 1);
+                }).map((each) => each.outerHTML.slice(0, 80))"""
+            )
+            assert outside == [], width
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert wrong == []

@@ -27,6 +27,7 @@ def test_a_walk_begins_after_the_rows_that_were_watched() -> None:
             assert isinstance(welcome, dict)
             assert welcome["starts"] == [{"name": "a", "label": "scene a"}, {"name": "b", "label": "scene b"}]
             assert (welcome["recording"], welcome["agent"], welcome["action"]["kind"]) == (True, True, "continuous")
+            assert welcome["moments"] == 3, "two rows were watched after the first look"
             assert isinstance(moment, bytes)
             assert (me.session.now.steps, me.session.now.blind, me.session.seed) == (2, 0, 3)
 
@@ -59,17 +60,36 @@ def test_steps_rewinds_and_branches_are_shown_as_they_are_in_the_tree() -> None:
     run(test)
 
 
+def test_a_page_that_comes_back_gets_the_whole_tree_without_pictures() -> None:
+    async def test() -> None:
+        async with player() as me:
+            first = (await said(me, "step", action=RIGHT))[0]["moment"]
+            await said(me, "rewind")
+            other = (await said(me, "step", action=LEFT))[0]["moment"]
+            moments = (await said(me, "tree"))[0]["moments"]
+            assert [moment["number"] for moment in moments] == [0, 1, 2, 3, 4]
+            assert moments[3:] == [first, other]
+            assert me.session.here == other["number"], "nobody has gone anywhere"
+
+    run(test)
+
+
 def test_what_is_true_is_shown_as_long_as_the_walk_does_what_was_done() -> None:
     async def test() -> None:
         async with player() as me:
             await said(me, "options", reality=True)
             true = (await said(me, "step", by="recording"))[0]
             assert np.array_equal(true["shown"]["real", "image"], frame(3)["image"])
+            assert true["moment"]["real"] == {"state": frame(3)["state"].tolist()}
             seen = (await said(me, "anchor"))[0]
             assert seen["moment"]["kind"] == "look"
             assert seen["moment"]["residual"]["image"] > 0
             lost = (await said(me, "step", action=[0.123, 0.4]))[0]
             assert ("real", "image") not in lost["shown"]
+            assert lost["moment"]["real"] == {}
+            await said(me, "options", reality=False)
+            assert (await said(me, "go", moment=0))[0]["moment"]["real"] is None
+            await said(me, "go", moment=lost["moment"]["number"])
             with pytest.raises(UserError, match="nobody knows"):
                 await said(me, "anchor")
 
@@ -136,9 +156,11 @@ def test_a_replay_that_was_saved_is_loaded_with_every_frame_the_same() -> None:
             for action in (RIGHT, LEFT, RIGHT):
                 await said(me, "step", action=action)
             replay = (await said(me, "save"))[0]["replay"]
-            loaded, *moments = await said(other, "load", replay=replay)
+            loaded, welcome, moment = await said(other, "load", replay=replay)
             assert loaded == {"type": "loaded", "id": 5, "moments": 6, "identical": True, "different": None}
-            assert np.array_equal(moments[-1]["shown"]["dream", "image"], me.session.now.answer.pictures["image"])
+            assert (welcome["type"], welcome["moments"], welcome["recording"]) == ("welcome", 6, False)
+            assert np.array_equal(moment["shown"]["dream", "image"], me.session.now.answer.pictures["image"])
+            assert other.session.moment(3).digest == me.session.moment(3).digest
             with pytest.raises(UserError, match="damaged"):
                 await said(other, "load", replay={**replay, "moments": "x"})
             assert len(other.session.moments) == 6, "the walk before is still there"

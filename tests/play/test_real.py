@@ -121,5 +121,19 @@ def test_a_first_model_is_trained_by_a_process_of_its_own(
             if told["state"] != "running":
                 break
             time.sleep(0.05)
-            told = recorder.train()
+            told = recorder.progress()
         assert (told["state"], text in told["text"]) == (state, True), told
+
+
+def test_asking_how_training_goes_starts_nothing(recorder: Recorder) -> None:
+    async def test() -> None:
+        me = RealPlayer("me", recorder)
+        await me.begin()
+        recorder.episodes = 2
+        for _ in range(3):
+            assert (await said(me, "training"))[0] == {"type": "training", "id": 5, "state": "none", "text": ""}
+        assert recorder.training is None
+        assert not recorder.log.exists()
+        me.close()
+
+    run(test)

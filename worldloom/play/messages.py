@@ -64,7 +64,11 @@ class Go(Message, tag="go", frozen=True):
 class Show(Message, tag="show", frozen=True):
     """Send these moments again, for scrubbing; `here` stays where it is."""
 
-    moments: Annotated[list[Number], Meta(max_length=MOST_SHOWN)]
+    moments: Annotated[list[Number], Meta(min_length=1, max_length=MOST_SHOWN)]
+
+
+class Tree(Message, tag="tree", frozen=True):
+    """All moments in the order in which they were made, without their pictures: for a page that comes back."""
 
 
 class Edit(Message, tag="edit", frozen=True):
@@ -118,12 +122,16 @@ class Train(Message, tag="train", frozen=True):
     """Train a first model on what was recorded."""
 
 
+class Training(Message, tag="training", frozen=True):
+    """How that goes. Starts nothing, however often it is asked."""
+
+
 class Ping(Message, tag="ping", frozen=True):
     """Answered with "pong" at once."""
 
 
-Walking = Hello | New | Step | Rewind | Go | Show | Edit | Anchor | Grid
-Asking = Heat | Options | Save | Load | Export | Train | Ping
+Walking = Hello | New | Step | Rewind | Go | Show | Tree | Edit | Anchor | Grid
+Asking = Heat | Options | Save | Load | Export | Train | Training | Ping
 Request = Walking | Asking
 DECODER = msgspec.json.Decoder(Request)
 

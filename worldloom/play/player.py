@@ -64,6 +64,7 @@ class DreamPlayer:
             **self.stage.facts(),
             "reality": known,
             "recording": known == "recording",
+            "moments": len(self.session.moments),
             "limits": limits,
         }
 
@@ -136,6 +137,11 @@ class DreamPlayer:
         return [await self.show(moment, request) for moment in moments]
 
     @_answer.register
+    async def _tree(self, request: messages.Tree) -> list[Outgoing]:
+        moments = await asyncio.to_thread(lambda: [self._facts(moment) for moment in self.session.moments])
+        return [{"type": "tree", "id": request.id, "moments": moments}]
+
+    @_answer.register
     async def _edit(self, request: messages.Edit) -> list[Outgoing]:
         picture = self._picture(request)
         moment = await self._grant(self.session.wish_look({request.key: picture}, "edit"))
@@ -183,7 +189,7 @@ class DreamPlayer:
         return [{"type": "file", "id": request.id, "name": name, "url": self.exports.offer(name, file)}]
 
     async def _load(self, request: messages.Load) -> Answers:
-        """Walk a replay a moment at a time, so that others are answered in between."""
+        """Walk a replay a moment at a time, so that others are answered in between, and greet the page in it."""
         made = walking(self.stage.engine, request.replay, self.stage.model_hash, self.stage.most_moments)
         while True:
             step = await self.batcher.run(lambda: next(made, None))
@@ -195,8 +201,8 @@ class DreamPlayer:
         self.scene = Scene("replay", "a replay", self.session.first_obs)
         loaded = {"moments": len(self.session.moments), "identical": step.different is None}
         yield {"type": "loaded", "id": request.id, **loaded, "different": step.different}
-        for moment in self.session.moments:
-            yield await self.show(moment, request)
+        for outgoing in await self.greet(request):
+            yield outgoing
 
     async def _grid(self, request: messages.Grid) -> Answers:
         """All plans a step at a time, each step of all plans in one call."""
@@ -245,9 +251,11 @@ class DreamPlayer:
     ) -> bytes:
         """A moment as the page is shown it: numbers, what was dreamt and, where asked for, what is true and heat."""
         pictures = [(key, "dream", picture) for key, picture in moment.answer.pictures.items()]
+        real = None
         if self.options.reality and plan is None:
             true = await self._true(moment) or {}
             pictures += [(key, "real", true[key]) for key in self.stage.spec.image_keys if key in true]
+            real = {key: true[key].tolist() for key in moment.answer.vectors if key in true}
         if heat or self.options.heat:
             unsure = await self.batcher.run(lambda: self.stage.engine.uncertain_pixels(moment.answer.belief))
             pictures += [(key, "heat", to_heat(values)) for key, values in unsure.items()]
@@ -256,9 +264,18 @@ class DreamPlayer:
             "id": request.id,
             "here": moment.number == self.session.here,
             "plan": plan,
-            "moment": {**describe(moment), "persistence": self._persistence(moment), "trust": self._trust(moment)},
+            "moment": self._facts(moment, real),
         }
         return pack_pictures(header, pictures)
+
+    def _facts(self, moment: Moment, real: dict[str, list[float]] | None = None) -> dict[str, Any]:
+        """The numbers of a moment. `real` are its true vectors: empty where nobody knows them, None if nobody asked."""
+        return {
+            **describe(moment),
+            "real": real,
+            "persistence": self._persistence(moment),
+            "trust": self._trust(moment),
+        }
 
     def _persistence(self, moment: Moment) -> dict[str, float]:
         return {} if moment.edited is None else self.session.persistence(moment.number)
@@ -272,7 +289,7 @@ class DreamPlayer:
 
 
 def describe(moment: Moment) -> dict[str, Any]:
-    """The numbers of a moment."""
+    """What a moment is in itself, whoever looks at it."""
     return {
         "number": moment.number,
         "parent": moment.parent,

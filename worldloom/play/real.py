@@ -72,8 +72,8 @@ class Recorder:
         return self.out.with_name(self.out.name + "-model.log")
 
     def train(self) -> dict[str, str]:
-        """Start training, or say how it goes."""
-        if self.training is None:
+        """Start training unless it is under way, and say how it goes."""
+        if self.training is None or self.training.poll() is not None:
             if self.episodes < ENOUGH_EPISODES:
                 raise UserError(f"{self.episodes} episodes are too few to learn from: record {ENOUGH_EPISODES} or more")
             command = ["train", "rssm", str(self.out), "--out", str(self.model), "--minutes", str(MINUTES)]
@@ -81,10 +81,15 @@ class Recorder:
             whole = [sys.executable, "-m", "worldloom", *command, *held_out]
             with self.log.open("wb") as log:
                 self.training = subprocess.Popen(whole, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        return self.progress()
+
+    def progress(self) -> dict[str, str]:
+        """How training goes. Starts nothing, so that every page may ask as often as it likes."""
+        if self.training is None:
+            return {"state": "none", "text": ""}
         done = self.training.poll()
         if done is None:
             return {"state": "running", "text": f"a first model learns for {MINUTES:g} minutes: {self.model}"}
-        self.training = None
         if done:
             last = self.log.read_text(errors="replace").strip().splitlines()
             return {"state": "failed", "text": (last or ["it said nothing"])[-1][-300:]}
@@ -164,6 +169,10 @@ class RealPlayer:
     @_answer.register
     async def _train(self, request: messages.Train) -> list[Outgoing]:
         return [{"type": "training", "id": request.id, **await asyncio.to_thread(self.recorder.train)}]
+
+    @_answer.register
+    async def _training(self, request: messages.Training) -> list[Outgoing]:
+        return [{"type": "training", "id": request.id, **await asyncio.to_thread(self.recorder.progress)}]
 
     @_answer.register
     async def _step(self, request: messages.Step) -> list[Outgoing]:

@@ -10,7 +10,7 @@ const FINAL = new Set(["refused", "version", "elsewhere", "idle", "rate", "malfo
 
 // Which answer is the last one to a request. Everything else ends with one moment, "show" with as many as were asked for.
 const LAST_ANSWER = {
-  grid: "grid", save: "replay", load: "loaded", export: "file", train: "training", ping: "pong",
+  grid: "grid", tree: "tree", save: "replay", load: "loaded", export: "file", train: "training", training: "training", ping: "pong",
 };
 
 /** Of a request that was refused by the server, or that a lost connection left without an answer. */

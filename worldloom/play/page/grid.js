@@ -10,11 +10,12 @@ const RANDOM_PLANS = 3;
 
 /** The plans that are ticked, at most `most` of them. */
 export function choosePlans(controls, wanted, steps, most) {
-  const found = [];
-  if (wanted.mine) found.push(minePlan(wanted.mine, steps));
-  if (wanted.random) for (let i = 1; i <= RANDOM_PLANS; i += 1) found.push(randomPlan(controls, steps, i));
-  if (wanted.constant) found.push(...controls.constantPlans(steps, Math.max(0, most - found.length)));
-  return found.slice(0, most);
+  const others = [];
+  if (wanted.mine) others.push(minePlan(wanted.mine, steps));
+  if (wanted.random) for (let i = 1; i <= RANDOM_PLANS; i += 1) others.push(randomPlan(controls, steps, i));
+  // Of a world with many actions only as many are tried as the others leave room for.
+  const constant = wanted.constant ? controls.constantPlans(steps, Math.max(0, most - others.length)) : [];
+  return [...constant, ...others].slice(0, most);
 }
 
 function minePlan(actions, steps) {

@@ -116,7 +116,8 @@ export function showResidual(moment) {
 export function showPersistence(moment) {
   const entries = Object.entries(moment.persistence ?? {});
   show(find("edited"), entries.length > 0);
-  const percent = (value) => `${Math.round(100 * value)} %`;
+  // What was painted may grow, or turn into its opposite; as a share that means all of it, or nothing.
+  const percent = (value) => `${Math.round(100 * clamp(value, 0, 1))} %`;
   const one = entries.length === 1;
   setText(find("persistence"), entries.map(([key, value]) => `${percent(value)} of it is left${one ? "" : ` in ${key}`}`).join(", "));
 }

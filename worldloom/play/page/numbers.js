@@ -1,6 +1,6 @@
-// Vectors as live bars: each number within the range that it has had so far.
+// Vectors as live bars: each number within the range that it has had so far, and a mark where it really is.
 
-import { brief, make, setText } from "./dom.js";
+import { brief, make, setText, show } from "./dom.js";
 
 const MOST = 64;
 
@@ -32,30 +32,42 @@ export class Numbers {
   row(key, index, text) {
     const name = make("span", { class: "name", title: text }, text);
     const fill = make("span");
+    const mark = make("span", { class: "real" });
     const value = make("span", { class: "value" });
-    this.root.append(name, make("div", { class: "bar", "aria-hidden": "true" }, fill), value);
-    this.rows.push({ key, index, fill, value });
+    this.root.append(name, make("div", { class: "bar", "aria-hidden": "true" }, fill, mark), value);
+    this.rows.push({ key, index, fill, mark, value });
   }
 
-  draw(values) {
+  /** Shows a moment's vectors, and with `real` what is true of them: null when it is not asked for. */
+  draw(values, real) {
     if (!values || !this.root || this.root.closest("[hidden], details:not([open])")) return;
     if (!this.rows.length) this.build(values);
-    for (const { key, index, fill, value } of this.rows) {
-      const number = values[key]?.[index];
+    this.root.toggleAttribute("data-real", real !== null);
+    for (const row of this.rows) {
+      const [number, truth] = [values[row.key]?.[row.index], real?.[row.key]?.[row.index]];
       if (number === undefined) continue;
-      this.bar(fill, `${key} ${index}`, number);
-      setText(value, brief(number));
+      this.bar(row, number, truth);
+      setText(row.value, truth === undefined ? brief(number) : `${brief(number)}, really ${brief(truth)}`);
     }
   }
 
   /** From zero to the number, on a scale that grows with what was seen. */
-  bar(fill, name, number) {
-    const [low, high] = this.ranges.get(name) ?? [-1e-6, 1e-6];
-    const range = [Math.min(low, number), Math.max(high, number)];
-    this.ranges.set(name, range);
-    const place = (at) => (100 * (at - range[0])) / (range[1] - range[0]);
+  bar({ key, index, fill, mark }, number, truth) {
+    const place = this.scale(`${key} ${index}`, truth === undefined ? [number] : [number, truth]);
     const [zero, end] = [place(0), place(number)];
     fill.style.left = `${Math.min(zero, end)}%`;
     fill.style.width = `${Math.max(1, Math.abs(end - zero))}%`;
+    show(mark, truth !== undefined);
+    if (truth === undefined) return;
+    mark.style.left = `${place(truth)}%`;
+    mark.style.transform = `translateX(-${place(truth)}%)`; // whole even at an end of the bar
+  }
+
+  /** Where a number of this row lies, in percent, once the row's range holds `numbers`. */
+  scale(name, numbers) {
+    const [low, high] = this.ranges.get(name) ?? [-1e-6, 1e-6];
+    const range = [Math.min(low, ...numbers), Math.max(high, ...numbers)];
+    this.ranges.set(name, range);
+    return (at) => (100 * (at - range[0])) / (range[1] - range[0]);
   }
 }

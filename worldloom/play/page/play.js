@@ -23,6 +23,7 @@ import { wire } from "./wiring.js";
 
 const SLOW_THINGS_EVERY = 100; // ms: curves and timeline need not follow every frame
 const LIKELY_OVER = 0.5;
+const TRAINING_EVERY = 3000; // ms
 
 const walk = new Walk();
 const stopwatch = new Stopwatch();
@@ -30,7 +31,7 @@ const stopwatch = new Stopwatch();
 /** What tests and curious people may look at. */
 const state = {
   walk, facts: null, connected: false, framesDrawn: 0, stepsDone: 0, lastError: null, loaded: null, plans: null,
-  files: [], training: null, residual: {}, persistence: {}, trust: null, recorded: null, over: false, controls: null,
+  files: [], training: null, trainingTimer: null, residual: {}, persistence: {}, trust: null, recorded: null, over: false, controls: null,
   get here() { return walk.here; },
   get shown() { return walk.shown; },
   get moments() { return walk.moments; },
@@ -52,7 +53,7 @@ const timeline = new Timeline(find("timeline"), find("branch-list"), find("branc
   go: (number) => goTo(number),
 });
 const connection = new Connection({
-  state: showConnection, welcome: welcomed, moment: received, loaded: replayLoaded, problem,
+  state: showConnection, welcome: welcomed, moment: received, loaded: (answer) => { state.loaded = answer; }, problem,
 });
 const fetching = new Fetching(connection, walk);
 const loop = new Loop({ send: sendStep, changed: showPlaying, problem });
@@ -80,11 +81,12 @@ function welcomed(facts, again) {
   state.connected = true;
   const kept = again && walk.moments.size > 0;
   if (!kept) forgetWalk();
+  state.restore = facts.mode === "dream";
   const same = before && shapeOf(before) === shapeOf(facts);
   if (!same) configure(facts);
   offerCompany(facts);
-  if (!kept) state.restore = facts.mode === "dream";
   if (again || !same) sendOptions();
+  if (facts.trains) askOfTraining("training"); // it may be under way since before a reload
 }
 
 function forgetWalk() {
@@ -120,7 +122,6 @@ function offerCompany(facts) {
   show(find("agent-field"), facts.agent);
   show(find("recording-field"), facts.recording);
   show(find("reality-panel"), facts.mode === "dream" && facts.reality !== null);
-  show(find("reality-field"), facts.pictures.length > 0);
   show(find("heat").parentElement, facts.pictures.length > 0);
   if (facts.reality === null && find("reality").checked) find("reality").checked = false;
   if (!facts.recording && loop.by === "recording") loop.setBy("player");
@@ -146,18 +147,10 @@ function arrive(moment) {
   walk.walkTo(moment.number);
   state.over = moment.over ?? false;
   if (state.over) episodeOver();
-  if (state.restore) {
-    state.restore = false;
-    fetching.restore(moment.number).then(redraw);
-  }
+  // Moments from before a reload, rows that were watched, a replay, answers that were lost with a connection.
+  if (state.restore && walk.moments.size !== state.facts.moments) fetching.restore().then(redraw, problem);
+  state.restore = false;
   redraw();
-}
-
-function replayLoaded(answer) {
-  state.loaded = answer;
-  state.facts = { ...state.facts, reality: null, recording: false };
-  forgetWalk();
-  offerCompany(state.facts);
 }
 
 function episodeOver() {
@@ -312,13 +305,17 @@ async function tryPlans() {
   redraw();
 }
 
-async function train() {
+const train = () => askOfTraining("train");
+
+/** Starts the training of a first model ("train"), or asks how it goes ("training") for as long as it is under way. */
+async function askOfTraining(type) {
+  clearTimeout(state.trainingTimer);
   try {
-    const answer = await connection.ask("train");
+    const answer = await connection.ask(type);
     state.training = answer;
     setText(find("training"), answer.text);
     find("train").disabled = answer.state === "running";
-    if (answer.state === "running") setTimeout(train, 3000);
+    if (answer.state === "running") state.trainingTimer = setTimeout(askOfTraining, TRAINING_EVERY, "training");
   } catch (error) {
     problem(error);
     find("train").disabled = false;
@@ -343,11 +340,9 @@ function draw() {
   asked = false;
   const moment = state.moment;
   if (!moment) return;
-  if (isDream() && connection.open && state.facts.pictures.length) {
-    fetching.complete(moment, state.facts.pictures[0].key, screen.roles);
-  }
+  if (isDream() && connection.open) fetching.complete(moment, state.facts.pictures[0]?.key, screen.roles);
   screen.draw(walk.picturesOf(moment.number));
-  numbers.draw(moment.vectors);
+  numbers.draw(moment.vectors, screen.reality ? moment.real : null);
   stopwatch.draw(waitingForDraw.splice(0));
   state.framesDrawn += 1;
   slowAsked ??= setTimeout(drawSlowThings, loop.playing ? SLOW_THINGS_EVERY : 0);
@@ -364,7 +359,6 @@ function drawSlowThings() {
     showTrust(moment.trust, state.facts.trust?.promise ?? null, moment.blind);
     showResidual(moment);
     showPersistence(moment);
-    fetching.remember();
   }
   state.controls.showDone(moment.action);
   setText(find("where"), `Step ${moment.steps.toLocaleString("en")}`);

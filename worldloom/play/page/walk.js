@@ -15,7 +15,6 @@ export class Walk {
     this.lanes = [];
     this.marks = []; // moments that were not simply dreamt: watched, looked at, edited
     this.steps = 0;
-    this.highest = 0;
     this.here = null;
     this.shown = null;
     this.visited = new Map(); // the child through which the player last went, so that "forward" undoes "back"
@@ -44,10 +43,7 @@ export class Walk {
     this.lanes[made.lane].numbers.push(made.number);
     if (made.kind !== "step" && made.kind !== "start") this.marks.push(made.number);
     this.steps = Math.max(this.steps, made.steps);
-    this.highest = Math.max(this.highest, made.number);
     this.version += 1;
-    // A parent that comes after its children, when a walk is fetched backwards, changes what is known of paths.
-    if (this.children.has(made.number)) this.known = { number: null, path: [] };
   }
 
   siblings(parent) {
@@ -63,15 +59,16 @@ export class Walk {
     return this.lanes.length - 1;
   }
 
-  /** Lays all lanes anew, in the order in which the moments were made. */
-  relay() {
-    const moments = [...this.moments.values()].sort((a, b) => a.number - b.number);
+  /** The whole tree in the order in which it was made: all lanes are laid anew. */
+  replant(moments) {
+    const before = this.moments;
     this.moments = new Map();
     this.children = new Map();
     this.lanes = [];
     this.marks = [];
     this.known = { number: null, path: [] };
-    for (const moment of moments) this.place(moment, moment.plan);
+    for (const moment of moments) this.place(moment, before.get(moment.number)?.plan ?? false);
+    if (this.moments.has(this.here)) this.walkTo(this.here);
   }
 
   /** The player has walked to this moment: it and all before it are no longer mere plans. */
