@@ -76,6 +76,10 @@ class Page:
         await self.ask(type="step", action=self.rng.randrange(ACTIONS))
         return 1000 * (time.perf_counter() - began)
 
+    async def steps(self, count: int) -> None:
+        for _ in range(count):
+            await self.step()
+
     async def play(self, rate: float, seconds: float) -> list[float]:
         """Steps at `rate` a second (0: one after the other)."""
         taken, began, number = [], time.perf_counter(), 0
@@ -88,13 +92,13 @@ class Page:
 
 
 async def measure(port: int, server: int, seconds: float, soak: float) -> dict[str, Any]:
+    memory = await memory_of(port, server)
     async with page(port) as alone:
         await alone.play(0, 2)
         taken = await alone.play(0, seconds)
         one = {"frames_per_second": len(taken) / seconds, **quantiles(taken)}
         steady = quantiles(await alone.play(30, seconds))
     many = await crowd(port, 20, 10, seconds)
-    memory = await memory_of(port, server)
     found = {"one_page": one, "one_page_at_30": steady, "twenty_pages_at_10": many, **memory}
     if soak:
         found["soak"] = await soaked(port, server, soak)
@@ -113,8 +117,13 @@ async def crowd(port: int, pages: int, rate: float, seconds: float) -> dict[str,
 
 
 async def memory_of(port: int, server: int) -> dict[str, float]:
-    """Of the server: KB a page that does nothing, MB a thousand moments."""
+    """Of the server: KB a page that does nothing, MB a thousand moments.
+
+    Both are differences between two moments in which the heap is alike: the server hands back what is free in it every
+    256 calls, and what a call needs in passing comes anew after that.
+    """
     async with page(port) as first:
+        await first.steps(100)
         before = resident_bytes(server)
         idle = [page(port) for _ in range(40)]
         for each in idle:
@@ -122,25 +131,21 @@ async def memory_of(port: int, server: int) -> dict[str, float]:
         session = (resident_bytes(server) - before) / len(idle)
         for each in idle:
             await each.__aexit__(None, None, None)
+        await first.steps(512)
         before = resident_bytes(server)
-        for _ in range(3000):
-            await first.step()
-        moments = (resident_bytes(server) - before) / 3
-    return {"kilobytes_per_idle_session": session / 1e3, "megabytes_per_1000_moments": moments / 1e6}
+        await first.steps(12 * 256)
+        moments = (resident_bytes(server) - before) / (12 * 256)
+    return {"kilobytes_per_idle_session": session / 1e3, "megabytes_per_1000_moments": moments / 1e3}
 
 
 async def soaked(port: int, server: int, minutes: float) -> dict[str, Any]:
-    """Four pages play on and on, with a new tree every 1,000 steps: the server's memory, every ten seconds."""
+    """Four pages play on and on at 10 frames a second, a new tree every 1,000 steps: the server's memory each 10 s."""
     stop, seen = time.monotonic() + 60 * minutes, []
 
     async def one() -> None:
         async with page(port) as made:
             while time.monotonic() < stop:
-                for _ in range(1000):
-                    await made.step()
-                    await asyncio.sleep(0.02)
-                    if time.monotonic() > stop:
-                        break
+                await made.play(10, min(100, stop - time.monotonic()))
                 await made.socket.send('{"type": "new"}')
                 await made.socket.recv()
                 await made.socket.recv()

@@ -69,6 +69,26 @@ def test_the_readme_says_how_policies_of_dreams_move_bodies() -> None:
         assert f"{score['mean']:.0f} [{score['low']:.0f}, {score['high']:.0f}]" in page
 
 
+def test_the_page_on_play_says_how_many_promises_of_the_trust_meter_were_kept() -> None:
+    page = (ROOT / "docs" / "play.md").read_text().replace("\n", " ").replace("*", "")
+    chosen_on, *others = read("trust")["runs"]
+    kept = [f"{promise['kept']:.2f}" for promise in chosen_on["promises"].values()]
+    assert f"{', '.join(kept[:-1])} and {kept[-1]} of the promises" in page
+    assert f"only {' and '.join(format(run['promises']['0.9']['kept'], '.2f') for run in others)} of them" in page
+    assert f"a Doom model with {chosen_on['held_out_episodes']} held-out episodes" in page
+
+
+def test_the_readme_says_how_a_dream_is_served() -> None:
+    page, found = (ROOT / "README.md").read_text(), read("play")
+    alone, many = found["one_page"], found["twenty_pages_at_10"]
+    assert f"| {alone['frames_per_second']:.0f} frames/s" in page
+    assert f"{alone['p50_ms']:.0f} / {alone['p95_ms']:.0f} ms" in page
+    assert f"{many['p50_ms']:.0f} / {many['p95_ms']:.0f} ms" in page
+    assert f"{found['kilobytes_per_idle_session']:.0f} KB" in page
+    assert f"{found['megabytes_per_1000_moments']:.0f} MB" in page
+    assert f"{found['soak']['megabytes']['last third']:.0f} MB" in page
+
+
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
 def test_every_result_says_on_what_machine_it_was_made(path: Path) -> None:
     assert "hardware" in path.read_text()

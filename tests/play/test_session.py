@@ -1,6 +1,7 @@
 """A walk is a value of its seed and what was done: whoever else plays, in whatever order, on whatever branch."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from tests.toy import toy_episode, toy_spec
+from worldloom.data.spec import DataSpec, KeySpec
 from worldloom.errors import UserError
 from worldloom.models import build
 from worldloom.play.engine import Ask, Engine
@@ -15,7 +17,7 @@ from worldloom.play.luck import Luck
 from worldloom.play.replay import to_replay, walk
 from worldloom.play.session import Session, to_tensors
 
-FAMILIES = ["rssm", "vae_rnn", "tdmpc", "ensemble"]
+FAMILIES = ["rssm", "vae_rnn", "tdmpc", "ensemble", "mlp", "tabular"]
 RIGHT, LEFT = [1.0, 0.0], [-1.0, 0.0]
 
 
@@ -37,16 +39,29 @@ def same(a: Any, b: Any) -> bool:
     return a.digest == b.digest
 
 
+def spec_for(family: str) -> DataSpec:
+    """The toy world as far as the family can take it in: `mlp` sees numbers, `tabular` one of a few places."""
+    spec = toy_spec(discrete=family == "tabular")
+    seen = {"mlp": {"state": spec.obs["state"]}, "tabular": {"place": KeySpec("vector", (3,))}}
+    return replace(spec, obs=seen.get(family, spec.obs))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_moment_is_the_same_bit_for_bit_alone_and_in_a_crowd(family: str) -> None:
-    playing = engine(family)
-    alone = session(playing)
-    asks = [Ask(luck, alone.now.answer.belief, np.asarray(a, np.float32)) for luck, a in enumerate([RIGHT, LEFT] * 3)]
+    torch.manual_seed(0)
+    spec = spec_for(family)
+    playing = Engine(build(family, spec, "debug").eval(), 2, 4)
+    seen = {**first_obs(), "place": np.eye(3, dtype=np.float32)[0]}
+    start = Session(playing, {key: seen[key] for key in spec.obs}).now.answer.belief
+    deeds = np.eye(spec.action.size, dtype=np.float32)
+    asks = [Ask(luck, start, deeds[luck % len(deeds)]) for luck in range(6)]
     crowd = playing.answer(asks)
     for ask, among in zip(asks, crowd, strict=True):
         single = playing.answer([ask])[0]
         assert torch.equal(single.belief.features, among.belief.features)
-        assert all(np.array_equal(single.pictures[key], among.pictures[key]) for key in single.pictures)
+        for alone, crowded in ((single.pictures, among.pictures), (single.vectors, among.vectors)):
+            assert alone.keys() == crowded.keys()
+            assert all(np.array_equal(alone[key], crowded[key]) for key in alone)
         assert (single.signals, single.spread) == (among.signals, among.spread)
 
 
