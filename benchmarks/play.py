@@ -25,8 +25,8 @@ from worldloom.evaluation.cost import hardware
 ACTIONS = 3
 
 
-def serve(port: int, particles: int, sessions: int) -> None:
-    """The server's process."""
+def serve(particles: int, sessions: int) -> None:
+    """The server's process. Its first line is the port."""
     import torch
 
     from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
@@ -45,8 +45,8 @@ def serve(port: int, particles: int, sessions: int) -> None:
     stage = Stage(Engine(build("rssm", spec, "nano").eval(), particles), Path("benchmark"), 0, "0" * 64, scenes)
     made = dream_server(stage, sessions, None)
     made.limits = type(made.limits)(sessions=sessions, messages_per_second=1e9, burst=10**9)
-    listening = listen("127.0.0.1", port)
-    print("ready", flush=True)
+    listening = listen("127.0.0.1", 0)
+    print(listening.getsockname()[1], flush=True)
     run(made.app, listening)
 
 
@@ -73,7 +73,8 @@ class Page:
     async def step(self) -> float:
         """From key to picture, in ms."""
         began = time.perf_counter()
-        await self.ask(type="step", action=self.rng.randrange(ACTIONS))
+        answer = await self.ask(type="step", action=self.rng.randrange(ACTIONS))
+        assert isinstance(answer, bytes), f"refused: {answer}"
         return 1000 * (time.perf_counter() - began)
 
     async def steps(self, count: int) -> None:
@@ -179,18 +180,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15)
     parser.add_argument("--soak-minutes", type=float, default=0)
     parser.add_argument("--particles", type=int, default=4)
-    parser.add_argument("--port", type=int, default=8765)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.serve:
-        serve(asked.port, asked.particles, 64)
+        serve(asked.particles, 64)
         return
-    command = [sys.executable, __file__, "--serve", "--port", str(asked.port), "--particles", str(asked.particles)]
+    command = [sys.executable, __file__, "--serve", "--particles", str(asked.particles)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE)
     try:
         assert server.stdout is not None
-        server.stdout.readline()
-        found = asyncio.run(measure(asked.port, server.pid, asked.seconds, asked.soak_minutes))
+        port = int(server.stdout.readline())
+        found = asyncio.run(measure(port, server.pid, asked.seconds, asked.soak_minutes))
     finally:
         server.terminate()
     found = {"command": "python " + " ".join(sys.argv), "hardware": hardware("cpu"), "seed": 0, **found}

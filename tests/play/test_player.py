@@ -212,14 +212,30 @@ def test_players_who_ask_together_are_answered_together_and_as_if_alone() -> Non
     run(test)
 
 
+def test_plans_that_the_tree_has_no_room_for_are_refused_before_any_is_tried() -> None:
+    async def test() -> None:
+        async with player(small_stage(most_moments=8)) as me:
+            held = len(me.session.moments)
+            with pytest.raises(UserError, match="8 are its limit"):
+                await said(me, "grid", moment=0, plans=[[RIGHT] * 4, [LEFT] * 4])
+            assert len(me.session.moments) == held
+            await said(me, "grid", moment=0, plans=[[RIGHT] * (8 - held)])
+            assert len(me.session.moments) == 8
+            again = await said(me, "grid", moment=0, plans=[[RIGHT] * (8 - held)])
+            assert again[-1]["type"] == "grid", "what was done already needs no room"
+
+    run(test)
+
+
 def test_where_it_is_unsure_comes_along_when_asked_for() -> None:
     async def test() -> None:
         async with player() as me:
             await said(me, "step", action=RIGHT)
-            heat = (await said(me, "heat", moment=me.session.here))[0]["shown"]["heat", "image"]
+            heat = (await said(me, "options", heat=True))[0]["shown"]["heat", "image"]
             assert (heat.shape, heat.dtype) == ((16, 16, 1), np.uint8)
-            await said(me, "options", heat=True)
             assert ("heat", "image") in (await said(me, "step", action=RIGHT))[0]["shown"]
+            *plans, _ = await said(me, "grid", moment=0, plans=[[RIGHT], [LEFT]])
+            assert all(("heat", "image") not in each["shown"] for each in plans)
 
     run(test)
 
@@ -232,7 +248,6 @@ def test_where_it_is_unsure_comes_along_when_asked_for() -> None:
         ("step", {"action": [9.0, 0.0]}, "outside"),
         ("go", {"moment": 99}, "moments 0 to 2"),
         ("show", {"moments": [0, 99]}, "moments 0 to 2"),
-        ("heat", {"moment": 99}, "moments 0 to 2"),
         ("grid", {"moment": 99, "plans": [[RIGHT]]}, "moments 0 to 2"),
         ("grid", {"moment": 0, "plans": [[RIGHT], [[5.0, 0.0]]]}, "outside"),
         ("grid", {"moment": 0, "plans": [[RIGHT, RIGHT, [5.0, 0.0]]]}, "outside"),

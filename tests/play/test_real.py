@@ -123,6 +123,8 @@ def test_a_first_model_is_trained_by_a_process_of_its_own(
             time.sleep(0.05)
             told = recorder.progress()
         assert (told["state"], text in told["text"]) == (state, True), told
+        recorder.model.mkdir()
+    assert recorder.model.name == f"{recorder.out.name}-model-2", "another training, another folder"
 
 
 def test_asking_how_training_goes_starts_nothing(recorder: Recorder) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import struct
 import threading
 import time
 import urllib.error
@@ -203,13 +204,28 @@ def test_a_port_in_use_leads_to_the_next_one(capsys: pytest.CaptureFixture[str])
         listen("203.0.113.1", 0)
 
 
+def test_a_page_that_leaves_while_it_is_greeted_holds_no_seat() -> None:
+    with serving(sessions=2) as (address, server):
+        for _ in range(6):
+            page = Page(address, hello=False)
+            page.send({"type": "hello", "version": 1})
+            page.socket.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            page.socket.socket.shutdown(socket.SHUT_RDWR)
+        for _ in range(100):
+            if not any(seat.socket for seat in server.seats.values()):
+                break
+            time.sleep(0.05)
+        assert Page(address).ask("ping")["type"] == "pong"
+
+
 def test_small_answers_are_not_held_back_until_the_last_one_is_acknowledged() -> None:
     with listen("127.0.0.1", 0) as made:
         assert made.proto == socket.IPPROTO_TCP, "asyncio switches Nagle's delay off for no other sockets"
 
 
 def test_only_this_machine_needs_no_token() -> None:
-    assert local("127.0.0.1")
+    assert all(local(host) for host in ("127.0.0.1", "127.0.0.2", "::1", "localhost"))
+    assert not any(local(host) for host in ("127.evil.example", "127.0.0.1.evil.example", "localhost.evil", ""))
     assert not local("0.0.0.0")
     assert needs_token("localhost", None) is None
     assert needs_token("0.0.0.0", "mine") == "mine"

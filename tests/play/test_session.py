@@ -152,6 +152,12 @@ def test_a_replay_shows_every_frame_again() -> None:
     assert walk(engine(), kept, "abc").different == 3
 
 
+def test_what_a_replay_holds_beside_what_the_model_sees_is_not_even_unpacked() -> None:
+    kept = to_replay(session(engine()), "abc")
+    kept["start"]["bomb"] = {"dtype": "uint8", "shape": [10**9], "data": "not even base64"}
+    assert walk(engine(), kept, "abc").different is None
+
+
 def test_a_replay_of_another_checkpoint_or_a_broken_one_is_refused() -> None:
     walk_ = session(engine())
     walk_.step(RIGHT)
@@ -224,7 +230,7 @@ def test_a_full_tree_says_so_and_stays_whole() -> None:
     walk_ = session(engine(), most=3)
     walk_.step(RIGHT)
     walk_.step(RIGHT)
-    with pytest.raises(UserError, match="3 moments, which is its limit"):
+    with pytest.raises(UserError, match="3 moments, and 3 are its limit"):
         walk_.step(RIGHT)
     assert (len(walk_.moments), walk_.here) == (3, 2)
     assert walk_.rewind(1).number == 1

@@ -18,6 +18,7 @@ from worldloom.play import trust as meter
 from worldloom.play.engine import Engine
 from worldloom.play.session import Session
 from worldloom.play.trust import (
+    FEW,
     Moments,
     Trust,
     calibrate,
@@ -27,8 +28,10 @@ from worldloom.play.trust import (
     learn,
     least_sureness,
     load_or_calibrate,
+    split,
 )
 from worldloom.safety.calibration import weights_hash
+from worldloom.safety.conformal import episodes_needed
 
 HORIZON = 20
 SMALL = {"particles": 2, "horizon": 8, "context": 3, "windows": 60}
@@ -198,6 +201,13 @@ def test_a_sampling_model_keeps_its_promise_on_other_episodes() -> None:
     meters = [learn(moments.of_episodes(episodes[:50]), seed=seed) for seed, episodes in enumerate(mixed)]
     observed = share_kept(meters, [moments.of_episodes(episodes[50:]) for episodes in mixed], 0.8)
     assert 0.76 <= observed <= 0.86
+
+
+def test_few_episodes_are_split_so_that_both_parts_are_enough() -> None:
+    for promise in (0.5, 0.75, 0.9):
+        need = episodes_needed(1 - promise)
+        for count in range(need + FEW, 60):
+            assert need <= split(count, promise) <= count - FEW
 
 
 def test_coverage_tells_of_every_promise_and_refuses_another_model() -> None:

@@ -6,8 +6,9 @@ frames are encoded as 4:4:4 (or better, stored as PNG by the writer).
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,13 +40,15 @@ def pixel_format(height: int, width: int, codec: Codec) -> str:
     return "yuv444p" if min(height, width) < SMALL or height % 2 or width % 2 else "yuv420p"
 
 
-def encode(path: Path, frames: np.ndarray | Sequence[np.ndarray], fps: int, codec: Codec = "h264") -> None:
+def encode(path: Path, frames: Iterable[np.ndarray], fps: int, codec: Codec = "h264") -> None:
     """Write uint8 `[T, C, H, W]` frames (C is 1 or 3) as one mp4. Frame t is shown at exactly t / fps seconds.
 
     No B-frames, so that packets are in display order and episodes can be joined by shifting times. AV1 has LeRobot's
     settings (libsvtav1, g=2, crf=30); H.264 is crf 18 with a key frame every ten, near-lossless and quick to seek.
     """
-    height, width = frames[0].shape[1:]
+    frames = iter(frames)
+    first = next(frames)
+    height, width = first.shape[1:]
     options = {"g": "10", "crf": "18", "preset": "veryfast", "bf": "0"} if codec == "h264" else {"g": "2", "crf": "30"}
     if codec == "av1":
         options |= {"preset": "8"}
@@ -55,7 +58,7 @@ def encode(path: Path, frames: np.ndarray | Sequence[np.ndarray], fps: int, code
         stream: Any = container.add_stream("libx264" if codec == "h264" else "libsvtav1", rate=fps, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, pixel_format(height, width, codec)
         stream.time_base = Fraction(1, fps)
-        for t, pixels in enumerate(frames):
+        for t, pixels in enumerate(chain([first], frames)):
             picture = np.broadcast_to(pixels, (3, height, width)).transpose(1, 2, 0)
             frame = VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
             frame.pts, frame.time_base = t, Fraction(1, fps)

@@ -75,7 +75,8 @@ def play(
             stage = open_stage(Path(what), start, image, env, options, agent, step, data, particles, device, trust)
             made = dream_server(stage, sessions, token)
         bound = listening.getsockname()[1]
-        address = f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0', '::') else host}:{bound}/"
+        name = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+        address = f"http://{name}:{bound}/"
         print(f"play at {address}{f'?token={token}' if token else ''}   (Ctrl-C ends)", flush=True)
         run(made.app, listening)
 
@@ -116,7 +117,10 @@ def run(app: Any, listening: socket.socket) -> None:
 
     # One byte more than is taken, so that it is ours to say that a message is too large.
     largest = Limits().message_bytes + 1
-    config = uvicorn.Config(app, log_level="warning", ws_max_size=largest, ws_per_message_deflate=False)
+    # No keep-alive: while a long answer is made nothing is read, pongs neither. Who is silent too long is seen out.
+    config = uvicorn.Config(
+        app, log_level="warning", ws_max_size=largest, ws_per_message_deflate=False, ws_ping_timeout=None
+    )
     uvicorn.Server(config).run(sockets=[listening])
 
 

@@ -66,10 +66,14 @@ def write_png(stage: Stage, scene: Scene, path: Sequence[Moment], file: Path) ->
 
 def write_mp4(stage: Stage, scene: Scene, path: Sequence[Moment], file: Path) -> None:
     """All moments, enlarged by whole factors so that pixels stay sharp."""
-    frames = [np.concatenate([large(picture) for picture in pictures_of(moment)], 1) for moment in path]
-    height, width = (side - side % 2 for side in frames[0].shape[:2])
-    stacked = np.stack([frame[:height, :width].transpose(2, 0, 1) for frame in frames])
-    encode(file, stacked, max(1, round(stage.spec.fps)))
+    frames = (np.concatenate([large(picture) for picture in pictures_of(moment)], 1) for moment in path)
+    encode(file, (even(frame).transpose(2, 0, 1) for frame in frames), max(1, round(stage.spec.fps)))
+
+
+def even(frame: np.ndarray) -> np.ndarray:
+    """Without the last row or column where their number is odd, which half the players of videos refuse."""
+    height, width = frame.shape[:2]
+    return frame[: height - height % 2, : width - width % 2]
 
 
 def pictures_of(moment: Moment) -> list[np.ndarray]:

@@ -89,12 +89,6 @@ class Grid(Message, tag="grid", frozen=True):
     plans: Annotated[list[Plan], Meta(min_length=1, max_length=MOST_PLANS)]
 
 
-class Heat(Message, tag="heat", frozen=True):
-    """Where the pictures of a moment are unsure."""
-
-    moment: Number
-
-
 class Options(Message, tag="options", frozen=True):
     """What comes along with every moment from now on: what is true, and where it is unsure."""
 
@@ -131,13 +125,14 @@ class Ping(Message, tag="ping", frozen=True):
 
 
 Walking = Hello | New | Step | Rewind | Go | Show | Tree | Edit | Anchor | Grid
-Asking = Heat | Options | Save | Load | Export | Train | Training | Ping
+Asking = Options | Save | Load | Export | Train | Training | Ping
 Request = Walking | Asking
 DECODER = msgspec.json.Decoder(Request)
+MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def read(data: bytes | str) -> Request:
-    """A request. Raises `msgspec.ValidationError` or `msgspec.DecodeError` saying what is wrong with it."""
+    """A request. Raises one of `MALFORMED`, saying what is wrong with it."""
     return DECODER.decode(data)
 
 

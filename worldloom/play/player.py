@@ -174,10 +174,6 @@ class DreamPlayer:
         return [await self.show(self.session.now, request)]
 
     @_answer.register
-    async def _heat(self, request: messages.Heat) -> list[Outgoing]:
-        return [await self.show(self.session.moment(request.moment), request, heat=True)]
-
-    @_answer.register
     async def _save(self, request: messages.Save) -> list[Outgoing]:
         replay = await asyncio.to_thread(to_replay, self.session, self.stage.model_hash)
         return [{"type": "replay", "id": request.id, "replay": replay}]
@@ -210,6 +206,7 @@ class DreamPlayer:
         for action in (action for plan in plans for action in plan):
             check_action(action, self.stage.spec)  # all of them before the first is done
         at = [session.moment(request.moment).number] * len(plans)
+        session.check_room(sum(session.unknown(plan, request.moment) for plan in plans))
         found: list[list[Moment]] = [[] for _ in plans]
         for t in range(max(map(len, plans))):
             going = [i for i, plan in enumerate(plans) if t < len(plan)]
@@ -223,15 +220,13 @@ class DreamPlayer:
 
     async def _step_all(self, wanted: list[tuple[int, Any]]) -> list[Moment]:
         """One step from each of several moments. Two that want the same get the same moment."""
-        session, fresh, wishes = self.session, {}, []
+        session, fresh = self.session, dict[Any, Wish]()
         for at, action in wanted:
-            wish = session.wish_step(action, at)
-            key = (at, wish.action)
+            key = (at, *check_action(action, self.stage.spec).tolist())
             if session.known(action, at) is None and key not in fresh:
-                fresh[key] = wish
-                wishes.append(wish)
-        answers = await self.batcher.ask([ask for wish in wishes for ask in wish.asks])
-        for wish in wishes:
+                fresh[key] = session.wish_step(action, at)
+        answers = await self.batcher.ask([ask for wish in fresh.values() for ask in wish.asks])
+        for wish in fresh.values():
             session.grant(wish, answers[: len(wish.asks)])
             answers = answers[len(wish.asks) :]
         numbers = [session.known(action, at) for at, action in wanted]
@@ -246,9 +241,7 @@ class DreamPlayer:
         reality, path = self.reality, self.session.path(moment.number)
         return await asyncio.to_thread(reality.at, path)
 
-    async def show(
-        self, moment: Moment, request: messages.Request, plan: int | None = None, heat: bool = False
-    ) -> bytes:
+    async def show(self, moment: Moment, request: messages.Request, plan: int | None = None) -> bytes:
         """A moment as the page is shown it: numbers, what was dreamt and, where asked for, what is true and heat."""
         pictures = [(key, "dream", picture) for key, picture in moment.answer.pictures.items()]
         real = None
@@ -256,7 +249,7 @@ class DreamPlayer:
             true = await self._true(moment) or {}
             pictures += [(key, "real", true[key]) for key in self.stage.spec.image_keys if key in true]
             real = {key: true[key].tolist() for key in moment.answer.vectors if key in true}
-        if heat or self.options.heat:
+        if self.options.heat and plan is None:
             unsure = await self.batcher.run(lambda: self.stage.engine.uncertain_pixels(moment.answer.belief))
             pictures += [(key, "heat", to_heat(values)) for key, values in unsure.items()]
         header = {
@@ -284,8 +277,8 @@ class DreamPlayer:
         trust = self.stage.trust
         if trust is None:
             return None
-        blind, spread = moment.blind, moment.answer.spread
-        return {"left": trust.left(blind, spread), "good": trust.good(blind, spread), "spread": spread}
+        left = trust.left(moment.blind, moment.answer.spread)
+        return {"left": left, "good": left >= 1, "spread": moment.answer.spread}
 
 
 def describe(moment: Moment) -> dict[str, Any]:

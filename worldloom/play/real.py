@@ -11,6 +11,7 @@ import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from functools import singledispatchmethod
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,13 @@ class Recorder:
     spec: DataSpec
     episodes: int = 0
     steps: int = 0
+    model: Path = field(init=False)
+    """Where the model goes that is learned from them."""
     training: "subprocess.Popen[bytes] | None" = None
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.model = self.unused()
 
     def add(self, env: AdaptedEnv, rows: Rows, terminated: bool, task: str) -> None:
         """An episode that ended, or that was left: then it is truncated. Raises `UserError` when the disk refuses."""
@@ -57,25 +63,26 @@ class Recorder:
         try:
             with self.lock, LeRobotWriter(self.out, self.spec, robot_type=self.world.name, about=about) as writer:
                 writer.add(to_episode(env, rows, terminated, not terminated, task))
+                self.episodes, self.steps = self.episodes + 1, self.steps + len(rows.actions)
         except OSError as error:
             raise UserError(f"{self.out}: cannot be written ({error}): make room or choose another folder") from error
-        self.episodes, self.steps = self.episodes + 1, self.steps + len(rows.actions)
-
-    @property
-    def model(self) -> Path:
-        """Where the first model goes."""
-        return self.out.with_name(self.out.name + "-model")
 
     @property
     def log(self) -> Path:
-        """What its training says."""
-        return self.out.with_name(self.out.name + "-model.log")
+        """What the training of `model` says."""
+        return self.model.with_name(self.model.name + ".log")
+
+    def unused(self) -> Path:
+        """A folder for the next model: OUT-model, OUT-model-2 and so on."""
+        names = (f"{self.out.name}-model{again}" for again in chain([""], (f"-{n}" for n in count(2))))
+        return next(folder for folder in map(self.out.with_name, names) if not folder.exists())
 
     def train(self) -> dict[str, str]:
         """Start training unless it is under way, and say how it goes."""
         if self.training is None or self.training.poll() is not None:
             if self.episodes < ENOUGH_EPISODES:
                 raise UserError(f"{self.episodes} episodes are too few to learn from: record {ENOUGH_EPISODES} or more")
+            self.model = self.unused()
             command = ["train", "rssm", str(self.out), "--out", str(self.model), "--minutes", str(MINUTES)]
             held_out = ["--held-out", str(max(0.1, 1 / self.episodes))]
             whole = [sys.executable, "-m", "worldloom", *command, *held_out]
@@ -124,8 +131,10 @@ class RealPlayer:
 
     def close(self) -> None:
         """Whoever leaves in the middle of an episode leaves it whole."""
-        self._keep()
-        self.env.close()
+        try:
+            self._keep()
+        finally:
+            self.env.close()
 
     async def greet(self, request: messages.Request) -> list[Outgoing]:
         facts = {

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
 from worldloom.play.engine import Arrays, Engine
 from worldloom.play.session import MOST_MOMENTS, Moment, Session
@@ -56,7 +57,7 @@ def walking(engine: Engine, replay: dict[str, Any], model_hash: str, most: int =
         digests, entries, here = [str(digest) for digest in replay["digests"]], replay["moments"], int(replay["here"])
         if len(digests) != len(entries) + 1:
             raise UserError(f"the replay is damaged: it has {len(digests)} digests for {len(entries) + 1} moments")
-        session = Session(engine, decode_obs(replay["start"]), int(replay["seed"]), most)
+        session = Session(engine, decode_obs(replay["start"], engine.model.spec), int(replay["seed"]), most)
         different = None if session.now.digest == digests[0] else 0
         for number, entry in enumerate(entries, 1):
             yield Walked(session, different, False)
@@ -91,9 +92,9 @@ def repeat(session: Session, entry: dict[str, Any]) -> None:
     if kind == "step":
         session.fulfil(session.wish_step(entry["action"]))
     elif kind == "watch":
-        session.watch(entry["action"], decode_obs(entry["obs"]))
+        session.watch(entry["action"], decode_obs(entry["obs"], session.spec))
     elif kind in ("look", "edit"):
-        session.fulfil(session.wish_look(decode_obs(entry["obs"]), kind))
+        session.fulfil(session.wish_look(decode_obs(entry["obs"], session.spec), kind))
     else:
         raise UserError(f"the replay wants {str(kind)[:20]!r}, which nobody can do")
 
@@ -118,9 +119,9 @@ def encode_obs(obs: Arrays) -> dict[str, Any]:
     }
 
 
-def decode_obs(data: dict[str, Any]) -> Arrays:
-    """Raises `UserError` for what is no array, or one that is larger than any picture."""
-    return {str(key): decode_array(str(key), value) for key, value in data.items()}
+def decode_obs(data: dict[str, Any], spec: DataSpec) -> Arrays:
+    """What the model sees of it. Raises `UserError` for what is no array, or one that is larger than any picture."""
+    return {key: decode_array(key, data[key]) for key in spec.obs if key in data}
 
 
 def decode_array(key: str, value: dict[str, Any]) -> np.ndarray:

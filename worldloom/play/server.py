@@ -6,6 +6,7 @@ Binds where it is told; `access` decides who may in. At each limit the page is t
 import asyncio
 import contextlib
 import hmac
+import ipaddress
 import secrets
 import sys
 import time
@@ -92,6 +93,8 @@ class Seat:
     player: Player
     socket: WebSocket | None
     left: float = 0.0
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while something is answered: a page that comes back waits until what it left is done."""
 
 
 @dataclass
@@ -188,7 +191,10 @@ class Server:
         await socket.accept()
         seat: Seat | None = None
         try:
-            seat = await self._sit(socket)
+            seat, hello = await self._sit(socket)
+            async with seat.turn:
+                for outgoing in await seat.player.greet(hello):
+                    await self._send(socket, outgoing)
             await self._serve(socket, seat)
         except WebSocketDisconnect:
             pass
@@ -198,11 +204,11 @@ class Server:
             if seat is not None and seat.socket is socket:
                 seat.socket, seat.left = None, time.monotonic()
 
-    async def _sit(self, socket: WebSocket) -> Seat:
-        """The seat that a page's first message asks for: its earlier one, or a new one."""
+    async def _sit(self, socket: WebSocket) -> tuple[Seat, messages.Hello]:
+        """The seat that a page's first message asks for: its earlier one, or a new one. And that message."""
         try:
             hello = messages.read(await self._receive(socket))
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except messages.MALFORMED as error:
             raise Refused(POLICY, "malformed", str(error)) from error
         if not isinstance(hello, messages.Hello):
             raise Refused(POLICY, "hello", "the first message must be a hello")
@@ -215,9 +221,7 @@ class Server:
         elif seat.socket is not None:
             await self._bye(seat.socket, Refused(GONE, "elsewhere", "this walk goes on in another window"))
         seat.socket = socket
-        for outgoing in await seat.player.greet(hello):
-            await self._send(socket, outgoing)
-        return seat
+        return seat, hello
 
     async def _new_seat(self, socket: WebSocket) -> Seat:
         if len(self.seats) >= self.limits.sessions:
@@ -226,12 +230,12 @@ class Server:
             what = f"all {self.limits.sessions} seats are taken: try again when somebody has left"
             raise Refused(BUSY, "full", what)
         name = secrets.token_urlsafe(16)
-        player = self.make(name, self.exports)
-        seat = self.seats[name] = Seat(player, socket)
         try:
-            await player.begin()
+            seat = self.seats[name] = Seat(self.make(name, self.exports), socket)
+            await seat.player.begin()
         except BaseException as error:
-            del self.seats[name]
+            if name in self.seats:
+                leave(self.seats.pop(name))
             if isinstance(error, UserError):
                 raise Refused(BUSY, "start", str(error)) from error
             raise
@@ -254,9 +258,12 @@ class Server:
             number = request.id
             if isinstance(request, messages.Hello):
                 raise UserError("hello is only said once")
-            async for outgoing in seat.player.answer(request):
-                await self._send(socket, outgoing)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            async with seat.turn:
+                if seat.socket is not socket:
+                    raise WebSocketDisconnect(GONE)
+                async for outgoing in seat.player.answer(request):
+                    await self._send(socket, outgoing)
+        except messages.MALFORMED as error:
             await self._send(socket, problem(number, "malformed", str(error)))
         except UserError as error:
             await self._send(socket, problem(number, "refused", str(error)))
@@ -314,7 +321,7 @@ def leave(seat: Seat) -> None:
     """Give a seat up. What cannot be saved is said, and stops nobody else."""
     try:
         seat.player.close()
-    except UserError as error:
+    except Exception as error:
         print(f"worldloom: error: {error}", file=sys.stderr, flush=True)
 
 
@@ -324,7 +331,10 @@ def problem(number: int, code: str, message: str) -> dict[str, Any]:
 
 def local(host: str) -> bool:
     """Whether an address can only be reached from this machine."""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name: 127.evil.example is one
+        return host == "localhost"
 
 
 def needs_token(host: str, given: str | None) -> str | None:

@@ -130,10 +130,19 @@ class Session:
                 return number
         return None
 
+    def unknown(self, plan: Sequence[int | Sequence[float]], at: int) -> int:
+        """How many steps of a plan from `at` have not been done there yet."""
+        for done, action in enumerate(plan):
+            known = self.known(action, at)
+            if known is None:
+                return len(plan) - done
+            at = known
+        return 0
+
     def wish_step(self, action: int | Sequence[float] | np.ndarray, at: int | None = None) -> Wish:
         """What a step from `at` (default: here) has to ask for."""
         before, row = self.now if at is None else self.moment(at), check_action(action, self.spec)
-        self._check_room()
+        self.check_room()
         branches = (before.answer, before.twin) if before.twin is not None else (before.answer,)
         asks = tuple(Ask(self._luck(before.steps + 1), branch.belief, row) for branch in branches)
         return Wish(asks, "step", before.number, before.number, tuple(row.tolist()))
@@ -141,14 +150,14 @@ class Session:
     def wish_watch(self, action: int | Sequence[float] | np.ndarray, obs: Mapping[str, np.ndarray]) -> Wish:
         """What `watch` has to ask for."""
         row, seen = check_action(action, self.spec), check_obs({**self.shown(self.now), **obs}, self.spec)
-        self._check_room()
+        self.check_room()
         ask = Ask(self._luck(self.now.steps + 1), self.now.answer.belief, row, to_tensors(seen, self.spec))
         return Wish((ask,), "watch", self.here, self.here, tuple(row.tolist()), seen)
 
     def wish_look(self, obs: Mapping[str, np.ndarray], kind: Literal["look", "edit"]) -> Wish:
         """What `reanchor` and `edit` have to ask for. Keys that are not given stay as the moment shows them."""
         now, seen = self.now, check_obs({**self.shown(self.now), **obs}, self.spec)
-        self._check_room()
+        self.check_room()
         belief, action = None, None
         if now.parent is not None:
             belief, action = self.moments[now.parent].answer.belief, np.asarray(now.action, np.float32)
@@ -222,9 +231,11 @@ class Session:
     def _luck(self, steps: int) -> int:
         return self.seed * 1_000_033 + steps
 
-    def _check_room(self) -> None:
-        if len(self.moments) >= self.most:
-            raise UserError(f"the tree holds {self.most} moments, which is its limit: save it and start a new one")
+    def check_room(self, more: int = 1) -> None:
+        """Raises `UserError` unless the tree can hold so many moments more."""
+        if len(self.moments) + more > self.most:
+            full = f"the tree holds {len(self.moments)} moments, and {self.most} are its limit"
+            raise UserError(f"{full}: save it and start a new one")
 
 
 def check_action(action: int | Sequence[float] | np.ndarray, spec: DataSpec) -> np.ndarray:

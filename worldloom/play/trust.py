@@ -250,7 +250,7 @@ def split(count: int, promise: float) -> int:
             f"a promise of {promise} needs {need + FEW} held-out episodes that are longer than the context ({need} to "
             f"keep it and {FEW} to tell how long dreams last), but there are {count}: record more, or promise less"
         )
-    return max(count // 2, need)
+    return min(max(count // 2, need), count - FEW)
 
 
 def least_sureness(survival: np.ndarray, moments: Moments, alpha: float) -> float:
