@@ -46,16 +46,8 @@ export class Continuous extends Controls {
     this.element = this.draw();
   }
 
-  get names() {
-    return this.dimensions.map(({ name }) => name);
-  }
-
   knows(key) {
     return this.dimensions.some(({ minus, plus }) => minus.includes(key) || plus.includes(key));
-  }
-
-  get busy() {
-    return this.held.any || this.sticks.size > 0;
   }
 
   /** The numbers of this tick. */
@@ -162,10 +154,6 @@ export class Continuous extends Controls {
       const own = ((action[each.index] + 1) / 2) * (each.high - each.low) + each.low;
       each.output.textContent = brief(own);
     }
-  }
-
-  describe(action) {
-    return action.map((value) => brief(value)).join(", ");
   }
 
   /** All at rest, and each number at its least and at its most. */

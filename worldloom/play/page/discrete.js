@@ -78,16 +78,8 @@ export class Discrete extends Controls {
     this.element = this.draw();
   }
 
-  get names() {
-    return this.choices.map((choice) => choice.name);
-  }
-
   knows(key) {
     return this.keys.has(key) || this.choices.some((choice) => choice.direct.includes(key));
-  }
-
-  get busy() {
-    return this.held.any;
   }
 
   /** The choice of this tick; null when nothing is held and the world should wait. */
@@ -200,10 +192,6 @@ export class Discrete extends Controls {
   showDone(action) {
     const done = action ? action.indexOf(Math.max(...action)) : -1;
     for (const choice of this.choices) choice.button.toggleAttribute("data-done", choice.index === done);
-  }
-
-  describe(action) {
-    return this.choices[typeof action === "number" ? action : action.indexOf(Math.max(...action))].name;
   }
 
   /** Plans that hold one action each. */

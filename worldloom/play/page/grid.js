@@ -39,8 +39,8 @@ export class WhatIf {
     this.cells = find("grid");
     this.scrub = find("whatif-scrub");
     this.plot = find("whatif-plot");
-    Object.assign(this, { plans: [], divergence: [], chosen: null, timer: null, walk: null, done: false });
-    this.scrub.addEventListener("input", () => this.showStep(this.at));
+    Object.assign(this, { plans: [], divergence: [], chosen: null, timer: null, walk: null, done: false, touched: false });
+    this.scrub.addEventListener("input", () => this.scrubbed());
     find("whatif-play").addEventListener("click", () => this.toggle());
     find("whatif-close").addEventListener("click", () => this.close());
     this.view.addEventListener("keydown", (event) => this.key(event));
@@ -63,20 +63,19 @@ export class WhatIf {
     this.walk = walk;
     this.pictures = pictures;
     this.fps = fps;
-    this.plans = [];
+    Object.assign(this, { plans: [], divergence: [] });
     this.close(false);
   }
 
-  /** Begins to show plans whose moments are still to come. */
+  /** Begins to show plans whose moments are still to come. Gives what `plans` is until others take their place. */
   begin(plans) {
     this.plans = plans.map((plan) => ({ ...plan, numbers: [] }));
-    this.divergence = [];
-    this.chosen = null;
-    this.done = false;
+    Object.assign(this, { divergence: [], chosen: null, done: false, touched: false });
     this.scrub.max = "1";
     this.scrub.value = "1";
     this.cells.replaceChildren(...this.plans.map((plan, index) => this.cell(plan, index)));
     this.reopen();
+    return this.plans;
   }
 
   reopen() {
@@ -87,11 +86,11 @@ export class WhatIf {
     this.view.scrollIntoView({ block: "nearest", behavior: calm() ? "auto" : "smooth" });
   }
 
-  /** One more moment of plan number `index`; the picture follows the plans as they grow. */
+  /** One more moment of plan number `index`; the picture follows the plans as they grow, until somebody moves it. */
   add(index, number) {
     this.plans[index].numbers.push(number);
     this.scrub.max = String(this.longest);
-    if (!this.timer && !this.touched) this.scrub.value = this.scrub.max;
+    if (!this.touched) this.scrub.value = this.scrub.max;
     this.soon();
   }
 
@@ -219,7 +218,13 @@ export class WhatIf {
     else this.start();
   }
 
+  scrubbed() {
+    this.touched = true;
+    this.showStep(this.at);
+  }
+
   start() {
+    this.touched = true;
     if (this.at >= this.longest) this.scrub.value = "1";
     const every = clamp(1000 / this.fps, 40, 400);
     this.timer = setInterval(() => {

@@ -51,10 +51,6 @@ export class Held {
     this.counted.clear();
   }
 
-  get any() {
-    return this.down.size > 0;
-  }
-
   /** What counts now: held, or pressed and let go since this was asked last. */
   take() {
     const found = this.look();

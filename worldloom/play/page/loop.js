@@ -20,16 +20,12 @@ export class Loop {
 
   configure(controls, fps) {
     this.pause();
-    Object.assign(this, { controls, fps, started: false, by: "player", waiting: [], keyDown: null });
+    Object.assign(this, { controls, fps, started: false, by: "player" });
     this.listeners.changed();
   }
 
   get period() {
     return Math.max(SHORTEST_TICK, 1000 / (this.fps * this.speed));
-  }
-
-  get busy() {
-    return this.onTheirWay > 0;
   }
 
   // What a person wants
@@ -46,10 +42,16 @@ export class Loop {
   pause() {
     clearTimeout(this.timer);
     this.timer = null;
+    this.drop();
     if (!this.playing) return;
     this.playing = false;
-    this.waiting = [];
     this.listeners.changed();
+  }
+
+  /** Forgets the keys whose steps were not sent yet: they were meant for another moment. */
+  drop() {
+    this.waiting = [];
+    this.keyDown = null;
   }
 
   toggle() {
@@ -132,7 +134,6 @@ export class Loop {
     this.keyDown = null;
     this.onTheirWay += 1;
     this.listeners.send(fields, times).catch((error) => {
-      this.waiting = [];
       const chosenByOthers = this.by !== "player";
       this.pause();
       if (chosenByOthers) this.setBy("player");

@@ -18,7 +18,7 @@ export class Stopwatch {
     this.answered = [];
   }
 
-  /** A step was answered; `times` says when its key went down and when it was sent. */
+  /** A step was answered, whether or not its picture is ever drawn. */
   answer() {
     this.answered.push(performance.now());
   }
@@ -82,26 +82,26 @@ export function showTrust(trust, promise, blind) {
   show(find("auto-stop-field"), promise !== null);
   setText(find("trust-note"), trust ? trustNote(trust, promise, blind) : "");
   const left = trust?.left ?? 0;
-  const share = trust && trust.left === null ? 1 : left / Math.max(1, left + blind);
+  const share = left / Math.max(1, left + blind);
   find("trust-bar").style.width = `${100 * clamp(level === "bad" ? 1 : share, 0.02, 1)}%`;
 }
 
 function levelOf(trust) {
   if (!trust) return "none";
   if (!trust.good) return "bad";
-  return trust.left === null || trust.left >= FAR ? "good" : "fair";
+  return trust.left >= FAR ? "good" : "fair";
 }
 
 function trustText(trust, level) {
   if (level === "none") return "No trust meter for this run";
   if (level === "bad") return "No longer to be trusted here";
-  if (trust.left === null) return "Good for as long as was measured";
   return `Good for about ${count(Math.round(trust.left), "more step")}`;
 }
 
 function trustNote({ good, spread }, promise, blind) {
   const seen = blind ? `${count(blind, "step")} since somebody looked` : "Somebody has just looked";
-  const kept = promise === null ? "" : ` ${Math.round(100 * promise)} % of such promises are kept.`;
+  // What it aims at. How often such promises were kept differs from model to model.
+  const kept = promise === null ? "" : ` The promise is made to be kept ${Math.round(100 * promise)} % of the time.`;
   return `${seen}, spread ${brief(spread)}.${good ? kept : " Nothing can be promised from here on."}`;
 }
 

@@ -13,7 +13,7 @@ const HELP = {
 };
 
 export class Paint {
-  /** `listeners`: pictureOf(key) as shown, layersOf(key), apply(key, base64), changed(active). */
+  /** `listeners`: shown(), pictureOf(moment, key), layersOf(key), apply(moment, key, base64), changed(active). */
   constructor(listeners) {
     this.listeners = listeners;
     Object.assign(this, { active: false, undo: [], cursor: null, corner: null, clip: null, stroke: false, tool: "brush" });
@@ -50,10 +50,13 @@ export class Paint {
     else if (this.pictures?.length) this.begin(find("paint-key").value);
   }
 
+  /** On the moment that is shown now; it stays that one even if another is shown later, under the canvas. */
   begin(key) {
-    this.leave();
-    const picture = this.listeners.pictureOf(key);
+    const moment = this.listeners.shown();
+    const picture = this.listeners.pictureOf(moment, key);
     if (!picture) return;
+    this.leave();
+    this.moment = moment;
     this.camera = key;
     this.height = picture.height;
     this.width = picture.width;
@@ -105,7 +108,7 @@ export class Paint {
     const { data } = this.image;
     const rows = new Uint8Array((data.length / 4) * 3);
     for (let from = 0, to = 0; from < data.length; from += 4, to += 3) rows.set(data.subarray(from, from + 3), to);
-    this.listeners.apply(this.camera, toBase64(rows));
+    this.listeners.apply(this.moment, this.camera, toBase64(rows));
   }
 
   // Tools

@@ -62,7 +62,8 @@ const rewind = new Rewind({
 });
 const whatif = new WhatIf({ fetch: (wanted) => fetching.fetch(wanted), go: (number) => goTo(number), closed: () => { hush(); updateBlocked(); } });
 const paint = new Paint({
-  pictureOf: (key) => walk.picturesOf(walk.shown)?.get(`dream ${key}`),
+  shown: () => walk.shown,
+  pictureOf: (moment, key) => walk.picturesOf(moment)?.get(`dream ${key}`),
   layersOf: (key) => screen.cameras.find((camera) => camera.key === key).figures.dream.firstChild,
   apply: applyEdit,
   changed: paintChanged,
@@ -97,6 +98,7 @@ function forgetWalk() {
   planning.forget();
   show(find("over"), false);
   if (state.facts.mode === "dream") whatif.configure(walk, state.facts.pictures, state.facts.fps);
+  show(find("whatif-again"), false);
   paint.stop();
   loop.pause();
   loop.started = false;
@@ -134,12 +136,11 @@ function received(answer, request) {
   const moment = { ...answer.moment };
   const asked = answer.plan !== null && answer.plan !== undefined;
   walk.add(moment, answer.pictures, asked);
-  const recorded = answer.recorded ?? moment.recorded;
-  if (recorded) {
-    state.recorded = recorded;
-    showRecorded(recorded);
+  if (moment.recorded) {
+    state.recorded = moment.recorded;
+    showRecorded(moment.recorded);
   }
-  if (answer.here && !asked && request?.type !== "show" && request?.type !== "heat") arrive(moment);
+  if (answer.here && !asked && request?.type !== "show") arrive(moment);
   if (walk.shown === moment.number) redraw();
 }
 
@@ -183,6 +184,7 @@ function watchTrust(trust) {
 
 function goBack(steps) {
   if (!isDream()) return;
+  loop.drop();
   whatif.close();
   connection.ask("rewind", { steps }).catch(problem);
 }
@@ -255,10 +257,12 @@ async function anchor() {
   }
 }
 
-async function applyEdit(key, pixels) {
+/** Edits the moment that was painted on, wherever the walk has gone since. */
+async function applyEdit(moment, key, pixels) {
   find("edit").disabled = true;
   try {
-    await connection.ask("edit", { key, pixels });
+    // Both in one breath: no other wish may come between them and lead elsewhere.
+    await Promise.all([connection.ask("go", { moment }), connection.ask("edit", { key, pixels })]);
     paint.stop();
     say("The walk goes on from your picture");
   } catch (error) {
@@ -287,22 +291,28 @@ async function tryPlans() {
     return;
   }
   stopEverything();
-  whatif.begin(plans);
+  const tried = whatif.begin(plans);
   updateBlocked();
-  const fields = { moment: walk.here, plans: plans.map(({ actions }) => actions) };
   try {
-    const answer = await connection.ask("grid", fields, ({ plan, moment }) => {
-      if (plan !== null && plan !== undefined) whatif.add(plan, moment.number);
-    });
-    state.plans = answer;
-    whatif.finish(answer.divergence);
-    show(find("whatif-again"), true);
-    say(`${plans.length} plans: choose one to go there`);
+    await follow(tried);
   } catch (error) {
-    whatif.close();
+    if (whatif.plans === tried) whatif.close();
     problem(error);
   }
   redraw();
+}
+
+/** Shows what comes of plans, unless others have taken their place or another walk has begun. */
+async function follow(tried) {
+  const fields = { moment: walk.here, plans: tried.map(({ actions }) => actions) };
+  const answer = await connection.ask("grid", fields, ({ plan, moment }) => {
+    if (whatif.plans === tried) whatif.add(plan, moment.number);
+  });
+  if (whatif.plans !== tried) return;
+  state.plans = answer;
+  whatif.finish(answer.divergence);
+  show(find("whatif-again"), true);
+  say(`${tried.length} plans: choose one to go there`);
 }
 
 const train = () => askOfTraining("train");

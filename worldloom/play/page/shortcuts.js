@@ -3,6 +3,10 @@
 import { keyName } from "./keys.js";
 
 const REPEAT_AFTER = 320;
+const AT_REST = { axes: [0, 0, 0, 0], buttons: [] };
+
+/** Which key it is, whatever it is called now. Keyboards on screens do not say. */
+const placeOf = (event) => event.code || event.key;
 
 /** Whether the element in focus needs this key for itself. */
 function keepsKey(target, key) {
@@ -18,6 +22,7 @@ function keepsKey(target, key) {
 export class Shortcuts {
   constructor({ controls, actions, rewind, blocked }) {
     Object.assign(this, { controls, actions, rewind, blocked, padButtons: new Map() });
+    this.names = new Map(); // what a held key was called when it went down, by its place on the keyboard
     addEventListener("keydown", (event) => this.down(event));
     addEventListener("keyup", (event) => this.up(event));
     addEventListener("blur", () => this.letGo());
@@ -40,7 +45,9 @@ export class Shortcuts {
   control(event, key) {
     if (this.blocked()) return;
     event.preventDefault();
-    if (!event.repeat) this.controls().press(key);
+    if (event.repeat) return;
+    this.names.set(placeOf(event), key);
+    this.controls().press(key);
   }
 
   backspace(event) {
@@ -48,13 +55,16 @@ export class Shortcuts {
     if (!event.repeat) this.rewind.press(event.shiftKey ? 10 : 1);
   }
 
+  /** With Shift, "1" goes down and "!" comes up, or the other way round. */
   up(event) {
-    const key = keyName(event);
-    if (key === "Backspace") this.rewind.release();
-    this.controls()?.release(key);
+    if (event.key === "Backspace") this.rewind.release();
+    const key = this.names.get(placeOf(event));
+    this.names.delete(placeOf(event));
+    if (key !== undefined) this.controls()?.release(key);
   }
 
   letGo() {
+    this.names.clear();
     this.rewind.release();
     this.controls()?.releaseAll();
   }
@@ -65,11 +75,18 @@ export class Shortcuts {
     const poll = () => {
       const pads = navigator.getGamepads().filter(Boolean);
       this.polling = pads.length > 0;
-      if (!this.polling) return;
-      this.readPad(pads[0]);
-      requestAnimationFrame(poll);
+      if (this.polling) {
+        this.readPad(pads[0]);
+        requestAnimationFrame(poll);
+      } else this.padGone();
     };
     poll();
+  }
+
+  /** What it held when it went, it would hold for ever. */
+  padGone() {
+    this.letGo();
+    this.controls()?.gamepad(AT_REST);
   }
 
   readPad(pad) {

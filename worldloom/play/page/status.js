@@ -3,25 +3,35 @@
 import { find, setText, show } from "./dom.js";
 
 const SAID_FOR = 5_000;
+const EMPTY_FOR = 50; // ms: only a text that changes is read aloud, and the same may be said twice
 
-let timer = null;
+let speaking = null;
+let leaving = null;
 
 function line(text, kind) {
-  clearTimeout(timer);
-  setText(find("status-text"), text);
+  clearTimeout(leaving);
+  clearTimeout(speaking);
+  setText(find("status-text"), "");
+  speaking = setTimeout(setText, EMPTY_FOR, find("status-text"), text);
   find("status").dataset.kind = kind;
   show(find("status-close"), kind === "problem");
+}
+
+/** The text stays while the line fades. */
+function leave() {
+  clearTimeout(speaking);
+  find("status").dataset.kind = "none";
 }
 
 /** A line that goes away by itself. */
 export function say(text) {
   line(text, "said");
-  timer = setTimeout(hush, SAID_FOR);
+  leaving = setTimeout(hush, SAID_FOR);
 }
 
 /** Takes back a line that would have gone away by itself. */
 export function hush() {
-  if (find("status").dataset.kind === "said") find("status").dataset.kind = "none";
+  if (find("status").dataset.kind === "said") leave();
 }
 
 /** A line that stays until it is closed or something else is said. */
@@ -29,4 +39,4 @@ export function complain(text) {
   line(text, "problem");
 }
 
-find("status-close").addEventListener("click", () => { find("status").dataset.kind = "none"; });
+find("status-close").addEventListener("click", leave);
