@@ -127,6 +127,48 @@ def test_a_first_model_is_trained_by_a_process_of_its_own(
     assert recorder.model.name == f"{recorder.out.name}-model-2", "another training, another folder"
 
 
+def test_a_folder_that_cannot_take_the_episodes_is_refused_before_anybody_plays(
+    recorder: Recorder, tmp_path: Path
+) -> None:
+    async def test() -> None:
+        me = RealPlayer("me", recorder)
+        await me.begin()
+        await said(me, "step", action=2)
+        me.close()
+
+    run(test)
+    assert make_recorder(ENV, (), recorder.out).episodes == 1
+    (tmp_path / "file").write_text("")
+    for out in (recorder.out, tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match=str(out)):
+            make_recorder("point", (), out)
+    with pytest.raises(UserError, match="cannot be made with"):
+        make_recorder("dmc:walker-walk", ("action_repeat=x",), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_environment_that_fails_ends_the_episode_and_keeps_it(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        me = RealPlayer("me", recorder)
+        await me.begin()
+        await said(me, "step", action=2)
+
+        def crash(action: object) -> None:
+            raise RuntimeError("the simulator crashed")
+
+        monkeypatch.setattr(me.env, "step", crash)
+        with pytest.raises(UserError, match=r"the simulator crashed.*begin a new episode"):
+            await said(me, "step", action=2)
+        with pytest.raises(UserError, match="the episode is over"):
+            await said(me, "step", action=2)
+        await said(me, "new")
+        assert (recorder.episodes, recorder.steps) == (1, 1)
+
+    run(test)
+
+
 def test_asking_how_training_goes_starts_nothing(recorder: Recorder) -> None:
     async def test() -> None:
         me = RealPlayer("me", recorder)

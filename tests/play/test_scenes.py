@@ -95,6 +95,22 @@ def test_a_picture_of_any_size_is_cut_to_the_models_proportions(tmp_path: Path) 
     assert begun.reality() is None
 
 
+def test_a_picture_looks_as_it_does_elsewhere_or_is_refused(tmp_path: Path) -> None:
+    upright = np.zeros((32, 32, 3), np.uint8)
+    upright[:16] = 255
+    turned = Image.Exif()
+    turned[0x0112] = 3  # upside down
+    Image.fromarray(upright).save(tmp_path / "phone.png", exif=turned)
+    assert read_picture(tmp_path / "phone.png", 16, 16)[0].max() == 0
+    hidden = np.full((32, 32, 4), 255, np.uint8)
+    hidden[..., 3] = 0
+    Image.fromarray(hidden).save(tmp_path / "hidden.png")
+    assert read_picture(tmp_path / "hidden.png", 16, 16).max() == 0
+    Image.fromarray(np.arange(1024, dtype=np.uint16).reshape(32, 32)).save(tmp_path / "deep.png")
+    with pytest.raises(UserError, match="8 bits"):
+        read_picture(tmp_path / "deep.png", 16, 16)
+
+
 def test_what_is_no_picture_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("hello")
     (tmp_path / "folder.png").mkdir()

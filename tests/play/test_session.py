@@ -14,7 +14,7 @@ from worldloom.errors import UserError
 from worldloom.models import build
 from worldloom.play.engine import Ask, Engine
 from worldloom.play.luck import Luck
-from worldloom.play.replay import to_replay, walk
+from worldloom.play.replay import to_replay, walk, walking
 from worldloom.play.session import Session, to_tensors
 
 FAMILIES = ["rssm", "vae_rnn", "tdmpc", "ensemble", "mlp", "tabular"]
@@ -156,6 +156,18 @@ def test_what_a_replay_holds_beside_what_the_model_sees_is_not_even_unpacked() -
     kept = to_replay(session(engine()), "abc")
     kept["start"]["bomb"] = {"dtype": "uint8", "shape": [10**9], "data": "not even base64"}
     assert walk(engine(), kept, "abc").different is None
+
+
+def test_a_replay_that_is_too_long_is_refused_before_it_is_walked() -> None:
+    walk_ = session(engine())
+    walk_.step(RIGHT)
+    walk_.step(RIGHT)
+    kept = to_replay(walk_, "abc")
+    with pytest.raises(UserError, match="3 moments, but at most 2"):
+        next(walking(engine(), kept, "abc", 2))
+    for seed in (-1, 1.5, True, 10**30):
+        with pytest.raises(UserError, match="its seed is"):
+            walk(engine(), {**kept, "seed": seed}, "abc")
 
 
 def test_a_replay_of_another_checkpoint_or_a_broken_one_is_refused() -> None:

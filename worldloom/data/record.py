@@ -122,6 +122,8 @@ def parse_options(options: tuple[str, ...]) -> dict[str, Any]:
     parsed: dict[str, Any] = {}
     for option in options:
         name, equals, value = option.partition("=")
+        if name in ("name", "image_size", "seed"):
+            raise UserError(f"--options {option}: {name} is no option of an environment")
         if not (name and equals):
             raise UserError(f"--options takes name=value, for instance pixels=true, but got {option!r}")
         try:

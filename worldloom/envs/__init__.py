@@ -10,7 +10,7 @@ from typing import Any
 from worldloom.envs.adapt import AdaptedEnv, adapt
 from worldloom.envs.check import check_env
 from worldloom.envs.reference import load_object
-from worldloom.errors import UserError, unknown
+from worldloom.errors import UserError, origin, unknown
 from worldloom.registry import Registry
 
 __all__ = ["ENVIRONMENTS", "AdaptedEnv", "check_env", "make_env"]
@@ -64,4 +64,10 @@ def _call(name: str, factory: Any, argument: str, image_size: int, options: dict
                 raise unknown(f"option of environment {name!r}", option, known)
     if "image_size" in parameters:
         options = {"image_size": image_size, **options}
-    return factory(argument, **options) if positional else factory(**options)
+    try:
+        return factory(argument, **options) if positional else factory(**options)
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in options.items()) or "no options"
+        raise UserError(f"environment {name!r} cannot be made with {given}: {origin(error)}") from error

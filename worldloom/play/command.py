@@ -1,9 +1,11 @@
 """`worldloom play RUN`: open a trained model in the browser and walk into it."""
 
 import errno
+import signal
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import tyro
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from worldloom.play.stage import Stage
 
 NEXT_PORTS = 20
+MOST_PARTICLES = 1024
 
 
 def play(
@@ -59,12 +62,20 @@ def play(
     for package in ("starlette", "uvicorn", "websockets", "msgspec"):
         require(package, "play")
     check_counts(particles=particles, sessions=sessions, threads=threads)
+    if particles > MOST_PARTICLES:
+        raise UserError(f"--particles is {particles}, but at most {MOST_PARTICLES} are imagined at a time")
+    if options and env is None and record is None:
+        raise UserError(f"--options {' '.join(options)}: of which environment? Give --env or --record too")
     from worldloom.play.server import needs_token
 
     listening = listen(host, port)
     with listening:
         token = needs_token(host, token)
         if record:
+            alone = {"from": start, "image": image, "env": env, "agent": agent, "data": data, "step": step}
+            for option, given in alone.items():
+                if given is not None:
+                    raise UserError(f"--{option} belongs to a dream, and --record plays the real {what}: leave it out")
             from worldloom.play.real import real_server
 
             made = real_server(what, options, record, sessions, token)
@@ -75,9 +86,9 @@ def play(
             stage = open_stage(Path(what), start, image, env, options, agent, step, data, particles, device, trust)
             made = dream_server(stage, sessions, token)
         bound = listening.getsockname()[1]
-        name = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+        name = "localhost" if host in ("", "127.0.0.1", "0.0.0.0", "::") else f"[{host}]" if ":" in host else host
         address = f"http://{name}:{bound}/"
-        print(f"play at {address}{f'?token={token}' if token else ''}   (Ctrl-C ends)", flush=True)
+        print(f"play at {address}{f'?token={quote(token, safe=str())}' if token else ''}   (Ctrl-C ends)", flush=True)
         run(made.app, listening)
 
 
@@ -121,7 +132,10 @@ def run(app: Any, listening: socket.socket) -> None:
     config = uvicorn.Config(
         app, log_level="warning", ws_max_size=largest, ws_per_message_deflate=False, ws_ping_timeout=None
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    server = uvicorn.Server(config)
+    if hasattr(signal, "SIGHUP"):  # the terminal was closed: what is being recorded is saved as at Ctrl-C
+        signal.signal(signal.SIGHUP, server.handle_exit)
+    server.run(sockets=[listening])
 
 
 def dream_server(stage: "Stage", sessions: int, token: str | None) -> Any:

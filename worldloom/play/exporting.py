@@ -55,7 +55,11 @@ def export(kind: str, stage: Stage, scene: Scene, path: Sequence[Moment], folder
     makers = {"png": write_png, "mp4": write_mp4, "dataset": write_dataset}
     name = {"png": "moment.png", "mp4": "walk.mp4", "dataset": "walk-dataset.zip"}[kind]
     file = folder / f"{secrets.token_hex(8)}-{name}"
-    makers[kind](stage, scene, path, file)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)  # the system tidies its temporary folders
+        makers[kind](stage, scene, path, file)
+    except OSError as error:
+        raise UserError(f"{name} cannot be written ({error}): make room in {folder.parent}") from error
     return name, file
 
 

@@ -7,12 +7,13 @@ uint8 rows one after the other as the header lists them. `docs/play.schema.json`
 A action size.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
 VERSION = 1
+MOST_BYTES = 16_000_000  # of one message
 MOST_PLANS, MOST_PLAN_STEPS, MOST_SHOWN = 9, 200, 64
 
 Number = Annotated[int, Meta(ge=0, lt=2**31)]
@@ -46,7 +47,7 @@ class Step(Message, tag="step", frozen=True):
     """Do an action; None lets the agent or the recording choose, whichever `by` says."""
 
     action: Action | None = None
-    by: Annotated[str, Meta(pattern="^(player|agent|recording)$")] = "player"
+    by: Literal["player", "agent", "recording"] = "player"
 
 
 class Rewind(Message, tag="rewind", frozen=True):
@@ -109,7 +110,7 @@ class Load(Message, tag="load", frozen=True):
 class Export(Message, tag="export", frozen=True):
     """Make a file of the branch that leads here: "mp4", "png" or "dataset". The answer says where to fetch it."""
 
-    kind: Annotated[str, Meta(pattern="^(mp4|png|dataset)$")]
+    kind: Literal["mp4", "png", "dataset"]
 
 
 class Train(Message, tag="train", frozen=True):

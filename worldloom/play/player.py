@@ -6,18 +6,18 @@ an error and changes nothing.
 
 import asyncio
 import base64
-import binascii
 from collections.abc import AsyncIterator
 from functools import singledispatchmethod
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from worldloom.errors import UserError
 from worldloom.play import messages
 from worldloom.play.batching import Batcher
 from worldloom.play.exporting import Exports, export
-from worldloom.play.messages import MOST_PLAN_STEPS, MOST_PLANS, VERSION, pack
+from worldloom.play.messages import MOST_BYTES, MOST_PLAN_STEPS, MOST_PLANS, VERSION, pack
 from worldloom.play.replay import to_replay, walking
 from worldloom.play.scenes import Reality, Scene
 from worldloom.play.session import Arrays, Moment, Session, Wish, check_action, difference
@@ -154,7 +154,7 @@ class DreamPlayer:
         height, width = of.shape[1:]
         try:
             raw = base64.b64decode(request.pixels, validate=True)
-        except binascii.Error as error:
+        except ValueError as error:
             raise UserError(f"the pixels are not base64: {error}") from error
         if len(raw) != height * width * 3:
             raise UserError(f"the picture has {len(raw)} bytes, not {height} x {width} x 3")
@@ -176,6 +176,9 @@ class DreamPlayer:
     @_answer.register
     async def _save(self, request: messages.Save) -> list[Outgoing]:
         replay = await asyncio.to_thread(to_replay, self.session, self.stage.model_hash)
+        if (size := len(msgspec.json.encode(replay))) > MOST_BYTES - 1000:
+            what = f"the replay would have {size} bytes, and more than {MOST_BYTES} cannot be loaded again"
+            raise UserError(f"{what}: keep the branch as a film or a dataset")
         return [{"type": "replay", "id": request.id, "replay": replay}]
 
     @_answer.register

@@ -8,7 +8,8 @@ import secrets
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import singledispatchmethod
 from itertools import chain, count
@@ -28,7 +29,7 @@ from worldloom.data.spec import DataSpec
 from worldloom.envs.adapt import AdaptedEnv
 from worldloom.envs.describe import describe
 from worldloom.envs.rollout import Rows, to_episode
-from worldloom.errors import UserError
+from worldloom.errors import UserError, origin
 from worldloom.play import messages, scenes
 from worldloom.play.exporting import Exports
 from worldloom.play.messages import VERSION
@@ -56,14 +57,26 @@ class Recorder:
     def __post_init__(self) -> None:
         self.model = self.unused()
 
+    def open(self) -> None:
+        """Count what is there, and see that more can be added. Raises `UserError` where it cannot."""
+        with self._writing() as writer:
+            self.episodes = writer.num_episodes
+        if self.episodes:
+            self.steps = read_info(self.out)["total_frames"] - self.episodes
+
     def add(self, env: AdaptedEnv, rows: Rows, terminated: bool, task: str) -> None:
         """An episode that ended, or that was left: then it is truncated. Raises `UserError` when the disk refuses."""
-        origin = f"played by a person in {self.world.name} with worldloom {__version__}"
-        about = {"license": "unknown", "origin": origin, "env": self.world.name, "synthetic": False}
+        with self._writing() as writer:
+            writer.add(to_episode(env, rows, terminated, not terminated, task))
+            self.episodes, self.steps = self.episodes + 1, self.steps + len(rows.actions)
+
+    @contextmanager
+    def _writing(self) -> Iterator[LeRobotWriter]:
+        who = f"played by a person in {self.world.name} with worldloom {__version__}"
+        about = {"license": "unknown", "origin": who, "env": self.world.name, "synthetic": False}
         try:
             with self.lock, LeRobotWriter(self.out, self.spec, robot_type=self.world.name, about=about) as writer:
-                writer.add(to_episode(env, rows, terminated, not terminated, task))
-                self.episodes, self.steps = self.episodes + 1, self.steps + len(rows.actions)
+                yield writer
         except OSError as error:
             raise UserError(f"{self.out}: cannot be written ({error}): make room or choose another folder") from error
 
@@ -191,7 +204,11 @@ class RealPlayer:
             raise UserError("a step needs an action of the player")
         row = check_action(request.action, self.recorder.spec)
         action = to_env(torch.from_numpy(row)[None], self.recorder.spec)[0]
-        obs, reward, terminated, truncated, info = await asyncio.to_thread(self.env.step, action)
+        try:
+            obs, reward, terminated, truncated, info = await asyncio.to_thread(self.env.step, action)
+        except Exception as error:
+            self.over = True
+            raise UserError(f"the environment failed ({origin(error)}): begin a new episode") from error
         self.rows.obs.append(obs)
         self.rows.actions.append(action)
         self.rows.rewards.append(reward)
@@ -235,9 +252,7 @@ def make_recorder(env: str, options: tuple[str, ...], out: Path) -> Recorder:
     if not spec.image_keys and not spec.vector_keys:
         raise UserError(f"{env} shows nothing")
     recorder = Recorder(world, out, spec)
-    if (out / "meta" / "info.json").exists():
-        info = read_info(out)
-        recorder.episodes, recorder.steps = info["total_episodes"], info["total_frames"] - info["total_episodes"]
+    recorder.open()
     return recorder
 
 

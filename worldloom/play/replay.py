@@ -57,6 +57,10 @@ def walking(engine: Engine, replay: dict[str, Any], model_hash: str, most: int =
         digests, entries, here = [str(digest) for digest in replay["digests"]], replay["moments"], int(replay["here"])
         if len(digests) != len(entries) + 1:
             raise UserError(f"the replay is damaged: it has {len(digests)} digests for {len(entries) + 1} moments")
+        if len(digests) > most:
+            raise UserError(f"the replay has {len(digests)} moments, but at most {most} are taken")
+        if type(replay["seed"]) is not int or not 0 <= replay["seed"] < 2**31:
+            raise UserError(f"the replay is damaged: its seed is {str(replay['seed'])[:20]}")
         session = Session(engine, decode_obs(replay["start"], engine.model.spec), int(replay["seed"]), most)
         different = None if session.now.digest == digests[0] else 0
         for number, entry in enumerate(entries, 1):
@@ -82,7 +86,7 @@ def check_origin(replay: dict[str, Any], engine: Engine, model_hash: str) -> Non
         )
     for name in ("particles", "width"):
         if replay[name] != getattr(engine, name):
-            raise UserError(f"the replay was made with {name} {replay[name]}, not {getattr(engine, name)}")
+            raise UserError(f"the replay was made with {name} {replay[name]!r}, not {getattr(engine, name)}")
 
 
 def repeat(session: Session, entry: dict[str, Any]) -> None:

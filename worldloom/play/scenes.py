@@ -5,6 +5,8 @@ A scene also knows what is true later on, as far as the walk does what was reall
 C context rows, A action size, H W image height and width.
 """
 
+import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from worldloom.agents.environment import check_fits, one_hot, to_env
 from worldloom.agents.trial.world import World, check_rate
@@ -29,6 +31,7 @@ from worldloom.play.session import Moment
 CONTEXT = 8
 Row = tuple[np.ndarray, Arrays]  # an action in model units [A] and what it led to
 MOST_PICTURE_BYTES = 32_000_000
+WIDE = ("I", "F", "I;16", "I;16B", "I;16L")  # modes of more than 8 bits, whose range nobody tells
 
 
 class Reality(ABC):
@@ -191,25 +194,41 @@ def picture_scene(path: Path, spec: DataSpec) -> Scene:
             first[key] = read_picture(path, of.shape[1], of.shape[2])
         else:
             first[key] = np.asarray(of.mean or [0.0] * of.shape[0], np.float32)
-    return Scene(path.name, f"the picture {path.name}", first)
+    name = os.fsencode(path.name).decode(errors="replace")
+    return Scene(name, f"the picture {name}", first)
 
 
 def read_picture(path: Path, height: int, width: int) -> np.ndarray:
     """uint8 `[H, W, 3]`, cut to the model's proportions and resized. Raises `UserError` for what is no picture."""
     try:
+        if not path.is_file():
+            raise FileNotFoundError
         if path.stat().st_size > MOST_PICTURE_BYTES:
             raise UserError(f"--image {path}: larger than {MOST_PICTURE_BYTES // 10**6} MB, make it smaller")
-        with Image.open(path) as opened:
-            picture = np.asarray(opened.convert("RGB"))
+        with warnings.catch_warnings(), Image.open(path) as opened:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            if opened.mode in WIDE:
+                raise UserError(
+                    f"--image {path}: its values ({opened.mode}) have no black and white: save it in 8 bits"
+                )
+            picture = np.asarray(on_black(ImageOps.exif_transpose(opened)))
     except FileNotFoundError as error:
         raise UserError(f"--image {path}: there is no such file") from error
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # decoders raise anything
         raise UserError(f"--image {path}: this is no picture that can be read ({error})") from error
     tall, wide = picture.shape[:2]
     side = min(tall / height, wide / width)
     cut_height, cut_width = max(1, round(side * height)), max(1, round(side * width))
     top, left = (tall - cut_height) // 2, (wide - cut_width) // 2
     return resize(np.ascontiguousarray(picture[top : top + cut_height, left : left + cut_width]), height, width)
+
+
+def on_black(picture: Image.Image) -> Image.Image:
+    """RGB. What lies behind transparent pixels is not seen."""
+    seen = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", seen.size, "black"), seen).convert("RGB")
 
 
 def describe(spec: DataSpec, keys: Collection[str]) -> dict[str, Any]:

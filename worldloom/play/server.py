@@ -23,7 +23,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from worldloom.errors import UserError
+from worldloom.errors import UserError, origin
 from worldloom.play import messages
 from worldloom.play.exporting import Exports
 
@@ -36,6 +36,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
+ELSEWHERE = "this walk goes on in another window"
 POLICY, TOO_BIG, BUSY, GONE = 1008, 1009, 1013, 1001  # WebSocket close codes
 
 
@@ -44,7 +45,7 @@ class Limits:
     """What one page, and all of them together, may ask of the server."""
 
     sessions: int = 32
-    message_bytes: int = 16_000_000
+    message_bytes: int = messages.MOST_BYTES
     messages_per_second: float = 240
     burst: int = 480
     idle_seconds: float = 900
@@ -61,14 +62,14 @@ class Access:
 
     def refuses(self, connection: HTTPConnection) -> str | None:
         """Why a connection is refused, or None. A page of another site must not steer a server on this machine."""
-        origin = connection.headers.get("origin")
+        page = connection.headers.get("origin")
         if self.token is None and not local(connection.url.hostname or ""):
             # Another site's name may lead here (DNS rebinding), and its pages would then be of our own address.
             return (
                 f"{(connection.url.hostname or 'nobody')[:100]} is not this machine: open the address that was printed"
             )
-        if origin is not None and urlsplit(origin).netloc != connection.headers.get("host"):
-            return f"a page of {origin[:100]} may not play here"
+        if page is not None and site(page) != connection.headers.get("host"):
+            return f"a page of {page[:100]} may not play here"
         given = connection.query_params.get("token", "")
         if self.token is not None and not hmac.compare_digest(given.encode(), self.token.encode()):
             return "the token is missing or wrong: open the address that `worldloom play` printed"
@@ -176,7 +177,7 @@ class Server:
     async def _file(self, request: Request) -> Response:
         """A file that was exported: its unguessable name is the permission."""
         key = f"{request.path_params['key']}/{request.path_params['name']}"
-        if key not in self.exports.files:
+        if key not in self.exports.files or not self.exports.files[key].is_file():
             return PlainTextResponse("there is no such file, or it is gone: export it again", 404, HEADERS)
         name = request.path_params["name"]
         return FileResponse(self.exports.files[key], filename=name, headers=HEADERS)
@@ -219,13 +220,13 @@ class Server:
         if seat is None:
             seat = await self._new_seat(socket)
         elif seat.socket is not None:
-            await self._bye(seat.socket, Refused(GONE, "elsewhere", "this walk goes on in another window"))
+            await self._bye(seat.socket, Refused(GONE, "elsewhere", ELSEWHERE))
         seat.socket = socket
         return seat, hello
 
     async def _new_seat(self, socket: WebSocket) -> Seat:
         if len(self.seats) >= self.limits.sessions:
-            self._sweep(0)
+            self._make_room()
         if len(self.seats) >= self.limits.sessions:
             what = f"all {self.limits.sessions} seats are taken: try again when somebody has left"
             raise Refused(BUSY, "full", what)
@@ -236,8 +237,9 @@ class Server:
         except BaseException as error:
             if name in self.seats:
                 leave(self.seats.pop(name))
-            if isinstance(error, UserError):
-                raise Refused(BUSY, "start", str(error)) from error
+            if isinstance(error, Exception):
+                what = str(error) if isinstance(error, UserError) else origin(error)
+                raise Refused(BUSY, "start", what) from error
             raise
         return seat
 
@@ -260,13 +262,18 @@ class Server:
                 raise UserError("hello is only said once")
             async with seat.turn:
                 if seat.socket is not socket:
-                    raise WebSocketDisconnect(GONE)
+                    raise Refused(GONE, "elsewhere", ELSEWHERE)
                 async for outgoing in seat.player.answer(request):
                     await self._send(socket, outgoing)
         except messages.MALFORMED as error:
             await self._send(socket, problem(number, "malformed", str(error)))
         except UserError as error:
             await self._send(socket, problem(number, "refused", str(error)))
+        except (Refused, WebSocketDisconnect):
+            raise
+        except Exception as error:  # ours, or an environment's: the page goes on, and is told
+            print(f"worldloom: error: {origin(error)}", file=sys.stderr, flush=True)
+            await self._send(socket, problem(number, "internal", origin(error)))
 
     async def _receive(self, socket: WebSocket) -> bytes:
         """The next message. Raises `Refused` for one that is too large or comes too late."""
@@ -308,6 +315,12 @@ class Server:
             await asyncio.sleep(min(30.0, self.limits.kept_seconds))
             self._sweep(self.limits.kept_seconds)
 
+    def _make_room(self) -> None:
+        """Give up the walk whose page left longest ago."""
+        left = [(seat.left, name) for name, seat in self.seats.items() if seat.socket is None]
+        if left:
+            leave(self.seats.pop(min(left)[1]))
+
     def _sweep(self, kept: float) -> None:
         """Give up the walks whose pages left more than `kept` seconds ago."""
         now = time.monotonic()
@@ -327,6 +340,14 @@ def leave(seat: Seat) -> None:
 
 def problem(number: int, code: str, message: str) -> dict[str, Any]:
     return {"type": "error", "id": number, "code": code, "message": message[:500]}
+
+
+def site(address: str) -> str | None:
+    """Host and port of an address, None of what is none."""
+    try:
+        return urlsplit(address).netloc
+    except ValueError:
+        return None
 
 
 def local(host: str) -> bool:

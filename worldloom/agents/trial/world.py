@@ -69,7 +69,8 @@ def check_rate(env: AdaptedEnv, spec: DataSpec, action_repeat: int) -> None:
     repeat = env.fps / spec.fps
     whole = repeat >= 1 and abs(repeat / round(repeat) - 1) <= SAME_RATE
     fix = (
-        f"--action-repeat {round(repeat)}, or the options the data were recorded with"
+        f"let each action be done {round(repeat)} times (plan: --action-repeat {round(repeat)}; elsewhere --options "
+        f"action_repeat={round(repeat)}, where the environment has it), or give the options the data were recorded with"
         if whole
         else ("make the environment as it was when the data were recorded")
     )
