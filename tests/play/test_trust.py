@@ -203,6 +203,14 @@ def test_a_sampling_model_keeps_its_promise_on_other_episodes() -> None:
     assert 0.76 <= observed <= 0.86
 
 
+@pytest.mark.parametrize(("sure", "made"), [(30, False), (100, True)])
+def test_a_promise_that_would_be_rare_is_not_made(sure: int, made: bool) -> None:
+    known, one = np.arange(1000) < sure, np.ones(1000, int)
+    moments = Moments(one, np.zeros(1000), 5 * known, 5 * one, np.arange(1000))
+    survival = np.where(known, 0.99, 0.1)[:, None].repeat(5, 1)
+    assert (least_sureness(survival, moments, 0.1) < 1) == made
+
+
 def test_few_episodes_are_split_so_that_both_parts_are_enough() -> None:
     for promise in (0.5, 0.75, 0.9):
         need = episodes_needed(1 - promise)

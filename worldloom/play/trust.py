@@ -13,6 +13,7 @@ the correcting half, and would with one more episode in which every promise is b
 all moments at most: as a theorem, a moment of a new episode is one with a broken promise with probability 0.1 at most.
 And of those that end within their episode, in as many episodes as 0.9 needs, a tenth is broken at most. This estimates
 the sentence above, and flatters where promises are rare: the best of few moments were picked with the same episodes.
+So none is made that would be made in fewer than one moment in twenty.
 
 N windows, B windows at a time, H horizon, K kinds of what is seen (pictures, vectors), M moments, F inputs.
 """
@@ -38,11 +39,12 @@ from worldloom.training.run import read_json
 if TYPE_CHECKING:
     from worldloom.training.checkpoint import Run
 
-FORMAT = 2
+FORMAT = 3
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 DEFAULTS = {"particles": 4, "horizon": 50, "context": 8, "windows": 400, "seed": 0}
 WIDTH, SMOOTH = 16, 3
 UNSEEN = {"image": 1e-4, "vector": 1e-2}  # 40 dB, and a tenth of a standard deviation
+RARE = 0.05  # of all moments
 FEW = 5  # episodes: what fewer have shown is not known
 SHARES = np.linspace(0, 1.004, 252)  # how sure one can be, up to what nothing reaches
 INPUTS, RISING = 11, 4
@@ -254,15 +256,18 @@ def split(count: int, promise: float) -> int:
 
 
 def least_sureness(survival: np.ndarray, moments: Moments, alpha: float) -> float:
-    """The smallest with which no more than `alpha` of the promises are broken, in both senses of the module."""
+    """The smallest with which no more than `alpha` of the promises are broken, in both senses of the module.
+
+    Where that leaves a promise in fewer than `RARE` of all moments, none is made: so few were picked by their luck.
+    """
     for share in SHARES:
         judged, broken = moments.judge(whole_steps(survival, moments.depth, share))
         told, lost, anywhere = (moments.by_episode(each) for each in (judged, judged & broken, broken))
         kept_among = lost.sum() + told.mean() <= alpha * (told.sum() + told.mean()) + 1e-9
         kept_anywhere = anywhere.sum() + 1 <= alpha * (len(told) + 1) + 1e-9
         if kept_among and kept_anywhere and (told > 0).sum() >= episodes_needed(alpha):
-            break
-    return float(share)
+            return float(share if told.mean() >= RARE else SHARES[-1])
+    return float(SHARES[-1])
 
 
 def whole_steps(survival: np.ndarray, depth: np.ndarray, sureness: float) -> np.ndarray:
