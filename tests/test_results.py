@@ -60,6 +60,14 @@ def test_the_readme_says_what_policies_of_dreams_are_worth_in_doom() -> None:
     assert f"{found['frames']:,} frames of random play" in page
 
 
+def test_the_readme_says_whether_the_dream_ranks_policies_of_doom_rightly() -> None:
+    page, found = (ROOT / "README.md").read_text().replace("\n", " "), read("doom_policies")
+    rank, first, last = found["ranking"]["spearman"], "policy@500", "policy@4000"
+    assert f"Spearman {rank['value']:.2f} [{rank['low']:.2f}, {rank['high']:.2f}]" in page
+    dream, reality = ([round(found[where][who]["value"]) for who in (first, last)] for where in ("dream", "reality"))
+    assert f"the dream pays {dream[0]} to {dream[1]}, and reality {reality[0]} and {reality[1]}" in page
+
+
 def test_the_readme_says_how_policies_of_dreams_move_bodies() -> None:
     page, found = (ROOT / "README.md").read_text(), read("dreamer_dmc")
     for run in found["runs"]:
