@@ -17,7 +17,8 @@ import torch
 
 from worldloom.evaluation.cost import hardware
 from worldloom.evaluation.windows import held_out_episodes, open_sources
-from worldloom.play.trust import DEFAULTS, LEVELS, Moments, dream, learn
+from worldloom.play.rehearsal import Moments, dream
+from worldloom.play.trust import DEFAULTS, LEVELS, learn
 from worldloom.training import checkpoint
 
 FIRST_SEED = 2000

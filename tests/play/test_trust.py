@@ -16,14 +16,13 @@ from worldloom.errors import UserError
 from worldloom.evaluation.windows import HeldOut, Source, choose_windows, held_out_episodes
 from worldloom.play import trust as meter
 from worldloom.play.engine import Engine
+from worldloom.play.rehearsal import Moments, dream, is_good
 from worldloom.play.session import Session
 from worldloom.play.trust import (
     FEW,
-    Moments,
     Trust,
     calibrate,
     coverage,
-    is_good,
     kept,
     learn,
     least_sureness,
@@ -169,7 +168,7 @@ def test_a_single_odd_frame_is_no_failure_but_a_lasting_error_is() -> None:
 
 def test_what_is_measured_is_what_a_player_would_see() -> None:
     wild, episodes = model(noise=0.1, image=True), held(image=True)
-    found = meter.dream(wild, episodes, particles=3, horizon=4, context=2, windows=10, seed=5)
+    found = dream(wild, episodes, particles=3, horizon=4, context=2, windows=10, seed=5)
     window = choose_windows(episodes, 2, 10, 5)[0]
     rows = window.held.dataset.segment(window.held.episode, window.start, 6)
     obs = [
@@ -192,11 +191,11 @@ def test_a_model_that_knows_the_world_is_trusted_and_its_opposite_is_not(image: 
     broken = calibrate(model(image=image, noise=3.0), held(image=image), **SMALL)
     assert exact.left(0, 0.0) > deaf.left(0, 0.0)
     assert not broken.good(1, 3.0)
-    assert kept(exact, meter.dream(model(image=image), held(image=image), **SMALL, seed=3), 0.9).observed.value == 1
+    assert kept(exact, dream(model(image=image), held(image=image), **SMALL, seed=3), 0.9).observed.value == 1
 
 
 def test_a_sampling_model_keeps_its_promise_on_other_episodes() -> None:
-    moments = meter.dream(model(noise=0.12), held(100), **{**SMALL, "windows": 200}, seed=0)
+    moments = dream(model(noise=0.12), held(100), **{**SMALL, "windows": 200}, seed=0)
     mixed = [np.random.default_rng(seed).permutation(100) for seed in range(8)]
     meters = [learn(moments.of_episodes(episodes[:50]), seed=seed) for seed, episodes in enumerate(mixed)]
     observed = share_kept(meters, [moments.of_episodes(episodes[50:]) for episodes in mixed], 0.8)

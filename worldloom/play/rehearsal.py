@@ -1,0 +1,131 @@
+"""Held-out episodes dreamt with the actions that were really taken: which steps were good, and what was known then.
+
+N windows, B windows at a time, H horizon, K kinds of what is seen (pictures, vectors), M moments.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import numpy as np
+
+from worldloom.data.spec import DataSpec
+from worldloom.errors import UserError
+from worldloom.evaluation.windows import HeldOut, WindowBatch, batches, choose_windows
+from worldloom.model import WorldModel
+from worldloom.play.engine import Answer, Arrays, Ask, Engine
+
+WIDTH, SMOOTH = 16, 3
+UNSEEN = {"image": 1e-4, "vector": 1e-2}  # 40 dB, and a tenth of a standard deviation
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What is known of dreamt moments and what became of them, each `[M]`.
+
+    left: how many more steps were good, 0 where the moment itself was not. ahead: how many could be seen. A dream that
+    was good for all of them was cut off by the end of its episode, which says nothing against it.
+    """
+
+    depth: np.ndarray
+    spread: np.ndarray
+    left: np.ndarray
+    ahead: np.ndarray
+    episode: np.ndarray
+
+    @classmethod
+    def of_dreams(cls, spread: np.ndarray, good: np.ndarray, steps: np.ndarray, episode: np.ndarray) -> Self:
+        """All with a future, of dreams with spread and good `[N, H + 1]` at the look and after each step.
+
+        steps `[N]`: how many rows of reality followed the look. episode `[N]`: whose.
+        """
+        horizon = good.shape[1] - 1
+        left, ahead = np.zeros(good.shape, int), np.minimum(steps, horizon)[:, None] - np.arange(horizon)
+        for depth in range(horizon - 1, -1, -1):
+            left[:, depth] = np.where(good[:, depth] & good[:, depth + 1], left[:, depth + 1] + 1, 0)
+        at = np.nonzero(ahead > 0)
+        return cls(at[1], spread[at], np.minimum(left[at], ahead[at]), ahead[at], episode[at[0]])
+
+    def of_episodes(self, episodes: np.ndarray) -> Self:
+        chosen = np.isin(self.episode, episodes)
+        return replace(self, **{each.name: getattr(self, each.name)[chosen] for each in fields(self)})
+
+    def by_episode(self, values: np.ndarray) -> np.ndarray:
+        """The mean of `values` `[M]` over the moments of each episode: `[episodes]`, in order of their numbers."""
+        count = np.bincount(self.episode)
+        return np.bincount(self.episode, values)[count > 0] / count[count > 0]
+
+    def judge(self, promised: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which of the promises `[M]` can be judged, and which were seen to break.
+
+        How long an episode goes on does not depend on the dream, so to judge promises that end within it prefers
+        neither kept nor broken ones. To count the others too, where they broke early, would.
+        """
+        return (promised >= 1) & (promised <= self.ahead), self.left < np.minimum(promised, self.ahead)
+
+
+def dream(
+    model: WorldModel, held: Sequence[HeldOut], *, particles: int, horizon: int, context: int, windows: int, seed: int
+) -> Moments:
+    """About `windows` windows of held-out episodes, walked by the engine as a player would walk them.
+
+    A step is good while what is shown is nearer to what came than the mean row of that very episode: a forecast that
+    knows where it is, and nothing of the moment. The mean of all data would be an easy match in a dataset of many
+    scenes, dark and bright; the last look would win by sharpness alone wherever nothing moves. Pictures (squared error
+    of pixels in [0, 1], over all of them) and vectors (in units of the training std) must both be good, summed over the
+    last `SMOOTH` steps, for at a single one reality may look like the mean. What nobody could see (`UNSEEN`) is good.
+    """
+    keys = [key for key in (*model.spec.image_keys, *model.spec.vector_keys) if key in model.decodes]
+    if not keys:
+        raise UserError(f"the family {model.family!r} shows nothing of what was seen, so nobody can say how good it is")
+    engine, chosen = Engine(model, particles, WIDTH), choose_windows(held, context, windows, seed)
+    means: dict[int, Arrays] = {}
+    for each in held:
+        seen = each.dataset.segment(each.episode).obs
+        means[each.index] = {key: seen[key][0].float().mean(0).numpy() for key in keys}
+    parts = []
+    for number, batch in enumerate(batches(chosen, WIDTH, context, horizon)):
+        luck = [(seed + number * WIDTH + i) * 1_000_033 for i in range(WIDTH)]
+        spread, error, allowed = walk(engine, batch, luck, [means[i] for i in batch.episode.tolist()])
+        parts.append((spread, is_good(error, allowed), batch.steps, batch.episode))
+    return Moments.of_dreams(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def walk(engine: Engine, batch: WindowBatch, luck: Sequence[int], means: Sequence[Arrays]) -> tuple[np.ndarray, ...]:
+    """Spread `[B, H + 1]`, the error of what is shown and the allowed one `[B, H + 1, K]`, as far as reality goes."""
+    segment, spec = batch.segment, engine.model.spec
+    (size, rows), first = segment.shape, batch.context - 1
+    spread, error, allowed = (np.zeros((size, rows - first, *shape)) for shape in ((), (2,), (2,)))
+    answers: dict[int, Answer] = {}
+    for row in range(rows):
+        going, asks = [i for i in range(size) if row < batch.context + batch.steps[i]], []
+        for i in going:
+            obs = {key: value[i : i + 1, row] for key, value in segment.obs.items()} if row <= first else None
+            before, action = (answers[i].belief, segment.action[i, row - 1].numpy()) if row else (None, None)
+            asks.append(Ask(luck[i] + row, before, action, obs))
+        answers = dict(zip(going, engine.answer(asks), strict=True))
+        for i in going if row >= first else []:
+            real = {key: segment.obs[key][i, row].float().numpy() for key in means[i]}
+            shown = answers[i].vectors | {key: p.transpose(2, 0, 1) for key, p in answers[i].pictures.items()}
+            at = i, row - first
+            spread[at], error[at] = answers[i].spread, distance(spec, shown, real)
+            allowed[at] = np.maximum(distance(spec, means[i], real), list(UNSEEN.values()))
+    return spread, error, allowed
+
+
+def distance(spec: DataSpec, guess: Arrays, real: Arrays) -> np.ndarray:
+    """Mean squared errors `[K]` of pictures and of vectors; 0 where there are none."""
+    found: dict[str, list[np.ndarray]] = {kind: [] for kind in UNSEEN}
+    for key, value in real.items():
+        unit = 255 if key in spec.image_keys else np.maximum(spec.obs[key].std or 1.0, 1e-6)
+        found[spec.obs[key].kind].append(np.square((guess[key] - value) / unit).ravel())
+    return np.array([np.concatenate(each).mean() if each else 0.0 for each in found.values()])
+
+
+def is_good(error: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """Whether no kind's `error` is above the `allowed` one `[B, H + 1, K]`: `[B, H + 1]`. The look stands alone."""
+    good = np.all(error <= allowed, axis=-1)
+    for step in range(1, error.shape[1]):
+        recent = slice(max(1, step - SMOOTH + 1), step + 1)
+        good[:, step] = (error[:, recent].sum(1) <= allowed[:, recent].sum(1)).all(-1)
+    return good
