@@ -50,7 +50,7 @@ def test_windows_hold_consecutive_rows_of_one_episode_in_every_field(dataset: Ca
             episode, first = window[0]
             assert episode in (0, 1, 2)
             assert window == [(episode, first + i) for i in range(len(window))]
-            assert len(window) == min(4, int(dataset.lengths[episode]))
+            assert len(window) == min(4, int(dataset.lengths[episode]) - first)
             rows = slice(0, len(window))
             alone = dataset.segment(episode, first, 4)
             for key in ("image", "state"):
@@ -59,13 +59,13 @@ def test_windows_hold_consecutive_rows_of_one_episode_in_every_field(dataset: Ca
                 assert torch.equal(getattr(alone, name)[0], getattr(segment, name)[number])
 
 
-def test_an_epoch_shows_every_row_at_least_as_often_as_a_window_is_long(dataset: CachedDataset) -> None:
+def test_an_epoch_shows_every_row_nearly_as_often_as_a_window_is_long(dataset: CachedDataset) -> None:
     loader = SegmentLoader([dataset], [range(4)], batch_size=1, length=4)
     count = {(e, t): 0 for e, rows in enumerate(dataset.lengths) for t in range(rows)}
-    for _ in range(31 + 4 * 3):
+    for _ in range(31 + 4 * 2):
         for row in rows_of(next(loader))[0]:
             count[row] += 1
-    assert min(count.values()) >= 4
+    assert min(count.values()) >= 3
     assert loader.state_dict()["epochs"] == [0]
 
 

@@ -30,32 +30,34 @@ def test_windows_are_rows_in_order_and_never_cross_an_episode() -> None:
     for number, rows in enumerate((5, 9, 17)):
         held.add(episode(number, rows))
     for _ in range(20):
-        state = next(held).obs["state"][..., 0]
-        assert (state.diff(dim=1) == 1).all()
+        segment = next(held)
+        step = segment.obs["state"][..., 0].diff(dim=1)
+        assert torch.equal(step == 1, segment.mask[:, 1:])
 
 
-def test_an_episode_shorter_than_a_window_is_padded_and_masked() -> None:
+def test_a_window_that_outlasts_its_episode_is_padded_and_masked() -> None:
     held = replay(length=6)
     held.add(episode(0, 3, terminated=True))
     segment = next(held)
-    assert segment.mask.sum(1).unique().tolist() == [3]
+    assert segment.mask.sum(1).unique().tolist() == [2, 3]
     assert segment.terminated.sum(1).unique().tolist() == [1]
-    assert (segment.reward[:, 3:] == 0).all()
+    assert (segment.reward[~segment.mask] == 0).all()
 
 
 def test_actions_are_in_model_units_and_the_last_row_did_nothing() -> None:
     held = replay()
     held.add(episode(0, 4))
-    action = next(held).action[..., 0]
-    assert (action[:, :3] == 1).all()
-    assert (action[:, 3] == 0).all()
+    segment = next(held)
+    last = segment.truncated.bool() | ~segment.mask
+    assert torch.equal(segment.action[..., 0], (~last).float())
 
 
-def test_the_last_row_is_seen_as_often_as_one_in_the_middle() -> None:
+def test_an_end_comes_at_every_age_of_a_window_but_the_first() -> None:
     held = replay()
-    held.add(episode(0, 40))
-    seen = torch.cat([next(held).obs["state"].flatten() for _ in range(200)]).long().bincount(minlength=40)
-    assert 0.8 < seen[39] / seen[20] < 1.25
+    held.add(episode(0, 40, terminated=True))
+    ends = torch.stack([next(held).terminated.sum(0) for _ in range(200)]).sum(0)
+    assert ends[0] == 0
+    assert (ends[1:] / ends[1:].float().mean()).sub(1).abs().max() < 0.25
 
 
 def test_beyond_its_capacity_the_oldest_episodes_are_forgotten() -> None:

@@ -39,6 +39,16 @@ def test_a_deaf_model_is_called_one_and_one_episode_decides_nothing():
     assert (alone.mark, "cannot show" in alone.words) == ("partly", True)
 
 
+def test_ends_that_are_ranked_well_but_foretold_too_often_are_not_to_be_trusted():
+    seen = {"tracked": Figure(0.95, 0.9, 1.0), "open_loop@15": Figure(0.9, 0.8, 1.0)}
+    error = {"tracked": Figure(0.31, 0.24, 0.37), "open_loop@15": Figure(0.01, 0.0, 0.02)}
+    told = sentence({"terminated_auroc": seen, "terminated_ece": error}, "ends")
+    assert told.mark == "partly"
+    assert "off by 0.31 [0.24, 0.37] when seen: dreams" in told.words
+    calibrated = {"tracked": Figure(0.01, 0.0, 0.02)}
+    assert sentence({"terminated_auroc": seen, "terminated_ece": calibrated}, "ends").mark == "yes"
+
+
 def test_what_was_not_measured_says_why():
     told = sentence({"terminated_auroc": {"tracked": Figure.missing("the model has no terminated head")}}, "ends")
     assert told.mark == "open"

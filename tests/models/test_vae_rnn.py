@@ -55,7 +55,34 @@ def test_the_memory_does_not_move_the_vision() -> None:
     assert all(p.grad is not None for part in (model.cell, model.mixture) for p in part.parameters())
 
 
-@pytest.mark.parametrize("values", [{"code": 0}, {"mixtures": 0}, {"bins": 10}, {"tolerance": -1.0}])
+def test_blind_heads_learn_from_what_the_memory_foresees_and_leave_the_rest_as_it_is() -> None:
+    def terms(weight: float) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        model = build("vae_rnn", SPECS["image"], "debug", blind_heads=weight)
+        torch.manual_seed(1)
+        return model.loss(random_segment(SPECS["image"]))
+
+    without, half, whole = (terms(weight) for weight in (0.0, 0.5, 1.0))
+    for key in without:
+        if key in ("reward", "terminated"):
+            torch.testing.assert_close(whole[key] - without[key], 2 * (half[key] - without[key]))
+            assert (whole[key] > without[key])[:, 1:].all(), key
+            torch.testing.assert_close(whole[key][:, 0], without[key][:, 0])  # nothing foresaw the first row
+        else:
+            torch.testing.assert_close(whole[key], without[key])
+
+
+def test_blind_heads_teach_the_memory_what_ends_but_not_which_codes_to_foresee() -> None:
+    model = build("vae_rnn", SPECS["image"], "debug", blind_heads=1.0)
+    model.loss(random_segment(SPECS["image"]))["terminated"].mean().backward()
+    assert isinstance(model, VAERNN)
+    assert all(p.grad is None for p in model.mixture.parameters())
+    assert all(p.grad is not None for p in model.cell.parameters())
+
+
+@pytest.mark.parametrize(
+    "values", [{"code": 0}, {"mixtures": 0}, {"bins": 10}, {"tolerance": -1.0}, {"blind_heads": -1.0}]
+)
 def test_values_no_model_can_be_made_of_are_refused(values: dict[str, float]) -> None:
     with pytest.raises(UserError, match="hyperparameter"):
         build("vae_rnn", SPECS["vector"], **values)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from worldloom.data.episode import Episode
+from worldloom.data.sampler import window_slots, window_start
 from worldloom.data.segment import Segment
 from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
@@ -21,7 +22,7 @@ SAMPLED_FRAMES = 1000
 class Replay:
     """An iterator of random `Segment`s `[B, L]`, drawn with replacement from all rows added so far.
 
-    Start positions follow `WindowSampler`'s law, by which the last row of an episode is seen as often as any other.
+    Windows begin as `window_start` says, so that the end of an episode is seen at every age of a memory alike.
     Beyond `capacity` rows the oldest episodes are forgotten. Order and randomness follow from `seed` and `state_dict`.
     """
 
@@ -51,8 +52,7 @@ class Replay:
     def __next__(self) -> Segment:
         slot = self.rng.integers(self.ends[-1], size=self.batch_size)
         episode = np.searchsorted(self.ends, slot, side="right")
-        position = slot - (self.ends[episode] - self.slots[episode]) - (self.length - 1)
-        start = np.clip(position, 0, np.maximum(self.held[episode] - self.length, 0))
+        start = window_start(slot - (self.ends[episode] - self.slots[episode]), self.length)
         time = start[:, None] + np.arange(self.length)
         last = self.held[episode][:, None] - 1
         rows = self.offsets[episode][:, None] + np.minimum(time, last)
@@ -124,6 +124,6 @@ class Replay:
 
     def _index(self) -> None:
         self.held = np.asarray(self.lengths, np.int64)
-        self.slots = self.held + self.length - 1
+        self.slots = window_slots(self.held, self.length)
         self.ends = np.cumsum(self.slots)
         self.offsets = np.cumsum(self.held) - self.held

@@ -29,22 +29,31 @@ def split_episodes(dataset: "CachedDataset", held_out: float = 0.1, seed: int = 
     return sorted(order[chosen:]), sorted(order[:chosen])
 
 
-class WindowSampler:
-    """Draws windows of T rows from the episodes of one dataset, every window slot once per epoch.
+def window_slots(rows: np.ndarray, length: int) -> np.ndarray:
+    """How many windows of T rows episodes of L rows have to offer: L + T - 2 each, `[E]`."""
+    return rows + length - 2
 
-    Were start positions uniform in [0, L - T], the first and the last row of an episode would be in one window and a
-    row in the middle in T. The last row is the terminal observation, the only one that shows an end, so that would
-    starve exactly what is rarest. Positions are therefore drawn from [-(T - 1), L - 1] and clamped to [0, L - T]: of
-    the L + T - 1 slots of an episode every row is in at least T. A shorter episode has as many slots, all alike.
+
+def window_start(slot: np.ndarray, length: int) -> np.ndarray:
+    """The first row of a window, from its number among the slots of its episode. The window may outlast the episode.
+
+    A start must not depend on where the episode ends: were late windows pushed back to fit into it, ends would come in
+    their last row alone, and a model with a memory would foretell them by how long it has remembered. So windows begin
+    in every row but the last, and the end is seen at every age alike. Those from row 0 come T times as often, because
+    that is where a belief begins in use, and so every row is in at least T - 1 windows.
     """
+    return np.maximum(slot - (length - 1), 0)
+
+
+class WindowSampler:
+    """Draws windows of T rows from the episodes of one dataset, every slot (see `window_start`) once per epoch."""
 
     def __init__(self, lengths: Sequence[int] | np.ndarray, length: int, seed: int | Sequence[int]):
-        rows = np.asarray(lengths, np.int64)
         self.length = length
         self.seed = [int(s) for s in np.atleast_1d(seed)]
-        self.largest_start = np.maximum(rows - length, 0)
-        self.ends = np.cumsum(rows + length - 1)
-        self.begins = self.ends - (rows + length - 1)
+        slots = window_slots(np.asarray(lengths, np.int64), length)
+        self.ends = np.cumsum(slots)
+        self.begins = self.ends - slots
         self.epoch = 0
         self.position = 0
         self.order = self._shuffle()
@@ -66,8 +75,7 @@ class WindowSampler:
             count -= len(part)
         slot = np.concatenate(parts)
         episode = np.searchsorted(self.ends, slot, side="right")
-        position = slot - self.begins[episode] - (self.length - 1)
-        return episode, np.clip(position, 0, self.largest_start[episode])
+        return episode, window_start(slot - self.begins[episode], self.length)
 
     def seek(self, epoch: int, position: int) -> None:
         """Continue at `position` of `epoch`."""

@@ -8,6 +8,7 @@ from worldloom.evaluation.bootstrap import Figure
 from worldloom.evaluation.measure import Table
 
 GOOD_AUROC, GOOD_RANKS = 0.8, 0.7
+BAD_ECE = 0.05
 MINUS, ABSENT = "\u2212", "\u2013"
 
 
@@ -133,8 +134,21 @@ def _sees_ends(metrics: Table, horizons: Sequence[int]) -> Sentence:
     words = f"ends of episodes: recognised when seen with AUROC {interval(tracked)}"
     if ahead:
         words += "; foreseen " + ", ".join(f"{interval(f)} at {k}" for k, f in ahead.items()) + " steps ahead"
-    good = tracked.value >= GOOD_AUROC
-    return Sentence("yes" if good and foreseen else "partly" if good or foreseen else "no", f"{words} (chance is 0.5).")
+    good, off = tracked.value >= GOOD_AUROC, _miscalibrated_ends(metrics)
+    mark: Literal["yes", "partly", "no"] = "yes" if good and foreseen else "partly" if good or foreseen else "no"
+    if off:
+        mark = "no" if mark == "no" else "partly"
+        off = f", but their probability is off by {off}: dreams do not end when they should"
+    return Sentence(mark, f"{words} (chance is 0.5){off}.")
+
+
+def _miscalibrated_ends(metrics: Table) -> str:
+    """Where. Who ranks moments well may still be sure of ends that do not come, and a policy learns from that."""
+    figures = metrics.get("terminated_ece", {})
+    places = {"when seen": figures.get("tracked")}
+    places |= {f"at {k}": figure for k, figure in at_steps(metrics, "terminated_ece", "open_loop").items()}
+    off = {where: each for where, each in places.items() if each and each.low is not None and each.low > BAD_ECE}
+    return ", ".join(f"{interval(figure)} {where}" for where, figure in off.items())
 
 
 def _knows_rewards(metrics: Table, horizons: Sequence[int]) -> Sentence:

@@ -34,7 +34,12 @@ LEAST_LOG_STD, MOST_LOG_STD = -5.0, 3.0
 
 @dataclass(frozen=True)
 class VAERNNConfig:
-    """`code` is Z, `memory` D and `mixtures` K. `tolerance`: nats a dimension of the code may cost nothing."""
+    """`code` is Z, `memory` D and `mixtures` K. `tolerance`: nats a dimension of the code may cost nothing.
+
+    `blind_heads` weighs the heads' error with eyes closed, on a code that the memory foresees, beside that on the code
+    seen. In the paper the memory alone says whether an episode ends; heads that learn on looks alone are too calm about
+    what an unsure memory draws.
+    """
 
     code: int = 32
     memory: int = 256
@@ -46,6 +51,7 @@ class VAERNNConfig:
     head_layers: int = 1
     bins: int = 255
     tolerance: float = 0.5
+    blind_heads: float = 0.0
 
     def __post_init__(self) -> None:
         """Raise `UserError` for a value no model can be made of."""
@@ -56,8 +62,9 @@ class VAERNNConfig:
                 raise UserError(f"hyperparameter {each.name}={value} of family 'vae_rnn': must be at least {low}")
         if self.bins % 2 == 0:
             raise UserError(f"hyperparameter bins={self.bins} of family 'vae_rnn': must be odd, one bin is zero")
-        if not 0 <= self.tolerance < math.inf:
-            raise UserError(f"hyperparameter tolerance={self.tolerance} of family 'vae_rnn': must not be negative")
+        for name in ("tolerance", "blind_heads"):
+            if not 0 <= (value := getattr(self, name)) < math.inf:
+                raise UserError(f"hyperparameter {name}={value} of family 'vae_rnn': must not be negative")
 
 
 SIZES = {
@@ -181,10 +188,15 @@ class VAERNN(WorldModel):
         losses = self.decoder.loss(belief.code, segment.obs)
         for key, head in self.heads.items():
             losses[key] = head(belief.features).nll(getattr(segment, key))
+        foreseen = self._foresee(belief.memory[:, 1:])
+        if self.config.blind_heads:
+            blind = torch.cat([foreseen.sample(1.0)[0].detach(), belief.memory[:, 1:]], -1)
+            for key, head in self.heads.items():
+                error = head(blind).nll(getattr(segment, key)[:, 1:])
+                losses[key] = losses[key] + self.config.blind_heads * F.pad(error, (1, 0))
         price = 0.5 * (belief.mean.square() + (2 * belief.log_std).exp() - 1) - belief.log_std
         losses["code"] = price.sum(-1).clamp(min=self.config.tolerance * self.config.code)
-        foreseen = self._foresee(belief.memory[:, 1:]).nll(belief.code[:, 1:].detach())
-        losses["memory"] = F.pad(foreseen, (1, 0))
+        losses["memory"] = F.pad(foreseen.nll(belief.code[:, 1:].detach()), (1, 0))
         return losses
 
     def _see(self, obs: Obs) -> tuple[Tensor, Tensor]:

@@ -52,11 +52,11 @@ class Material:
 
     def loader(self, settings: TrainSettings, team: Team) -> SegmentLoader:
         """Training windows in seeded order, this process's slice of each batch."""
-        windows = self.windows([use.train for use in self.uses], settings.length)
+        windows = self.windows([use.train for use in self.uses])
         if windows < settings.batch_size:
             raise UserError(
-                f"--batch-size is {settings.batch_size}, but the training episodes hold only {windows} windows of "
-                f"{settings.length} rows: lower --batch-size or --length, or record more"
+                f"--batch-size is {settings.batch_size}, but the training episodes hold only {windows} windows: "
+                "lower --batch-size, or record more"
             )
         return SegmentLoader(
             self.datasets,
@@ -72,7 +72,7 @@ class Material:
     def held_out(self, settings: TrainSettings, device: torch.device) -> HeldOut:
         """A few fixed batches of held-out windows, and the beginning of the longest held-out episode."""
         episodes = [use.held_out for use in self.uses]
-        size = min(settings.batch_size, self.windows(episodes, settings.length))
+        size = min(settings.batch_size, self.windows(episodes))
         loader = SegmentLoader(
             self.datasets,
             episodes,
@@ -86,10 +86,10 @@ class Material:
         rows = min(CONTEXT + HORIZON, int(self.datasets[0].lengths[longest]))
         return HeldOut(batches, self.datasets[0].segment(longest, 0, rows).to(device))
 
-    def windows(self, episodes: Sequence[Sequence[int]], length: int) -> int:
-        """How many different windows of `length` rows those episodes hold; a shorter episode holds one, padded."""
+    def windows(self, episodes: Sequence[Sequence[int]]) -> int:
+        """How many different windows those episodes hold: one from every row but the last."""
         pairs = zip(self.datasets, episodes, strict=True)
-        return sum(max(int(dataset.lengths[e]) - length, 0) + 1 for dataset, chosen in pairs for e in chosen)
+        return sum(max(int(dataset.lengths[e]) - 1, 1) for dataset, chosen in pairs for e in chosen)
 
     def words(self) -> list[str]:
         """One line per dataset for the console."""
