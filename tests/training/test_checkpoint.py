@@ -177,6 +177,14 @@ def test_an_unknown_hyperparameter_names_the_nearest(run: Path) -> None:
         load(run)
 
 
+def test_a_run_goes_on_under_a_version_that_knows_more_hyperparameters(run: Path) -> None:
+    edit(run / "run.json", config={"hidden": 16, "noise": 0.0})
+    assert load(run)[1].family == "toy"
+    edit(run / "run.json", config={"hidden": 16, "noise": 0.5})
+    with pytest.raises(UserError, match=r"noise = 0.0, but .* says 0.5: it belongs to another run"):
+        load(run)
+
+
 @pytest.mark.parametrize("hidden", [8, 32])
 def test_weights_of_another_configuration_are_refused(run: Path, hidden: int) -> None:
     config = {"hidden": hidden, "noise": 0.0, "ignore_actions": False}

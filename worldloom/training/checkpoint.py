@@ -201,8 +201,8 @@ def check_origin(record: RunRecord, checkpoint: Checkpoint, run: Path) -> None:
     path = folder(run, checkpoint.step)
     if checkpoint.family != record.family:
         raise UserError(f"{path} holds a {checkpoint.family!r}, but {run}/run.json describes a {record.family!r}")
-    for name in sorted({*record.config, *checkpoint.config}):
-        ours, theirs = record.config.get(name), checkpoint.config.get(name)
+    for name in sorted({*record.config} & {*checkpoint.config}):  # a run goes on under a version that knows more
+        ours, theirs = record.config[name], checkpoint.config[name]
         if json.dumps(ours) != json.dumps(theirs):
             raise UserError(
                 f"{path} was made with {name} = {theirs!r}, but {run}/run.json says {ours!r}: it belongs to another run"
