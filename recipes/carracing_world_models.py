@@ -2,13 +2,12 @@
 
     python recipes/carracing_world_models.py --out runs/carracing --json results/carracing_world_models.json
 
-Aimless driving is recorded once, vision and memory learn from it (family vae_rnn), and CMA-ES evolves a controller
+Random driving is recorded once, vision and memory learn from it (family vae_rnn), and CMA-ES evolves a controller
 that sees the real game only when it is judged. The paper evolved it in the real game, after 10,000 random episodes.
 Started again after an interruption, this script continues.
 """
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -44,7 +43,8 @@ class Options:
     frames: int = 100_000
     model_minutes: float = 60
     controller_minutes: float = 40
-    horizon: int = 300
+    horizon: int = 100
+    """Length of a dream in steps."""
     temperature: float = 1.0
     episodes: int = 100
     max_steps: int = 1000
@@ -73,14 +73,8 @@ def main(options: Options) -> dict[str, Any]:
     return figures
 
 
-def aimless(obs: dict[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """Steers anywhere, gives gas half of the time and seldom brakes: who draws all three evenly hardly moves."""
-    steer, (gas, brake) = np.clip(rng.normal(0, 0.7), -1, 1), rng.random(2) * (rng.random(2) < (0.5, 0.1))
-    return np.array([steer, gas, brake / 2], np.float32)
-
-
 def record(options: Options) -> None:
-    how = ["--policy", f"{Path(__file__).stem}:aimless", "--max-episode-steps", min(options.max_steps, 400)]
+    how = ["--options", "pedal=true", "--hold", 5, "--max-episode-steps", min(options.max_steps, 400)]
     worldloom(options, "record", "carracing", options.out / "data", "--steps", options.frames, *how)
 
 
@@ -104,9 +98,8 @@ def worldloom(options: Options, verb: str, *words: object) -> None:
     """One stage, unless it has ended well before."""
     if stages(options.out).get(verb, {}).get("done"):
         return
-    command, here = [sys.executable, "-m", "worldloom", verb, *map(str, words)], str(Path(__file__).parent)
     with timed(options.out, verb):
-        subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": here})  # where `aimless` is
+        subprocess.run([sys.executable, "-m", "worldloom", verb, *map(str, words)], check=True)
 
 
 def stages(out: Path) -> dict[str, dict[str, Any]]:
@@ -130,7 +123,7 @@ def judge(options: Options) -> dict[str, Any]:
     """Returns on fixed seeds: the controller's in reality and in dreams as hot as those it evolved in, and chance's."""
     agent = policy_of(Named(options.out / "controller"), "cpu")
     agent.model.temperature = options.temperature
-    gap = Gap(agent, World("carracing", {}, max_steps=options.max_steps), options.episodes)
+    gap = Gap(agent, World("carracing", {"pedal": True}, max_steps=options.max_steps), options.episodes)
     with timed(options.out, "play"):
         real = gap.play()
         chance = play(RandomChoice(agent.spec), gap.world.make, gap.seeds, MOST_ENVS, options.max_steps)

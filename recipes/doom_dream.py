@@ -48,7 +48,7 @@ class Options:
 
     out: Path
     json: Path | None = None
-    model_minutes: float = 45
+    model_minutes: float = 70
     policy_minutes: float = 25
     vae_minutes: float = 25
     cma_minutes: float = 20

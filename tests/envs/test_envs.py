@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from worldloom.envs import ENVIRONMENTS, check_env, make_env
+from worldloom.envs.carracing import gas_or_brake
 from worldloom.errors import MissingExtra, UserError
 
 SHIPPED: list[tuple[str, str, dict[str, Any]]] = [
     ("vizdoom", "doom", {}),
     ("Box2D", "carracing", {}),
+    ("Box2D", "carracing", {"pedal": True}),
     ("gym_pusht", "pusht", {}),
     ("dm_control", "dmc:cartpole-swingup", {}),
     ("dm_control", "dmc:reacher-easy", {"pixels": True, "action_repeat": 2}),
@@ -117,3 +119,9 @@ def test_a_missing_package_answers_with_the_line_to_type(monkeypatch: pytest.Mon
     monkeypatch.setitem(__import__("sys").modules, "vizdoom", None)
     with pytest.raises(MissingExtra, match=r"pip install 'worldloom\[doom\]' -c constraints\.txt"):
         make_env("doom")
+
+
+@pytest.mark.parametrize(("pedal", "gas_and_brake"), [(1.0, (1, 0)), (0.3, (0.3, 0)), (0.0, (0, 0)), (-0.2, (0, 0.2))])
+def test_one_pedal_never_gives_gas_and_brakes_at_once(pedal: float, gas_and_brake: tuple[float, float]) -> None:
+    taken = gas_or_brake(np.array([-0.5, pedal], np.float32))
+    assert taken.tolist() == pytest.approx([-0.5, *gas_and_brake])
