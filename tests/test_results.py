@@ -53,7 +53,7 @@ def test_the_readme_says_what_policies_of_dreams_are_worth_in_doom() -> None:
     def words(score: dict[str, float]) -> str:
         return f"{score['mean']:.0f} [{score['low']:.0f}, {score['high']:.0f}]"
 
-    learned = found["actor_critic"], found["vae_rnn_cma"]["1.0"]
+    learned = found["actor_critic"], found["shorter_model"], *found["vae_rnn_cma"].values()
     assert f"| chance | {words(found['random'])} |" in page
     for each in learned:
         assert f"{words(each['reality'])} | {words(each['dream'])}" in page.replace("**", "")
@@ -66,6 +66,14 @@ def test_the_readme_says_whether_the_dream_ranks_policies_of_doom_rightly() -> N
     assert f"Spearman {rank['value']:.2f} [{rank['low']:.2f}, {rank['high']:.2f}]" in page
     dream, reality = ([round(found[where][who]["value"]) for who in (first, last)] for where in ("dream", "reality"))
     assert f"the dream pays {dream[0]} to {dream[1]}, and reality {reality[0]} and {reality[1]}" in page
+
+
+def test_the_readme_says_how_a_controller_of_dreams_drives() -> None:
+    page, found = (ROOT / "README.md").read_text().replace("\n", " "), read("carracing_world_models")
+    scores = (found[who] for who in ("controller", "dream", "random"))
+    told = [f"{score['mean']:.0f} [{score['low']:.0f}, {score['high']:.0f}]" for score in scores]
+    assert f"**{told[0]}** in the game, {told[1]} in the dream, chance {told[2]}" in page
+    assert f"{found['frames']:,} frames" in page
 
 
 def test_the_readme_says_how_policies_of_dreams_move_bodies() -> None:
