@@ -41,6 +41,7 @@ class Options:
     out: Path
     json: Path | None = None
     frames: int = 100_000
+    """Steps of random driving to record; the episodes under way are finished."""
     model_minutes: float = 60
     controller_minutes: float = 40
     horizon: int = 100

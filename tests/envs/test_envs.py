@@ -93,6 +93,7 @@ def test_the_first_reset_uses_the_seed_of_make_env() -> None:
         ("dom", {}, "Did you mean 'doom'"),
         ("carracin:x", {}, "Did you mean 'carracing'"),
         ("doom:x", {}, "takes nothing after a colon"),
+        ("carracing", {"pedal": True, "continuous": False}, "continuous=false has choices"),
         ("dmc", {}, "write dmc:TASK"),
         ("doom", {"max_step": 3}, "Did you mean 'max_steps'"),
         ("gym:CartPol-v1", {}, "Did you mean 'CartPole-v1'"),

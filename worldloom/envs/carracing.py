@@ -5,6 +5,7 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from worldloom.envs.headless import without_screen
+from worldloom.errors import UserError
 from worldloom.registry import require
 
 BRAKE = 0.2  # enough to stop, and not so much that who presses at random never drives
@@ -22,11 +23,13 @@ def make(
     without_screen()
     require("Box2D", "box2d")
     require("pygame", "box2d")
+    if pedal and not continuous:
+        raise UserError("carracing: pedal=true is half of a continuous action, and continuous=false has choices")
     env = gymnasium.make(
         "CarRacing-v3",
         max_episode_steps=max_steps,
         disable_env_checker=True,
-        continuous=continuous or pedal,
+        continuous=continuous,
         domain_randomize=domain_randomize,
     )
     names: tuple[str, ...] = ("steer", "gas", "brake") if continuous else ("stay", "right", "left", "gas", "brake")
