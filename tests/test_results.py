@@ -79,7 +79,8 @@ def test_the_readme_says_how_a_controller_of_dreams_drives() -> None:
 def test_the_readme_says_how_policies_of_dreams_move_bodies() -> None:
     page, found = (ROOT / "README.md").read_text(), read("dreamer_dmc")
     for run in found["runs"]:
-        last = run["curve"][-1]
+        last = run["final"]
+        assert len(last["returns"]) == 100
         value = f"**{last['mean']:.0f}**" if run["reached"] else f"{last['mean']:.0f}"
         assert f"| {run['task']} | {value} [{last['low']:.0f}, {last['high']:.0f}] | {run['dreamerv3']} |" in page
     walker = max((run for run in found["tried"] if run["task"] == "walker-walk"), key=lambda run: len(run["curve"]))

@@ -19,4 +19,5 @@ def test_the_recipe_learns_continues_and_writes_its_curves(tmp_path: Path) -> No
     run = json.loads(table.read_text())["runs"][0]
     assert run["curve"][-1]["env_steps"] == 120
     assert run["dreamerv3"] == 528
+    assert len(run["final"]["returns"]) == 2
     assert run["reached"] is False
