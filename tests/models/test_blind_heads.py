@@ -4,14 +4,21 @@ import pytest
 import torch
 
 from tests.models.segments import SPECS, random_segment
+from worldloom.errors import UserError
 from worldloom.models import build
+from worldloom.models.rssm import RSSM
+from worldloom.nets.latent import Categorical
 
 
-@pytest.mark.parametrize(("family", "unforeseen"), [("rssm", 0), ("vae_rnn", 1)])
-def test_blind_heads_learn_from_what_is_foreseen_and_leave_the_rest_as_it_is(family: str, unforeseen: int) -> None:
+@pytest.mark.parametrize(
+    ("family", "unforeseen", "further"), [("rssm", 0, {}), ("rssm", 0, {"blind_steps": 4}), ("vae_rnn", 1, {})]
+)
+def test_blind_heads_learn_from_what_is_foreseen_and_leave_the_rest_as_it_is(
+    family: str, unforeseen: int, further: dict[str, int]
+) -> None:
     def terms(weight: float) -> dict[str, torch.Tensor]:
         torch.manual_seed(0)
-        model = build(family, SPECS["image"], "debug", blind_heads=weight)
+        model = build(family, SPECS["image"], "debug", blind_heads=weight, **further)
         torch.manual_seed(1)
         return model.loss(random_segment(SPECS["image"]))
 
@@ -24,3 +31,24 @@ def test_blind_heads_learn_from_what_is_foreseen_and_leave_the_rest_as_it_is(fam
             torch.testing.assert_close(whole[key][:, :unforeseen], without[key][:, :unforeseen])
         else:
             torch.testing.assert_close(whole[key], without[key])
+
+
+def test_what_closed_eyes_learn_from_is_what_a_dream_of_the_same_actions_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = Categorical.sample
+    monkeypatch.setattr(Categorical, "sample", lambda self, latent, temperature=1.0: sample(self, latent, 0.0))
+    model = build("rssm", SPECS["image"], "debug", blind_heads=1.0, blind_steps=3)
+    assert isinstance(model, RSSM)
+    segment = random_segment(SPECS["image"], time=7)
+    with torch.no_grad():
+        belief = model.track(segment.obs, segment.action)
+        foreseen = model._foreseen(belief.deter, model.prior(belief.deter), segment.action)
+        for look in (2, 5):  # eyes are open in the rows before 0, 3 and 6
+            dreamt = belief[:, look]
+            for row in range(look + 1, min(look + 4, 7)):
+                dreamt = model.predict(dreamt, segment.action[:, row - 1])
+                torch.testing.assert_close(foreseen[:, row], dreamt.features)
+
+
+def test_eyes_are_closed_for_a_step_at_least() -> None:
+    with pytest.raises(UserError, match="blind_steps=0"):
+        build("rssm", SPECS["image"], "debug", blind_steps=0)

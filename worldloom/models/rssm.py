@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldloom.data.segment import Segment
@@ -29,7 +30,8 @@ class RSSMConfig:
 
     `blind_heads` weighs the heads' error with eyes closed, on what the prior draws, beside that on the posterior. A
     prior that is unsure draws what no look ever shows, and heads that know looks alone are too calm about it: trained
-    on looks, the chance of an end one step ahead in Doom came out half of what it was. DreamerV3 has none (0).
+    on looks, the chance of an end one step ahead in Doom came out half of what it was. `blind_steps` is how long the
+    eyes stay closed: a dream of many steps is calm about what began in it. DreamerV3 has neither (0 and 1).
     """
 
     deter: int = 512
@@ -49,6 +51,7 @@ class RSSMConfig:
     dynamics_weight: float = 1.0
     representation_weight: float = 0.1
     blind_heads: float = 0.0
+    blind_steps: int = 1
 
     def __post_init__(self) -> None:
         """Raise `UserError` for a value no model can be made of."""
@@ -214,12 +217,30 @@ class RSSM(WorldModel):
         for key, head in self.heads.items():
             losses[key] = head(features).nll(getattr(segment, key))
         if self.config.blind_heads:
-            blind = RSSMState(belief.deter, self.latent.sample(prior).detach(), prior).features
+            blind = self._foreseen(belief.deter, prior, segment.action)
             for key, head in self.heads.items():
                 losses[key] = losses[key] + self.config.blind_heads * head(blind).nll(getattr(segment, key))
         losses["dynamics"] = self.latent.kl(belief.latent.detach(), prior).clamp(min=free)
         losses["representation"] = self.latent.kl(belief.latent, prior.detach()).clamp(min=free)
         return losses
+
+    def _foreseen(self, deter: Tensor, prior: Tensor, actions: Tensor) -> Tensor:
+        """Features `[B, T, F]` of every row, its eyes closed for 1 to `blind_steps` rows, by its place in the window.
+
+        Windows begin anywhere, so every row of an episode gets every age. Errors flow back along `deter` alone: what
+        the prior draws is left to the looks that it is there to foretell.
+        """
+        steps, rows = self.config.blind_steps, deter.shape[1]
+        done = F.pad(actions, (0, 0, 0, -rows % steps)).unflatten(1, (-1, steps)).unbind(2)
+        now, latent, foreseen = deter[:, ::steps], prior[:, ::steps], []
+        for step, action in enumerate(done):
+            stoch = self.latent.sample(latent).detach()
+            foreseen.append(torch.cat([now, stoch], -1))
+            if step + 1 < steps:
+                now = self.cell(now.flatten(0, 1), stoch.flatten(0, 1), self.cell.embed_action(action.flatten(0, 1)))
+                now = now.unflatten(0, action.shape[:2])
+                latent = self.prior(now).float()
+        return torch.stack(foreseen, 2).flatten(1, 2)[:, :rows]
 
     def _look(self, deter: Tensor, seen: Tensor) -> RSSMState:
         latent = self.posterior(self.look_deter(deter) + seen).float()
