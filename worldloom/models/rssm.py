@@ -11,13 +11,13 @@ from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldloom.data.segment import Segment
 from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
 from worldloom.model import Obs, State, WorldModel, state
+from worldloom.models.blind import dream_along
 from worldloom.nets.dense import BlockLinear, initialise, join, mlp, split
 from worldloom.nets.heads import BernoulliHead, TwoHotHead
 from worldloom.nets.latent import Categorical, Gaussian, Latent
@@ -217,30 +217,23 @@ class RSSM(WorldModel):
         for key, head in self.heads.items():
             losses[key] = head(features).nll(getattr(segment, key))
         if self.config.blind_heads:
-            blind = self._foreseen(belief.deter, prior, segment.action)
+            blind = self._foreseen(belief.deter, segment.action)
             for key, head in self.heads.items():
                 losses[key] = losses[key] + self.config.blind_heads * head(blind).nll(getattr(segment, key))
         losses["dynamics"] = self.latent.kl(belief.latent.detach(), prior).clamp(min=free)
         losses["representation"] = self.latent.kl(belief.latent, prior.detach()).clamp(min=free)
         return losses
 
-    def _foreseen(self, deter: Tensor, prior: Tensor, actions: Tensor) -> Tensor:
-        """Features `[B, T, F]` of every row, its eyes closed for 1 to `blind_steps` rows, by its place in the window.
-
-        Windows begin anywhere, so every row of an episode gets every age. Errors flow back along `deter` alone: what
-        the prior draws is left to the looks that it is there to foretell.
-        """
-        steps, rows = self.config.blind_steps, deter.shape[1]
-        done = F.pad(actions, (0, 0, 0, -rows % steps)).unflatten(1, (-1, steps)).unbind(2)
-        now, latent, foreseen = deter[:, ::steps], prior[:, ::steps], []
-        for step, action in enumerate(done):
-            stoch = self.latent.sample(latent).detach()
-            foreseen.append(torch.cat([now, stoch], -1))
-            if step + 1 < steps:
-                now = self.cell(now.flatten(0, 1), stoch.flatten(0, 1), self.cell.embed_action(action.flatten(0, 1)))
-                now = now.unflatten(0, action.shape[:2])
-                latent = self.prior(now).float()
-        return torch.stack(foreseen, 2).flatten(1, 2)[:, :rows]
+    def _foreseen(self, deter: Tensor, actions: Tensor) -> Tensor:
+        """Features `[B, T, F]` of every row with eyes closed for up to `blind_steps` rows."""
+        dreamt = dream_along(
+            deter,
+            actions,
+            self.config.blind_steps,
+            draw=lambda deter: self.latent.sample(self.prior(deter).float()),
+            move=lambda deter, stoch, action: self.cell(deter, stoch, self.cell.embed_action(action)),
+        )
+        return torch.cat(dreamt, -1)
 
     def _look(self, deter: Tensor, seen: Tensor) -> RSSMState:
         latent = self.posterior(self.look_deter(deter) + seen).float()

@@ -24,6 +24,7 @@ from worldloom.data.segment import Segment
 from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
 from worldloom.model import Obs, State, WorldModel, state
+from worldloom.models.blind import dream_along
 from worldloom.nets.dense import initialise
 from worldloom.nets.heads import BernoulliHead, TwoHotHead
 from worldloom.nets.latent import COLDEST, draw
@@ -37,8 +38,8 @@ class VAERNNConfig:
     """`code` is Z, `memory` D and `mixtures` K. `tolerance`: nats a dimension of the code may cost nothing.
 
     `blind_heads` weighs the heads' error with eyes closed, on a code that the memory foresees, beside that on the code
-    seen. In the paper the memory alone says whether an episode ends; heads that learn on looks alone are too calm about
-    what an unsure memory draws.
+    seen; `blind_steps` is how long the eyes stay closed. In the paper the memory alone says whether an episode ends;
+    heads that learn on looks alone are too calm about what an unsure memory draws, the more so the longer the dream.
     """
 
     code: int = 32
@@ -52,6 +53,7 @@ class VAERNNConfig:
     bins: int = 255
     tolerance: float = 0.5
     blind_heads: float = 0.0
+    blind_steps: int = 1
 
     def __post_init__(self) -> None:
         """Raise `UserError` for a value no model can be made of."""
@@ -188,16 +190,31 @@ class VAERNN(WorldModel):
         losses = self.decoder.loss(belief.code, segment.obs)
         for key, head in self.heads.items():
             losses[key] = head(belief.features).nll(getattr(segment, key))
-        foreseen = self._foresee(belief.memory[:, 1:])
         if self.config.blind_heads:
-            blind = torch.cat([foreseen.sample(1.0)[0].detach(), belief.memory[:, 1:]], -1)
+            blind = self._foreseen(belief, segment.action)
             for key, head in self.heads.items():
-                error = head(blind).nll(getattr(segment, key)[:, 1:])
+                error = head(blind).nll(getattr(segment, key))[:, 1:]
                 losses[key] = losses[key] + self.config.blind_heads * F.pad(error, (1, 0))
         price = 0.5 * (belief.mean.square() + (2 * belief.log_std).exp() - 1) - belief.log_std
         losses["code"] = price.sum(-1).clamp(min=self.config.tolerance * self.config.code)
-        losses["memory"] = F.pad(foreseen.nll(belief.code[:, 1:].detach()), (1, 0))
+        losses["memory"] = F.pad(self._foresee(belief.memory[:, 1:]).nll(belief.code[:, 1:].detach()), (1, 0))
         return losses
+
+    def _foreseen(self, belief: VAERNNState, actions: Tensor) -> Tensor:
+        """Features `[B, T, F]` of every row with eyes closed for up to `blind_steps` rows."""
+        size = self.config.memory
+
+        def move(both: Tensor, code: Tensor, action: Tensor) -> Tensor:
+            return torch.cat(self.cell(torch.cat([code, action], -1), both.split(size, -1)), -1).float()
+
+        both, code = dream_along(
+            torch.cat([belief.memory, belief.cell], -1),
+            actions,
+            self.config.blind_steps,
+            draw=lambda both: self._foresee(both[..., :size]).sample(1.0)[0],
+            move=move,
+        )
+        return torch.cat([code, both[..., :size]], -1)
 
     def _see(self, obs: Obs) -> tuple[Tensor, Tensor]:
         """Mean and log std `[..., Z]` of the code of a look."""
