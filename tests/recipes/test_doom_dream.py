@@ -22,4 +22,5 @@ def test_the_recipe_learns_in_dreams_both_ways_continues_and_plays(tmp_path: Pat
     assert set(figures["vae_rnn_cma"]) == {"0.1", "1.0"}
     for found in (figures["actor_critic"], *figures["vae_rnn_cma"].values()):
         assert len(found["reality"]["returns"]) == len(found["dream"]["returns"]) == 2
+    assert 0 <= figures["actor_critic"]["survival"]["dream@10"]["value"] <= 1
     assert figures["vae_rnn_cma"]["1.0"]["paper"]["reality"] == [868, 511]

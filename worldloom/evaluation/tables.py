@@ -27,6 +27,7 @@ TITLES = {
     "return_bias": ("Return bias", "Imagined minus real sum of rewards."),
     "return_spearman": ("Return rank correlation", "Imagined against real returns. 1 is the same order."),
     "policy": ("A policy's return", "Mean return of its episodes, and of dreams that begin alike."),
+    "policy_survival": ("A policy's survival", "Share of the moments of its play after which it goes on for k steps."),
 }
 DIGITS = {"useful_horizon": 0, "error_growth": 4, "ssim": 3, "loss_ratio": 3, "terminated_ece": 3, "return_bias": 3}
 AGREEMENT = {

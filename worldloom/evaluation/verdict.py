@@ -175,12 +175,24 @@ def _works_outside(metrics: Table) -> Iterator[Sentence]:
         f"policy: {interval(real)} in reality, {interval(found['dream'])} in the dream, {interval(random)} by chance"
     )
     if more.low is not None and more.low > 0:
-        yield Sentence("no", f"{words}: it exploits the dream, which pays it {interval(more)} more than reality.")
+        why = _unforeseen_ends(metrics)
+        yield Sentence("no", f"{words}: it exploits the dream, which pays it {interval(more)} more than reality{why}.")
     else:
         yield Sentence(
             "yes" if better else "partly",
             f"{words}: the dream does not flatter it beyond the interval of the difference, {interval(more)}.",
         )
+
+
+def _unforeseen_ends(metrics: Table) -> str:
+    """From how many steps ahead on the dream lets a policy live where it dies, nothing if it does not."""
+    found = metrics.get("policy_survival", {})
+    ahead = at_steps(metrics, "policy_survival", "dream minus reality")
+    for step, more in ahead.items():
+        if more.low is not None and more.low > 0:
+            dream, real = interval(found[f"dream@{step}"]), interval(found[f"reality@{step}"])
+            return f"; in the dream {dream} of its moments go on for {step} steps, in reality {real}"
+    return ""
 
 
 def _ranks_policies(metrics: Table) -> Iterator[Sentence]:

@@ -31,7 +31,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_reality_is_what_playing_the_policy_pays(run: Path) -> None:
-    found = measure_gap(run, load(run)[1], None, 3, "cpu")
+    found = measure_gap(run, load(run)[1], None, 3, "cpu")["policy"]
     seeds = range(FIRST_SEED, FIRST_SEED + 3)
     paid = [each.episode_return for each in play(load_agent(run), lambda: make_env(TOY, pixels=False), seeds, 3)]
     assert found["reality"].value == pytest.approx(sum(paid) / 3)
@@ -52,7 +52,10 @@ def test_one_that_learned_inside_a_model_must_be_told_where_to_play(run: Path, t
     model = load(run)[1]
     with pytest.raises(UserError, match="say with --env"):
         measure_gap(tmp_path / "inside", model, None, 1, "cpu")
-    assert measure_gap(tmp_path / "inside", model, (TOY, ("pixels=false",), 5), 1, "cpu")["reality"].value is not None
+    assert (
+        measure_gap(tmp_path / "inside", model, (TOY, ("pixels=false",), 5), 1, "cpu")["policy"]["reality"].value
+        is not None
+    )
 
 
 @pytest.mark.parametrize(("low", "mark", "words"), [(3.0, "no", "exploits the dream"), (-3.0, "yes", "not flatter")])

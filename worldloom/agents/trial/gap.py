@@ -12,16 +12,17 @@ import torch
 from worldloom.agents.agent import Agent
 from worldloom.agents.environment import to_obs
 from worldloom.agents.floors import RandomChoice
-from worldloom.agents.play import Decision, play
+from worldloom.agents.play import Decision, Played, Watcher, play
 from worldloom.agents.policy import PolicyAgent
 from worldloom.agents.saved import load_agent
 from worldloom.agents.trial.named import Named
 from worldloom.agents.trial.score import mean
+from worldloom.agents.trial.survival import Moments, survival
 from worldloom.agents.trial.world import World
 from worldloom.data.record import parse_options
 from worldloom.envs.dream import seeded
 from worldloom.errors import UserError
-from worldloom.evaluation.bootstrap import Figure
+from worldloom.evaluation.measure import Table
 from worldloom.model import Obs
 from worldloom.training.run import Run, read_json
 
@@ -32,11 +33,18 @@ Where = tuple[str, tuple[str, ...], int | None]
 
 @dataclass(frozen=True)
 class Real:
-    """What real episodes paid `[N]`, what each showed first, and the steps of the longest."""
+    """Real episodes `[N]` and what each showed first."""
 
-    paid: list[float]
+    played: list[Played]
     first: Obs
-    longest: int
+
+    @property
+    def paid(self) -> list[float]:
+        return [each.episode_return for each in self.played]
+
+    @property
+    def longest(self) -> int:
+        return max(each.length for each in self.played)
 
 
 @dataclass(frozen=True)
@@ -51,33 +59,39 @@ class Gap:
     def seeds(self) -> range:
         return range(FIRST_SEED, FIRST_SEED + self.episodes)
 
-    def measure(self) -> dict[str, Figure]:
-        """Mean returns of "reality", "dream" and "random", and "dream minus reality", as the card holds them.
+    def measure(self) -> Table:
+        """As the card holds them: under "policy" mean returns of "reality", "dream" and "random", and "dream minus
+        reality"; under "policy_survival" how probably its episodes go on (`survival`).
 
         Each dream begins with what a real episode showed first and lasts as long as the longest real one, so that the
         two can be compared; what a dream pays counts by the probability that it has come so far.
         """
-        real = self.play()
+        moments = Moments()
+        real = self.play(moments.watch)
         random = play(RandomChoice(self.agent.spec), self.world.make, self.seeds, MOST_ENVS, self.world.max_steps)
         dreamed = self.dream(real.first, real.longest)
-        return {
+        returns = {
             "reality": mean(real.paid),
             "dream": mean(dreamed),
             "dream minus reality": mean([more - less for more, less in zip(dreamed, real.paid, strict=True)]),
             "random": mean([episode.episode_return for episode in random]),
         }
+        lives = survival(self.agent, moments, real.played, FIRST_SEED)
+        return {"policy": returns} | ({"policy_survival": lives} if lives else {})
 
-    def play(self) -> Real:
+    def play(self, watcher: Watcher | None = None) -> Real:
         """One real episode for each seed."""
         looks: list[dict[str, np.ndarray]] = []
 
         def watch(decision: Decision) -> None:
+            if watcher is not None:
+                watcher(decision)
             if decision.step == 0 and decision.action is not None:
                 looks.append(decision.obs)
 
         played = play(self.agent, self.world.make, self.seeds, MOST_ENVS, self.world.max_steps, watch)
         first = to_obs(looks, self.agent.spec, self.agent.device)
-        return Real([each.episode_return for each in played], first, max(each.length for each in played))
+        return Real(played, first)
 
     @torch.no_grad()
     def dream(self, first: Obs, steps: int) -> list[float]:
@@ -106,7 +120,7 @@ def policy_of(named: Named, device: str) -> PolicyAgent:
     return agent
 
 
-def measure_gap(name: Path, run: Run, played: Where | None, episodes: int, device: str) -> dict[str, Figure]:
+def measure_gap(name: Path, run: Run, played: Where | None, episodes: int, device: str) -> Table:
     """The gap of the policy called `name`, learned with the model of `run`. Raises `UserError` for another model's.
 
     `played` is the environment, its options and the limit of an episode; by default that in which the policy learned.

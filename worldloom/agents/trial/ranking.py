@@ -34,7 +34,7 @@ def measure_policies(names: Sequence[Path], run: Run, played: Where | None, epis
     Raises `UserError` for a policy of another model, for one given twice, and for an environment that fits none.
     """
     if len(names) == 1:
-        return {"policy": measure_gap(names[0], run, played, episodes, device)}
+        return measure_gap(names[0], run, played, episodes, device)
     named = parse_all(names, run)
     real, dream = play_all(named, run, played, episodes, device)
     return {
