@@ -44,7 +44,9 @@ class Options:
     random_steps: int = 200
     updates: int = 8
     """Gradient steps of the learner for each real step."""
-    model_warmup: int = 500
+    model_updates: int = 4
+    """Those of the model."""
+    model_warmup: int = 2000
     """Updates of the model before the first dream."""
     eval_every: int = 100
     eval_episodes: int = 10
@@ -56,7 +58,8 @@ def main(options: Options) -> dict[str, Any]:
     if options.debug:
         options = replace(options, seeds=1, steps=220, updates=2, eval_every=110, eval_episodes=1, model_warmup=5)
     torch.set_num_threads(1)
-    dyna = DynaSettings(updates=options.updates, random_steps=options.random_steps, model_warmup=options.model_warmup)
+    given = {name: getattr(options, name) for name in ("updates", "random_steps", "model_updates", "model_warmup")}
+    dyna = DynaSettings(**given)
     arms = {
         f"dyna, {options.updates} updates a step": dyna,
         f"alone, {options.updates} updates a step": replace(dyna, branches=0),

@@ -53,19 +53,26 @@ def test_the_readme_says_what_policies_of_dreams_are_worth_in_doom() -> None:
     def words(score: dict[str, float]) -> str:
         return f"{score['mean']:.0f} [{score['low']:.0f}, {score['high']:.0f}]"
 
-    learned = found["actor_critic"], found["shorter_model"], *found["vae_rnn_cma"].values()
+    tried = (found[name] for name in ("replay_weighed", "shorter_model", "eyes_closed_longer"))
+    learned = found["actor_critic"], *tried, *found["vae_rnn_cma"].values()
     assert f"| chance | {words(found['random'])} |" in page
     for each in learned:
         assert f"{words(each['reality'])} | {words(each['dream'])}" in page.replace("**", "")
     assert f"{found['frames']:,} frames of random play" in page
+    deaths = []
+    for name in ("actor_critic", "eyes_closed_longer"):
+        dream, real = (found[name]["survival"][f"{where}@30"]["value"] for where in ("dream", "reality"))
+        deaths.append(f"{(1 - dream) / (1 - real):.0%}".replace("%", " %"))
+    assert f"the dream foresees {deaths[0]} of the deaths" in page
+    assert f"foresee {deaths[1]}" in page
 
 
 def test_the_readme_says_whether_the_dream_ranks_policies_of_doom_rightly() -> None:
     page, found = (ROOT / "README.md").read_text().replace("\n", " "), read("doom_policies")
-    rank, first, last = found["ranking"]["spearman"], "policy@500", "policy@4000"
+    rank, first, last = found["ranking"]["spearman"], "policy@300", "policy"
     assert f"Spearman {rank['value']:.2f} [{rank['low']:.2f}, {rank['high']:.2f}]" in page
     dream, reality = ([round(found[where][who]["value"]) for who in (first, last)] for where in ("dream", "reality"))
-    assert f"the dream pays {dream[0]} to {dream[1]}, and reality {reality[0]} and {reality[1]}" in page
+    assert f"the dream pays {dream[0]} to {dream[1]} where reality pays {reality[0]} to {reality[1]}" in page
 
 
 def test_the_readme_says_how_a_controller_of_dreams_drives() -> None:

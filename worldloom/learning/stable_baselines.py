@@ -21,11 +21,11 @@ class StableBaselines:
     """An algorithm made with "MultiInputPolicy" for an environment of `make_env`; its own `learn` is not called.
 
     Of each batch the share `real` comes from the algorithm's own replay buffer and the rest from the steps of the last
-    `keep` calls that stored imagined ones: older ones are of a model that knew less. `total` real steps are the length
-    of the algorithm's schedules. Raises `UserError` for an algorithm that cannot be used like this.
+    `keep` calls that stored imagined ones: older ones are of a model that knew less and of a policy that did. `total`
+    real steps are the length of the algorithm's schedules. Raises `UserError` for an algorithm that cannot be used so.
     """
 
-    def __init__(self, algorithm: Any, total: int, real: float = 0.5, keep: int = 300):
+    def __init__(self, algorithm: Any, total: int, real: float = 0.5, keep: int = 20):
         check(algorithm)
         if not (0 < real <= 1 and keep >= 1 and total >= 1):
             raise UserError(f"real is {real}, keep {keep}, total {total}: want a share above 0, and 1 or more of each")
