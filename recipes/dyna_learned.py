@@ -3,8 +3,8 @@
     python recipes/dyna_learned.py --json results/dyna_learned.json
 
 The same learner (SAC of Stable-Baselines3) with and without the steps it imagines in an `mlp` world model that learns
-along with it, at as many gradient steps for each real step, and alone with one. Needs the extra `sb3`; half an hour of
-one core. Other worlds of vectors work too, such as `--env dmc:cartpole-swingup --options action_repeat=2`.
+along with it, at as many gradient steps for each real step, and alone with one. Needs the extra `sb3`; five minutes of
+one core a seed. Other worlds of vectors work too, such as `--env dmc:cartpole-swingup --options action_repeat=2`.
 """
 
 import json
@@ -51,7 +51,7 @@ class Options:
     eval_every: int = 100
     eval_episodes: int = 10
     debug: bool = False
-    """Seconds instead of half an hour."""
+    """Seconds instead of minutes."""
 
 
 def main(options: Options) -> dict[str, Any]:

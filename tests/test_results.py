@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -93,6 +94,27 @@ def test_the_readme_says_how_policies_of_dreams_move_bodies() -> None:
     walker = max((run for run in found["tried"] if run["task"] == "walker-walk"), key=lambda run: len(run["curve"]))
     best, end = max(each["mean"] for each in walker["curve"]), walker["curve"][-1]["mean"]
     assert f"rose to {best:.0f} at 40,000 steps and fell to {end:.0f} at 50,000" in page.replace("\n", " ")
+
+
+def test_the_readme_says_what_imagined_steps_save_a_learner() -> None:
+    page, found = (ROOT / "README.md").read_text().replace("\n", " "), read("dyna_learned")
+
+    def reached(arm: str) -> list[int | None]:
+        steps = found["real_steps"]
+        return [
+            next((s for s, r in zip(steps, curve, strict=True) if r >= -200), None) for curve in found["returns"][arm]
+        ]
+
+    def words(arm: str) -> str:
+        *first, last = (f"{steps:,}" for steps in reached(arm))
+        return f"after {', '.join(first)} and {last}"
+
+    dyna, alone, seldom = found["returns"]
+    assert f"{words(dyna)} steps with imagined ones and {words(alone)} without" in page
+    assert reached(seldom) == [None] * 3
+    assert "with one update not within 1,500" in page
+    late = [np.mean([curve[7:] for curve in found["returns"][arm]]) for arm in (dyna, alone)]
+    assert f"{late[0]:.0f} with them and {late[1]:.0f} without" in page
 
 
 def test_the_page_on_play_says_how_many_promises_of_the_trust_meter_were_kept() -> None:
