@@ -133,7 +133,7 @@ def test_a_policy_beside_the_checkpoint_of_another_is_refused(trained: Path, tmp
         load_agent(tmp_path / "one")
 
 
-def test_bf16_is_warned_of_only_where_it_is_imitated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bf16_is_warned_of_only_where_it_is_slower(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     monkeypatch.setattr("worldloom.training.precision.has_fast_bf16", lambda device: False)
     assert "slower than fp32" in slow_precision("bf16", cpu)[0]

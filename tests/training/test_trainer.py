@@ -10,7 +10,7 @@ from worldloom.models import build
 from worldloom.training.checkpoint import Checkpoint
 from worldloom.training.distributed import Team
 from worldloom.training.material import Material, read_datasets
-from worldloom.training.precision import choose_precision
+from worldloom.training.precision import bf16_speed, choose_precision, has_fast_bf16
 from worldloom.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -51,6 +51,20 @@ def test_auto_is_bf16_only_where_it_is_fast(monkeypatch: pytest.MonkeyPatch, fas
     monkeypatch.setattr("worldloom.training.precision.has_fast_bf16", lambda device: fast)
     assert choose_precision("auto", CPU) == chosen
     assert [choose_precision(asked, CPU) for asked in ("fp32", "bf16")] == ["fp32", "bf16"]
+
+
+def test_bf16_without_instructions_for_it_is_not_even_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
+    assert bf16_speed.__wrapped__() == 0.0
+
+
+def test_a_processor_with_instructions_for_bf16_is_asked_how_fast_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
+    assert bf16_speed.__wrapped__(side=8) > 0
+    for speed, fast in ((0.5, False), (4.0, True)):
+        monkeypatch.setattr("worldloom.training.precision.bf16_speed", lambda speed=speed: speed)
+        assert has_fast_bf16(CPU) is fast
 
 
 def test_looking_aside_leaves_random_state_mode_and_gradients_as_they_were(trainer: Trainer) -> None:

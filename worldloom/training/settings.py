@@ -57,7 +57,7 @@ class TrainSettings:
     overrides: Annotated[UseAppendAction[tuple[str, ...]], arg(name="set", metavar="KEY=VALUE")] = ()
     """Override one hyperparameter of the family."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """bf16 runs matrix products in bfloat16, the rest stays fp32; auto does so where the processor is built for it."""
+    """bf16 runs matrix products in bfloat16, the rest stays fp32; auto does so where that is faster here."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     threads: int | None = None
