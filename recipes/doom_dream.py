@@ -4,7 +4,7 @@
 
 Random play is recorded once. In an RSSM an actor-critic learns (DreamerV3); in the paper's own model, VAE and RNN, a
 linear controller is evolved by CMA-ES at each temperature of the paper's table. No policy sees the real game before it
-is judged there. Everything can be interrupted: started again, this script continues. Three hours of one core.
+is judged there. Everything can be interrupted: started again, this script continues. Four hours of one core.
 
 An action is held for four tics: fast enough to dodge, and 15 imagined steps then look as far ahead as a fireball
 flies. Frames are counted in tics, as the paper does, though only every fourth is seen.
@@ -53,7 +53,7 @@ class Options:
     json: Path | None = None
     model_minutes: float = 70
     policy_minutes: float = 25
-    vae_minutes: float = 25
+    vae_minutes: float = 60
     cma_minutes: float = 10
     temperatures: tuple[float, ...] = (0.1, 0.5, 1.0, 1.15, 1.3)
     episodes: int = 100
