@@ -157,7 +157,7 @@ def test_the_linear_baseline_learns_a_linear_world_and_persistence_has_no_skill(
     baselines = perfect.card.measured.baselines
     for k in (1, 5, 15):
         assert baselines["linear"]["skill"][f"state@{k}"].value > 0.999
-        assert baselines["linear"]["skill"][f"image@{k}"].value > 0.9
+        assert baselines["linear"]["skill"][f"image@{k}"].value > 0.99
         assert baselines["persistence"]["skill"][f"state@{k}"].value == 0
         assert baselines["mean"]["skill"][f"state@{k}"].value < 0.9
     assert baselines["persistence"]["useful_horizon"]["state"].value == 0

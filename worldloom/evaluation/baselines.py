@@ -17,6 +17,7 @@ from worldloom.evaluation.windows import Source, WindowBatch
 COMPONENTS = 64
 FIT_ROWS = 4000
 PCA_ROWS = 1500
+ROUNDING = 1 / 255**2 / 12  # variance of what a picture of 256 steps rounds off
 STRENGTHS = tuple(10.0**power for power in range(-3, 7))
 
 
@@ -146,9 +147,10 @@ def _principal(flat: list[Tensor], seed: int) -> Coordinates:
     mean = rows.mean(0)
     rows = rows - mean
     values, vectors = torch.linalg.eigh(rows @ rows.T)
-    keep = min(COMPONENTS, int((values > 1e-6 * values[-1].clamp(min=1e-12)).sum()))
-    if keep == 0:
-        keep = 1
+    # Directions that rounding alone explains are noise, to which a regression would give as much room as to the rest:
+    # no eigenvalue of pure noise lies beyond this edge (Marchenko & Pastur, 1967).
+    noise = ROUNDING * (rows.shape[0] ** 0.5 + rows.shape[1] ** 0.5) ** 2
+    keep = min(COMPONENTS, max(1, int((values > max(noise, 1e-6 * float(values[-1]))).sum())))
     axes = rows.T @ vectors[:, -keep:]
     axes = axes / axes.norm(dim=0).clamp(min=1e-12)
     return Coordinates(mean, axes, axes.T)
