@@ -14,12 +14,12 @@ from tests.toy import toy_episode, toy_spec
 from worldloom.agents.actor import Actor
 from worldloom.models import build
 from worldloom.play import messages
-from worldloom.play.batching import Batcher
 from worldloom.play.engine import Engine
 from worldloom.play.exporting import Exports
 from worldloom.play.player import DreamPlayer
 from worldloom.play.scenes import Scene
 from worldloom.play.stage import Stage
+from worldloom.play.turns import Turns
 
 HASH = "a" * 64
 
@@ -42,7 +42,7 @@ def small_stage(**options: Any) -> Stage:
     model = build("rssm", toy_spec(), "debug").eval()
     actor = Actor(model.start(to_obs()).features.shape[-1], model.spec.action, units=8, layers=1).eval()
     scenes = {"a": scene("a"), "b": scene("b")}
-    return Stage(Engine(model, 2, 4), Path("toy"), 7, HASH, scenes, actor=actor, **options)
+    return Stage(Engine(model, 2), Path("toy"), 7, HASH, scenes, actor=actor, **options)
 
 
 def to_obs() -> dict[str, torch.Tensor]:
@@ -52,13 +52,13 @@ def to_obs() -> dict[str, torch.Tensor]:
 @asynccontextmanager
 async def player(stage: Stage | None = None) -> AsyncIterator[DreamPlayer]:
     stage, exports = stage or small_stage(), Exports()
-    batcher = Batcher(stage.engine)
-    made = DreamPlayer("me", stage, batcher, exports)
+    turns = Turns(stage.engine)
+    made = DreamPlayer("me", stage, turns, exports)
     await made.begin()
     try:
         yield made
     finally:
-        batcher.close()
+        turns.close()
         exports.close()
 
 

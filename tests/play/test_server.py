@@ -22,9 +22,9 @@ pytest.importorskip("websockets", reason="the extra 'play' is not installed")
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from worldloom.play.batching import Batcher
 from worldloom.play.player import DreamPlayer
 from worldloom.play.server import Access, Limits, Server, local, needs_token
+from worldloom.play.turns import Turns
 
 RIGHT = [1.0, 0.0]
 
@@ -35,12 +35,12 @@ def serving(access: Access | None = None, **limits: Any) -> Iterator[tuple[str, 
     import uvicorn
 
     stage = small_stage()
-    batcher = Batcher(stage.engine)
+    turns = Turns(stage.engine)
     server = Server(
-        lambda name, exports: DreamPlayer(name, stage, batcher, exports),
+        lambda name, exports: DreamPlayer(name, stage, turns, exports),
         access,
         replace(Limits(), **limits),
-        batcher.close,
+        turns.close,
     )
     listening = listen("127.0.0.1", 0)
     running = uvicorn.Server(uvicorn.Config(server.app, log_level="error", ws_max_size=2**24))

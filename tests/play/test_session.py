@@ -23,7 +23,7 @@ RIGHT, LEFT = [1.0, 0.0], [-1.0, 0.0]
 
 def engine(family: str = "rssm", **options: Any) -> Engine:
     torch.manual_seed(0)
-    return Engine(build(family, toy_spec(), "debug").eval(), **{"particles": 2, "width": 4, **options})
+    return Engine(build(family, toy_spec(), "debug").eval(), **{"particles": 2, **options})
 
 
 def first_obs(row: int = 0) -> dict[str, np.ndarray]:
@@ -50,7 +50,7 @@ def spec_for(family: str) -> DataSpec:
 def test_a_moment_is_the_same_bit_for_bit_alone_and_in_a_crowd(family: str) -> None:
     torch.manual_seed(0)
     spec = spec_for(family)
-    playing = Engine(build(family, spec, "debug").eval(), 2, 4)
+    playing = Engine(build(family, spec, "debug").eval(), 2)
     seen = {**first_obs(), "place": np.eye(3, dtype=np.float32)[0]}
     start = Session(playing, {key: seen[key] for key in spec.obs}).now.answer.belief
     deeds = np.eye(spec.action.size, dtype=np.float32)
@@ -215,7 +215,7 @@ def test_an_action_outside_the_space_is_refused_and_changes_nothing(action: Any,
 
 def test_a_choice_is_a_number_or_one_hot() -> None:
     torch.manual_seed(0)
-    playing = Engine(build("rssm", toy_spec(discrete=True), "debug").eval(), 1, 2)
+    playing = Engine(build("rssm", toy_spec(discrete=True), "debug").eval(), 1)
     walk_ = session(playing)
     assert walk_.step(2).action == (0, 0, 1, 0)
     walk_.rewind(1)

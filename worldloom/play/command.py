@@ -139,16 +139,16 @@ def run(app: Any, listening: socket.socket) -> None:
 
 
 def dream_server(stage: "Stage", sessions: int, token: str | None) -> Any:
-    from worldloom.play.batching import Batcher
     from worldloom.play.player import DreamPlayer
     from worldloom.play.server import Access, Limits, Server
+    from worldloom.play.turns import Turns
 
-    batcher = Batcher(stage.engine)
+    turns = Turns(stage.engine)
     return Server(
-        lambda name, exports: DreamPlayer(name, stage, batcher, exports),
+        lambda name, exports: DreamPlayer(name, stage, turns, exports),
         Access(token),
         Limits(sessions=sessions),
-        batcher.close,
+        turns.close,
     )
 
 

@@ -1,7 +1,8 @@
-"""One model for many players: whoever asks at the same time is answered by one call.
+"""One model for many players.
 
 A call always has the same number of rows, filled up where fewer ask, because a matrix product of another height may
-round another way: a moment is then the same, bit for bit, however busy the server was when it was imagined.
+round another way; on some processors so does the same row at another place in it. So players are answered one by one:
+a moment is then the same, bit for bit, however busy the server was when it was imagined.
 
 B rows, N askers, P particles, A action size.
 """
@@ -53,11 +54,14 @@ class Answer:
 
 @dataclass
 class Engine:
-    """Answers up to `width` askers in one call, for whom `particles` of every moment are imagined together."""
+    """Answers `width` askers in one call, for whom `particles` of every moment are imagined together.
+
+    More than one is for those who need many answers and no bits: eight cost about half of what they cost one by one.
+    """
 
     model: WorldModel
     particles: int = 4
-    width: int = 8
+    width: int = 1
     device: torch.device = field(init=False)
 
     def __post_init__(self) -> None:

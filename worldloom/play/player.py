@@ -15,13 +15,13 @@ import numpy as np
 
 from worldloom.errors import UserError
 from worldloom.play import messages
-from worldloom.play.batching import Batcher
 from worldloom.play.exporting import Exports, export
 from worldloom.play.messages import MOST_BYTES, MOST_PLAN_STEPS, MOST_PLANS, VERSION, pack
 from worldloom.play.replay import to_replay, walking
 from worldloom.play.scenes import Reality, Scene
 from worldloom.play.session import Arrays, Moment, Session, Wish, check_action, difference
 from worldloom.play.stage import Stage
+from worldloom.play.turns import Turns
 
 Outgoing = dict[str, Any] | bytes
 Answers = AsyncIterator[Outgoing]
@@ -33,8 +33,8 @@ class DreamPlayer:
     session: Session
     scene: Scene
 
-    def __init__(self, name: str, stage: Stage, batcher: Batcher, exports: Exports):
-        self.name, self.stage, self.batcher, self.exports = name, stage, batcher, exports
+    def __init__(self, name: str, stage: Stage, turns: Turns, exports: Exports):
+        self.name, self.stage, self.turns, self.exports = name, stage, turns, exports
         self.reality: Reality | None = None
         self.options = messages.Options()
 
@@ -45,7 +45,7 @@ class DreamPlayer:
         except KeyError as error:
             raise UserError(f"there is no start {start!r}: choose one of those offered") from error
         try:
-            session = await self.batcher.run(lambda: self.stage.begin(scene, seed))
+            session = await self.turns.run(lambda: self.stage.begin(scene, seed))
         except BaseException:
             if reality is not None:
                 reality.close()
@@ -113,7 +113,7 @@ class DreamPlayer:
             if self.stage.actor is None:
                 raise UserError("there is no agent that could play: open the folder of a learned policy")
             belief = self.session.now.answer.belief
-            return await self.batcher.run(lambda: self.stage.agent_action(belief))
+            return await self.turns.run(lambda: self.stage.agent_action(belief))
         if request.by == "recording":
             action = None if self.reality is None else self.reality.next_action(self.session.path())
             if action is None:
@@ -191,7 +191,7 @@ class DreamPlayer:
         """Walk a replay a moment at a time, so that others are answered in between, and greet the page in it."""
         made = walking(self.stage.engine, request.replay, self.stage.model_hash, self.stage.most_moments)
         while True:
-            step = await self.batcher.run(lambda: next(made, None))
+            step = await self.turns.run(lambda: next(made, None))
             if step is None or step.done:
                 break
         assert step is not None
@@ -228,7 +228,7 @@ class DreamPlayer:
             key = (at, *check_action(action, self.stage.spec).tolist())
             if session.known(action, at) is None and key not in fresh:
                 fresh[key] = session.wish_step(action, at)
-        answers = await self.batcher.ask([ask for wish in fresh.values() for ask in wish.asks])
+        answers = await self.turns.ask([ask for wish in fresh.values() for ask in wish.asks])
         for wish in fresh.values():
             session.grant(wish, answers[: len(wish.asks)])
             answers = answers[len(wish.asks) :]
@@ -236,7 +236,7 @@ class DreamPlayer:
         return [session.moment(number) for number in numbers if number is not None]
 
     async def _grant(self, wish: Wish) -> Moment:
-        return self.session.grant(wish, await self.batcher.ask(wish.asks))
+        return self.session.grant(wish, await self.turns.ask(wish.asks))
 
     async def _true(self, moment: Moment) -> Arrays | None:
         if self.reality is None:
@@ -253,7 +253,7 @@ class DreamPlayer:
             pictures += [(key, "real", true[key]) for key in self.stage.spec.image_keys if key in true]
             real = {key: true[key].tolist() for key in moment.answer.vectors if key in true}
         if self.options.heat and plan is None:
-            unsure = await self.batcher.run(lambda: self.stage.engine.uncertain_pixels(moment.answer.belief))
+            unsure = await self.turns.run(lambda: self.stage.engine.uncertain_pixels(moment.answer.belief))
             pictures += [(key, "heat", to_heat(values)) for key, values in unsure.items()]
         header = {
             "type": "moment",

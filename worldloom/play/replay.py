@@ -37,7 +37,6 @@ def to_replay(session: Session, model_hash: str) -> dict[str, Any]:
         "model": model_hash,
         "seed": session.seed,
         "particles": session.engine.particles,
-        "width": session.engine.width,
         "here": session.here,
         "start": encode_obs(session.first_obs),
         "moments": [encode_moment(moment) for moment in session.moments[1:]],
@@ -84,9 +83,8 @@ def check_origin(replay: dict[str, Any], engine: Engine, model_hash: str) -> Non
             f"the replay was made with the checkpoint {str(replay['model'])[:12]}, but this one is {model_hash[:12]}: "
             "open it with the run it was made with"
         )
-    for name in ("particles", "width"):
-        if replay[name] != getattr(engine, name):
-            raise UserError(f"the replay was made with {name} {replay[name]!r}, not {getattr(engine, name)}")
+    if replay["particles"] != engine.particles:
+        raise UserError(f"the replay was made with particles {replay['particles']!r}, not {engine.particles}")
 
 
 def repeat(session: Session, entry: dict[str, Any]) -> None:
