@@ -119,11 +119,21 @@ def test_the_readme_says_what_imagined_steps_save_a_learner() -> None:
 
 def test_the_page_on_play_says_how_many_promises_of_the_trust_meter_were_kept() -> None:
     page = (ROOT / "docs" / "play.md").read_text().replace("\n", " ").replace("*", "")
-    chosen_on, *others = read("trust")["runs"]
-    kept = [f"{promise['kept']:.2f}" for promise in chosen_on["promises"].values()]
-    assert f"{', '.join(kept[:-1])} and {kept[-1]} of the promises" in page
-    assert f"only {' and '.join(format(run['promises']['0.9']['kept'], '.2f') for run in others)} of them" in page
-    assert f"a Doom model with {chosen_on['held_out_episodes']} held-out episodes" in page
+    first, second, short = read("trust")["runs"]
+    for run in (first, second):
+        *kept, last = (f"{promise['kept']:.2f}" for promise in run["promises"].values())
+        assert f"{', '.join(kept)} and {last}" in page
+    assert f"only {short['promises']['0.8']['kept']:.2f} of them" in page
+    assert f"a Doom model with {first['held_out_episodes']} held-out episodes" in page
+    silent = [
+        [run["promises"][level]["splits without a promise"] for run in (first, second)] for level in ("0.95", "0.9")
+    ]
+    assert (
+        "none in {:.0f} and {:.0f} % of the splits, of 0.9 none in {:.0f} and {:.0f} %".format(
+            *(100 * share for shares in silent for share in shares)
+        )
+        in page
+    )
 
 
 def test_the_readme_says_how_a_dream_is_served() -> None:
