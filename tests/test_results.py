@@ -117,6 +117,18 @@ def test_the_readme_says_what_imagined_steps_save_a_learner() -> None:
     assert f"{late[0]:.0f} with them and {late[1]:.0f} without" in page
 
 
+def test_the_readme_says_what_exploring_finds() -> None:
+    page, runs = (ROOT / "README.md").read_text().replace("\n", " "), read("explore")["runs"]
+    exploring, alone = ([run for run in runs if run["arm"] == arm] for arm in ("exploring", "alone"))
+    first = [f"{run['first arrival, decisions']:,}" for run in exploring]
+    ends = [f"{run['final']['mean']:.1f}" for run in exploring]
+    assert f"first arrive after {first[0]}, {first[1]} and {first[2]} decisions" in page
+    assert f"{ends[0]}, {ends[1]} and {ends[2]} over 100 episodes" in page.replace("**", "")
+    assert all(run["first arrival, decisions"] is None for run in alone)
+    means = sorted(run["final"]["mean"] for run in alone)
+    assert f"sit still: {means[0]:.1f} to {means[-1]:.1f}" in page
+
+
 def test_the_page_on_play_says_how_many_promises_of_the_trust_meter_were_kept() -> None:
     page = (ROOT / "docs" / "play.md").read_text().replace("\n", " ").replace("*", "")
     first, second, short = read("trust")["runs"]
