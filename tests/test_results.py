@@ -55,7 +55,8 @@ def test_the_readme_says_what_policies_of_dreams_are_worth_in_doom() -> None:
         return f"{score['mean']:.0f} [{score['low']:.0f}, {score['high']:.0f}]"
 
     tried = (found[name] for name in ("second_seed", "replay_weighed", "shorter_model", "eyes_closed_longer"))
-    learned = found["actor_critic"], *tried, *found["vae_rnn_cma"].values()
+    matched = found["second_seed"]["earlier"]["3000 updates"]
+    learned = found["actor_critic"], matched, *tried, *found["vae_rnn_cma"].values()
     assert f"| chance | {words(found['random'])} |" in page
     for each in learned:
         assert f"{words(each['reality'])} | {words(each['dream'])}" in page.replace("**", "")
@@ -73,6 +74,8 @@ def test_the_readme_says_whether_the_dream_ranks_policies_of_doom_rightly() -> N
     rank, first, last = found["ranking"]["spearman"], "policy@300", "policy"
     assert f"Spearman {rank['value']:.2f} [{rank['low']:.2f}, {rank['high']:.2f}]" in page
     dream, reality = ([round(found[where][who]["value"]) for who in (first, last)] for where in ("dream", "reality"))
+    other = found["second_seed"]["ranking"]["spearman"]
+    assert f"seed 1, 20 episodes each, it is {other['value']:.2f} [{other['low']:.2f}, {other['high']:.2f}]" in page
     assert f"the dream pays {dream[0]} to {dream[1]} where reality pays {reality[0]} to {reality[1]}" in page
 
 
