@@ -4,7 +4,7 @@
 
 B16 x T64 rows, 15 imagined steps from all 1,024 beliefs, one thread, CPU-ms (user + system time of the process).
 It is the update of `worldloom learn dreamer`, with actor and critic as large as size1m's; peers run beside it where
-`peers.py` finds them. fp32 and bf16 are both shown; which one `worldloom train` picks depends on the processor.
+`peers.py` finds them. fp32 is shown, and bf16 too where the processor is faster in it.
 """
 
 import argparse

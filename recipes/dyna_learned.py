@@ -58,8 +58,12 @@ def main(options: Options) -> dict[str, Any]:
     if options.debug:
         options = replace(options, seeds=1, steps=220, updates=2, eval_every=110, eval_episodes=1, model_warmup=5)
     torch.set_num_threads(1)
-    given = {name: getattr(options, name) for name in ("updates", "random_steps", "model_updates", "model_warmup")}
-    dyna = DynaSettings(**given)
+    dyna = DynaSettings(
+        updates=options.updates,
+        random_steps=options.random_steps,
+        model_updates=options.model_updates,
+        model_warmup=options.model_warmup,
+    )
     arms = {
         f"dyna, {options.updates} updates a step": dyna,
         f"alone, {options.updates} updates a step": replace(dyna, branches=0),

@@ -60,11 +60,11 @@ def run(options: Options, arm: str, seed: int) -> dict[str, Any]:
     """Learn, continue or leave alone one run, and judge the policy at its end."""
     folder = options.out / f"{arm}-{seed}"
     command = ["learn", "dreamer", WORLD, "--out", str(folder), "--seed", str(seed), *LEARN, *ARMS[arm]]
-    command += (
-        DEBUG if options.debug else ["--steps", str(options.steps), "--random-steps", "1000", "--eval-every", "1000"]
-    )
+    sizes = ["--steps", str(options.steps), "--random-steps", "1000", "--eval-every", "1000"]
     resume = ["--resume"] if (folder / "learn.json").exists() else []
-    subprocess.run([sys.executable, "-m", "worldloom", *command, *resume], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "worldloom", *command, *(DEBUG if options.debug else sizes), *resume], check=True
+    )
     return {"arm": arm, "seed": seed, **curve(folder), **judge(folder, 2 if options.debug else options.episodes)}
 
 

@@ -56,7 +56,8 @@ class Answer:
 class Engine:
     """Answers `width` askers in one call, for whom `particles` of every moment are imagined together.
 
-    More than one is for those who need many answers and no bits: eight cost about half of what they cost one by one.
+    More than one is for those who need many answers and not the same bits again: eight cost half of what they cost one
+    by one.
     """
 
     model: WorldModel

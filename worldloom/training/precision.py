@@ -33,7 +33,7 @@ def choose_precision(asked: str, device: torch.device) -> str:
 
 
 def slow_precision(precision: str, device: torch.device) -> list[str]:
-    """A line of warning where bf16 is imitated by a processor that does not have it, else none."""
+    """A line of warning where bf16 is slower on this processor than fp32, else none."""
     if precision != "bf16" or device.type != "cpu" or has_fast_bf16(device):
         return []
     why = f"{bf16_speed():.1f} times as fast" if bf16_speed() else "it imitates it, and took 80 times as long elsewhere"
