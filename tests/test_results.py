@@ -48,6 +48,19 @@ def test_the_readme_says_what_was_reached_from_pictures() -> None:
     assert f"{found['decisions']:,} decisions and {found['updates']:,} updates" in page
 
 
+def test_the_readme_says_what_the_demo_came_to_and_that_its_policy_beats_chance() -> None:
+    page, found = (ROOT / "README.md").read_text().replace("**", ""), read("doom_demo")["metrics"]
+    policy = found["policy"]
+    scores = (
+        f"{f['value']:.0f} [{f['low']:.0f}, {f['high']:.0f}]" for f in map(policy.get, ("reality", "dream", "random"))
+    )
+    assert f"random play | {' / '.join(scores)} |" in page
+    assert policy["reality"]["low"] > policy["random"]["high"]
+    for step in (1, 5, 15, 50):
+        skill = found["skill"][f"image@{step}"]
+        assert f"| skill@{step} | {skill['value']:.2f} [{skill['low']:.2f}, {skill['high']:.2f}] |" in page
+
+
 def test_the_readme_says_what_policies_of_dreams_are_worth_in_doom() -> None:
     page, found = (ROOT / "README.md").read_text(), read("doom_dream")
 
