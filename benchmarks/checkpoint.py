@@ -20,7 +20,7 @@ from torch import Tensor
 
 from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
 from worldloom.models import build
-from worldloom.training.checkpoint import Checkpoint
+from worldloom.runs.checkpoint import Checkpoint
 
 RUNS, SIZE = 9, "small"
 SPEC = DataSpec(

@@ -32,8 +32,8 @@ from worldloom.model import Obs, State, WorldModel, state
 from worldloom.models import build
 from worldloom.planners import PLANNERS
 from worldloom.planners.objectives import Goal, Return
+from worldloom.runs.precision import has_fast_bf16
 from worldloom.training.memory import keep_freed_memory
-from worldloom.training.precision import has_fast_bf16
 
 DRIVER = Path(__file__).with_name("planning_driver.py")
 OBS, ACTION, WARM_UP = 24, 6, 3

@@ -29,15 +29,15 @@ from worldloom.agents.agent import Agent
 from worldloom.agents.planning import PlanningAgent
 from worldloom.agents.play import play
 from worldloom.data.durable import write_json
-from worldloom.data.record import parse_options
 from worldloom.data.spec import DataSpec
 from worldloom.envs import make_env
+from worldloom.envs.options import parse_options
 from worldloom.evaluation.cost import hardware
 from worldloom.model import Obs, State, WorldModel
 from worldloom.planners import PLANNERS
 from worldloom.planners.clock import Clock
 from worldloom.planners.objectives import Return
-from worldloom.training import checkpoint
+from worldloom.runs import checkpoint
 from worldloom.training.memory import keep_freed_memory
 
 COLOURS = {"mppi": "#2563eb", "cem": "#d97706", "icem": "#059669", "gradient": "#9333ea", "categorical": "#2563eb"}

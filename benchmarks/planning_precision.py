@@ -19,13 +19,13 @@ from torch import Tensor
 
 from worldloom.agents.planning import PlanningAgent, PlanningMemory
 from worldloom.agents.play import Decision, play
-from worldloom.data.record import parse_options
 from worldloom.envs import make_env
+from worldloom.envs.options import parse_options
 from worldloom.planners.mppi import MPPI
 from worldloom.planners.objectives import Return
 from worldloom.planners.planner import Problem
-from worldloom.training import checkpoint
-from worldloom.training.precision import autocast
+from worldloom.runs import checkpoint
+from worldloom.runs.precision import autocast
 
 CANDIDATES, ELITES, WIDTH = 512, 64, 0.3
 

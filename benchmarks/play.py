@@ -29,11 +29,12 @@ def serve(particles: int, sessions: int) -> None:
     """The server's process. Its first line is the port."""
     import torch
 
+    from worldloom.commands.play import serve_stage
     from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
     from worldloom.models import build
-    from worldloom.play.command import dream_server, listen, run
     from worldloom.play.engine import Engine
     from worldloom.play.scenes import Scene
+    from worldloom.play.serving import listen, run
     from worldloom.play.stage import Stage
 
     torch.set_num_threads(1)
@@ -43,7 +44,7 @@ def serve(particles: int, sessions: int) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     scenes = {"noise": Scene("noise", "a picture of noise", {"image": picture})}
     stage = Stage(Engine(build("rssm", spec, "nano").eval(), particles), Path("benchmark"), 0, "0" * 64, scenes)
-    made = dream_server(stage, sessions, None)
+    made = serve_stage(stage, sessions, None)
     made.limits = type(made.limits)(sessions=sessions, messages_per_second=1e9, burst=10**9)
     listening = listen("127.0.0.1", 0)
     print(listening.getsockname()[1], flush=True)

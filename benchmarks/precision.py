@@ -18,8 +18,8 @@ from statistics import mean
 from report import Row, print_rows
 
 from worldloom.evaluation.cost import hardware
+from worldloom.runs.train_settings import TrainSettings
 from worldloom.training.session import run_training
-from worldloom.training.settings import TrainSettings
 
 PRECISIONS = {"fp32": "#d97706", "bf16": "#2563eb"}
 WIDTH, HEIGHT, EDGE = 640, 360, 56

@@ -17,15 +17,15 @@ import peers
 import torch
 from report import Row, print_rows
 
-from worldloom.agents.actor_critic import ActorCritic
-from worldloom.agents.actor_critic_config import ActorCriticConfig
 from worldloom.data.segment import Segment
 from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
+from worldloom.learning.actor_critic import ActorCritic
+from worldloom.learning.actor_critic_config import ActorCriticConfig
 from worldloom.models import build
+from worldloom.runs.precision import has_fast_bf16
+from worldloom.runs.train_settings import TrainSettings
 from worldloom.training.joint import Joint
 from worldloom.training.memory import keep_freed_memory
-from worldloom.training.precision import has_fast_bf16
-from worldloom.training.settings import TrainSettings
 from worldloom.training.trainer import Trainer
 
 BATCH, TIME, ACTION, WARM_UP = 16, 64, 6, 3

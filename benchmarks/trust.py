@@ -16,10 +16,11 @@ import numpy as np
 import torch
 
 from worldloom.evaluation.cost import hardware
-from worldloom.evaluation.windows import held_out_episodes, open_sources
+from worldloom.evaluation.windows import held_out_episodes
 from worldloom.play.rehearsal import Moments, dream
 from worldloom.play.trust import DEFAULTS, LEVELS, learn
-from worldloom.training import checkpoint
+from worldloom.runs import checkpoint
+from worldloom.runs.sources import open_sources
 
 FIRST_SEED = 2000
 

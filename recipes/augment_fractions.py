@@ -20,15 +20,15 @@ import torch
 import tyro
 
 from worldloom.agents.play import play
-from worldloom.agents.td3_bc import TD3BCConfig, learn_offline
-from worldloom.augment.command import augment
-from worldloom.data.record import record
+from worldloom.commands.augment import AugmentSettings, augment
+from worldloom.commands.record import RecordSettings, record
 from worldloom.data.source import open_dataset
 from worldloom.envs import make_env
-from worldloom.evaluation.bootstrap import figure
 from worldloom.evaluation.cost import hardware
+from worldloom.learning.td3_bc import TD3BCConfig, learn_offline
+from worldloom.runs.train_settings import TrainSettings
+from worldloom.stats.bootstrap import figure
 from worldloom.training.session import run_training
-from worldloom.training.settings import TrainSettings
 
 FRACTIONS = (0.0, 0.2, 0.4, 0.6, 0.8)
 MORE = "ten times the real data"
@@ -104,14 +104,18 @@ def prepare(options: Options, seed: int) -> list[Path]:
     """The mixtures of one seed, and ten times its real data."""
     folder = options.out / str(seed)
     asked: dict[str, Any] = {"num_envs": 1, "max_episode_steps": 30, "policy": "augment_fractions:Clumsy"}
-    record("point", folder / "real", episodes=options.episodes, seed=seed, **asked)
-    record("point", folder / "more", episodes=10 * options.episodes, seed=1000 + seed, **asked)
+    record(RecordSettings(env="point", out=folder / "real", episodes=options.episodes, seed=seed, **asked))
+    record(RecordSettings(env="point", out=folder / "more", episodes=10 * options.episodes, seed=1000 + seed, **asked))
     training: dict[str, Any] = {"length": 16, "lr": 3e-3, "held_out": 0.2, "precision": "fp32", "preview_every": 0}
     training |= {"size": "debug", "steps": options.train_steps, "overrides": ("member=mlp", "members=3"), "seed": seed}
     run_training(TrainSettings("ensemble", (folder / "real",), folder / "run", **training))
     mixtures = [folder / f"mixed-{fraction:g}" for fraction in FRACTIONS]
     for fraction, out in zip(FRACTIONS, mixtures, strict=True):
-        augment(folder / "run", folder / "real", out=out, fraction=fraction, noise=0.5, seed=seed, threads=1)
+        augment(
+            AugmentSettings(
+                run=folder / "run", data=folder / "real", out=out, fraction=fraction, noise=0.5, seed=seed, threads=1
+            )
+        )
     return [*mixtures, folder / "more"]
 
 

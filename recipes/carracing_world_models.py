@@ -23,11 +23,11 @@ import tyro
 
 from worldloom.agents.floors import RandomChoice
 from worldloom.agents.play import play
-from worldloom.agents.trial.gap import MOST_ENVS, Gap, policy_of
-from worldloom.agents.trial.named import Named
-from worldloom.agents.trial.score import mean
-from worldloom.agents.trial.world import World
 from worldloom.evaluation.cost import hardware
+from worldloom.evaluation.policies.gap import MOST_ENVS, Gap, policy_of
+from worldloom.evaluation.policies.score import mean
+from worldloom.evaluation.policies.world import World
+from worldloom.runs.named import Named
 
 # Mean and standard deviation over 100 episodes, section 3.5 of the paper.
 PAPER = {"z only": (632, 251), "z and a hidden layer": (788, 141), "z and h": (906, 21)}

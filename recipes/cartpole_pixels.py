@@ -19,9 +19,9 @@ import tyro
 from worldloom.agents.floors import RandomChoice
 from worldloom.agents.play import play
 from worldloom.agents.saved import load_agent
-from worldloom.agents.trial.score import mean
 from worldloom.envs import make_env
 from worldloom.evaluation.cost import hardware
+from worldloom.evaluation.policies.score import mean
 from worldloom.learning.settings import DreamerSettings
 
 ENV, PIXELS = "gym:CartPole-v1", {"pixels": True, "state": False}

@@ -23,12 +23,12 @@ import tyro
 
 from worldloom.agents.floors import RandomChoice
 from worldloom.agents.play import play
-from worldloom.agents.trial.gap import FIRST_SEED, Gap, policy_of
-from worldloom.agents.trial.named import Named
-from worldloom.agents.trial.score import mean
-from worldloom.agents.trial.survival import Moments, survival
-from worldloom.agents.trial.world import World
 from worldloom.evaluation.cost import hardware
+from worldloom.evaluation.policies.gap import FIRST_SEED, Gap, policy_of
+from worldloom.evaluation.policies.score import mean
+from worldloom.evaluation.policies.survival import Moments, survival
+from worldloom.evaluation.policies.world import World
+from worldloom.runs.named import Named
 
 # Mean and standard deviation over episodes, tables 1 and 2 of the paper; "solved" is 750.
 PAPER = {

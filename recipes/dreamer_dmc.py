@@ -22,11 +22,11 @@ import tyro
 
 from worldloom.agents.play import play
 from worldloom.agents.saved import load_agent
-from worldloom.agents.trial.gap import FIRST_SEED, MOST_ENVS, environment_of
-from worldloom.agents.trial.score import mean
-from worldloom.agents.trial.world import World
-from worldloom.data.record import parse_options
+from worldloom.envs.options import parse_options
 from worldloom.evaluation.cost import hardware
+from worldloom.evaluation.policies.gap import FIRST_SEED, MOST_ENVS, environment_of
+from worldloom.evaluation.policies.score import mean
+from worldloom.evaluation.policies.world import World
 from worldloom.learning.settings import DreamerSettings
 
 # DreamerV3's return at 100,000 environment steps, read from the curves published with its code.

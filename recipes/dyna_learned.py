@@ -18,17 +18,17 @@ import numpy as np
 import torch
 import tyro
 
-from worldloom.data.record import parse_options
 from worldloom.data.replay import Replay
 from worldloom.data.spec import DataSpec
 from worldloom.envs import make_env
 from worldloom.envs.describe import describe
+from worldloom.envs.options import parse_options
 from worldloom.evaluation.cost import hardware
-from worldloom.learning.dyna import Dyna, DynaSettings
+from worldloom.learning.mbpo import Dyna, DynaSettings
 from worldloom.learning.stable_baselines import StableBaselines
 from worldloom.models import build
 from worldloom.registry import require
-from worldloom.training.settings import TrainSettings
+from worldloom.runs.train_settings import TrainSettings
 from worldloom.training.trainer import Trainer
 
 EVALUATION_SEED = 1_000_000

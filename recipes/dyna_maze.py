@@ -16,10 +16,10 @@ import numpy as np
 import torch
 import tyro
 
-from worldloom.agents.dyna import DynaConfig, DynaQ
 from worldloom.envs import make_env
 from worldloom.envs.describe import describe
 from worldloom.evaluation.cost import hardware
+from worldloom.learning.dyna_q import DynaConfig, DynaQ
 from worldloom.models import build
 
 OPTIMAL = 14  # steps from start to goal in the Dyna maze

@@ -20,10 +20,10 @@ import tyro
 
 from worldloom.agents.play import play
 from worldloom.agents.saved import load_agent
-from worldloom.agents.trial.gap import FIRST_SEED, MOST_ENVS, environment_of
-from worldloom.agents.trial.score import mean
-from worldloom.agents.trial.world import World
 from worldloom.evaluation.cost import hardware
+from worldloom.evaluation.policies.gap import FIRST_SEED, MOST_ENVS, environment_of
+from worldloom.evaluation.policies.score import mean
+from worldloom.evaluation.policies.world import World
 
 WORLD = "gym:MountainCarContinuous-v0"
 LEARN = ["--family", "mlp", "--size", "small", "--lr", "1e-3", "--updates", "0.5",

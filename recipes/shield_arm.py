@@ -20,21 +20,21 @@ import tyro
 from torch import Tensor
 
 from worldloom.agents.scripted import Scripted
-from worldloom.data.record import record
+from worldloom.commands.record import RecordSettings, record
 from worldloom.data.segment import Segment
 from worldloom.envs import AdaptedEnv, make_env
 from worldloom.envs.describe import describe
 from worldloom.evaluation.cost import hardware
-from worldloom.evaluation.windows import open_sources
 from worldloom.model import Obs, WorldModel
 from worldloom.planners.mppi import MPPI
+from worldloom.runs.checkpoint import load
+from worldloom.runs.sources import open_sources
+from worldloom.runs.train_settings import TrainSettings
 from worldloom.safety.audit import Trial
 from worldloom.safety.calibration import calibrate, missed
 from worldloom.safety.rules import Limit
 from worldloom.safety.shield import Shield
-from worldloom.training.checkpoint import load
 from worldloom.training.session import run_training
-from worldloom.training.settings import TrainSettings
 
 RULES = (Limit("state", 1, -2.5, 2.5, label="wrist"),)
 WORLDS = {"plain": {}, "damping x 0.5": {"damping": 0.5}, "damping x 2": {"damping": 2.0}, "mass x 4": {"mass": 4.0}}
@@ -132,8 +132,8 @@ def main(options: Options) -> dict[str, Any]:
 def learn(options: Options) -> tuple[WorldModel, list[Segment]]:
     """The model, and the recorded episodes it was not trained on."""
     data, run = options.out / "data", options.out / "run"
-    record("dmc:reacher-easy", data, episodes=options.recorded, num_envs=1, hold=4, max_episode_steps=50, seed=1,
-           options=("action_repeat=4",))  # fmt: skip
+    played: dict[str, Any] = {"num_envs": 1, "hold": 4, "max_episode_steps": 50, "options": ("action_repeat=4",)}
+    record(RecordSettings(env="dmc:reacher-easy", out=data, episodes=options.recorded, seed=1, **played))
     if not (run / "checkpoints").exists():
         steps: dict[str, Any] = {"steps": options.train_steps, "length": 50, "lr": 3e-3, "held_out": 0.3}
         run_training(TrainSettings("mlp", (data,), run, size="nano", precision="fp32", preview_every=0, **steps))

@@ -20,22 +20,22 @@ from torch import Tensor
 
 from worldloom.agents.agent import Agent
 from worldloom.agents.scripted import Scripted
-from worldloom.data.record import record
+from worldloom.commands.record import RecordSettings, record
 from worldloom.data.segment import Segment
 from worldloom.envs import make_env
 from worldloom.envs.describe import describe
 from worldloom.envs.point import OBSTACLES
 from worldloom.evaluation.cost import hardware
-from worldloom.evaluation.windows import open_sources
 from worldloom.model import Obs, WorldModel
 from worldloom.planners.mppi import MPPI
+from worldloom.runs.checkpoint import load
+from worldloom.runs.sources import open_sources
+from worldloom.runs.train_settings import TrainSettings
 from worldloom.safety.audit import Trial
 from worldloom.safety.calibration import Calibration, calibrate, missed
 from worldloom.safety.rules import Circle, Forbidden, Values
 from worldloom.safety.shield import Shield
-from worldloom.training.checkpoint import load
 from worldloom.training.session import run_training
-from worldloom.training.settings import TrainSettings
 
 RULES = tuple(
     Forbidden("state", (0, 1), Circle((x, y), r), label=f"obstacle {i}") for i, (x, y, r) in enumerate(OBSTACLES)
@@ -125,7 +125,17 @@ def main(options: Options) -> dict[str, Any]:
 def learn(options: Options) -> tuple[WorldModel, list[Segment]]:
     """The model, and the recorded episodes it was not trained on."""
     data, run = options.out / "data", options.out / "run"
-    record("point", data, episodes=options.recorded, num_envs=1, hold=6, max_episode_steps=50, options=("goal=false",))
+    record(
+        RecordSettings(
+            env="point",
+            out=data,
+            episodes=options.recorded,
+            num_envs=1,
+            hold=6,
+            max_episode_steps=50,
+            options=("goal=false",),
+        )
+    )
     if not (run / "checkpoints").exists():
         steps: dict[str, Any] = {"steps": options.train_steps, "length": 50, "lr": 3e-3, "held_out": 0.3}
         run_training(TrainSettings("mlp", (data,), run, size="debug", precision="fp32", preview_every=0, **steps))

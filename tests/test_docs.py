@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from worldloom.data.record import record
+from worldloom.commands.record import RecordSettings, record
 from worldloom.data.source import open_dataset
 from worldloom.envs import check_env, make_env
 
@@ -21,7 +21,7 @@ def test_the_environment_of_the_tutorial_is_at_most_ten_lines_and_can_be_recorde
     monkeypatch.chdir(tmp_path)
     assert len([line for line in files["corridor.py"].splitlines() if line]) <= 10
     check_env(make_env("corridor:Corridor"))
-    record("corridor:Corridor", Path("data"), episodes=3, num_envs=1, policy="mine:to_the_wall")
+    record(RecordSettings(env="corridor:Corridor", out=Path("data"), episodes=3, num_envs=1, policy="mine:to_the_wall"))
     source = open_dataset("data")
     assert source.spec.action.names == ("left", "right")
     assert source.spec.obs["state"].shape == (1,)

@@ -9,7 +9,7 @@ _EXPORTS = {
     "WorldModel": "worldloom.model",
     "check_world_model": "worldloom.conformance",
     "dream": "worldloom.model",
-    "load": "worldloom.training.checkpoint",
+    "load": "worldloom.runs.checkpoint",
     "open_dataset": "worldloom.data.source",
     "state": "worldloom.model",
 }

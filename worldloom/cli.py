@@ -7,23 +7,23 @@ from typing import NoReturn
 from worldloom.errors import UserError, unknown
 
 COMMANDS = {
-    "record": ("worldloom.data.record:record", "play an environment and save its episodes as a dataset"),
-    "import": ("worldloom.data.convert:convert", "convert a foreign dataset into LeRobotDataset v3.0"),
-    "inspect": ("worldloom.data.card.inspect:inspect", "the data card: what a dataset holds and what is wrong with it"),
-    "train": ("worldloom.training.train:train", "train a world model on one or several datasets"),
+    "record": ("worldloom.commands.record:record", "play an environment and save its episodes as a dataset"),
+    "import": ("worldloom.commands.convert:convert", "convert a foreign dataset into LeRobotDataset v3.0"),
+    "inspect": ("worldloom.commands.inspect:inspect", "the data card: what a dataset holds and what is wrong with it"),
+    "train": ("worldloom.commands.train:train", "train a world model on one or several datasets"),
     "evaluate": (
-        "worldloom.evaluation.evaluate:evaluate",
+        "worldloom.commands.evaluate:evaluate",
         "judge a trained model on held-out episodes: card and report",
     ),
-    "learn": ("worldloom.learning.settings:learn", "learn to act in an environment, with a world model of it"),
+    "learn": ("worldloom.commands.learn:learn", "learn to act in an environment, with a world model of it"),
     "plan": (
-        "worldloom.agents.trial.command:plan",
+        "worldloom.commands.plan:plan",
         "plan with a trained model in the real environment: score card and video",
     ),
-    "imagine": ("worldloom.evaluation.imagine:imagine", "let a trained model dream: a video or a synthetic dataset"),
-    "play": ("worldloom.play.command:play", "walk into a trained model, in the browser: rewind, branch, what if"),
+    "imagine": ("worldloom.commands.imagine:imagine", "let a trained model dream: a video or a synthetic dataset"),
+    "play": ("worldloom.commands.play:play", "walk into a trained model, in the browser: rewind, branch, what if"),
     "augment": (
-        "worldloom.augment.command:augment",
+        "worldloom.commands.augment:augment",
         "mix real episodes with imagined ones that branch from them",
     ),
 }

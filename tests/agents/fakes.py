@@ -19,9 +19,9 @@ from worldloom.data.spec import DataSpec
 from worldloom.envs.adapt import AdaptedEnv, adapt
 from worldloom.envs.describe import describe
 from worldloom.model import Obs, State, state
-from worldloom.training.checkpoint import Checkpoint
-from worldloom.training.run import RunRecord
-from worldloom.training.settings import TrainSettings
+from worldloom.runs.checkpoint import Checkpoint
+from worldloom.runs.run import RunRecord
+from worldloom.runs.train_settings import TrainSettings
 
 TOY = "tests.agents.fakes:make_toy"
 

@@ -47,7 +47,7 @@ def planned(memory: State) -> PlanningMemory:
 
 
 def test_many_products_are_worth_bf16_and_few_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worldloom.training.precision.has_fast_bf16", lambda device: True)
+    monkeypatch.setattr("worldloom.runs.precision.has_fast_bf16", lambda device: True)
     player = agent()
     enough = -(-int(7e7) // (16 * sum(p.numel() for p in player.model.parameters())))
     assert [player.precision_for(batch) for batch in (1, enough - 1, enough)] == ["fp32", "fp32", "bf16"]

@@ -5,9 +5,9 @@ import pytest
 
 from tests.agents.fakes import coin_agent, make_coin
 from worldloom.agents.play import Decision, play
-from worldloom.agents.trial.score import Score
 from worldloom.envs.adapt import AdaptedEnv
 from worldloom.errors import UserError
+from worldloom.evaluation.policies.score import Score
 
 SEEDS = list(range(100))
 

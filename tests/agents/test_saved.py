@@ -18,7 +18,7 @@ from worldloom.envs.adapt import adapt
 from worldloom.envs.policy import load_policy
 from worldloom.envs.rollout import play_episode
 from worldloom.errors import UserError
-from worldloom.training import checkpoint
+from worldloom.runs import checkpoint
 
 SEARCH = {"horizon": 4, "samples": 16, "elites": 4, "iterations": 2, "policy_samples": 2}
 SETTINGS = PlanningSettings("mppi", SEARCH, replan_every=2, discount=0.9)

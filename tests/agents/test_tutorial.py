@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from worldloom.agents.environment import to_obs
-from worldloom.data.record import record
+from worldloom.commands.record import RecordSettings, record
 from worldloom.envs import make_env
 from worldloom.envs.describe import describe
+from worldloom.runs.train_settings import TrainSettings
 from worldloom.training.session import run_training
-from worldloom.training.settings import TrainSettings
 
 PAGE = Path(__file__).parents[2] / "docs" / "plan.md"
 
@@ -19,7 +19,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "plan.md"
 def test_the_tutorial_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    record("gym:Pendulum-v1", Path("data/pendulum"), episodes=6, num_envs=1, max_episode_steps=12)
+    record(
+        RecordSettings(env="gym:Pendulum-v1", out=Path("data/pendulum"), episodes=6, num_envs=1, max_episode_steps=12)
+    )
     run_training(TrainSettings("rssm", (Path("data/pendulum"),), Path("runs/cartpole"), "debug", steps=5, length=8))
     env = make_env("gym:Pendulum-v1")
     obs = to_obs([env.reset(seed=0)[0]], describe(env))

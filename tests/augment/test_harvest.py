@@ -15,7 +15,7 @@ from worldloom.data.cache import CachedDataset, cache_dataset
 from worldloom.data.spec import ActionSpec
 from worldloom.errors import UserError
 from worldloom.model import WorldModel
-from worldloom.training import checkpoint
+from worldloom.runs import checkpoint
 
 
 @dataclass

@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from worldloom.evaluation.bootstrap import Figure
-from worldloom.evaluation.plots import Dot, Line, line_plot, nice_ticks, scatter_plot
 from worldloom.evaluation.verdict import Sentence, number, split_key, verdict
+from worldloom.render.plots import Dot, Line, line_plot, nice_ticks, scatter_plot
+from worldloom.stats.bootstrap import Figure
 
 
 def sentence(metrics: dict[str, dict[str, Figure]], containing: str) -> Sentence:

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from worldloom.data.segment import Segment
 from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
-from worldloom.evaluation.evaluate import judge
+from worldloom.evaluation.evaluate import evaluate_model
 from worldloom.evaluation.rollout import Plan
-from worldloom.evaluation.windows import HeldOut, Source, held_out_episodes
+from worldloom.evaluation.windows import HeldOut, held_out_episodes
 from worldloom.model import State, WorldModel, state
-from worldloom.training.run import DatasetUse, Run
+from worldloom.runs.run import DatasetUse, Run
+from worldloom.runs.sources import Source
 
 TURN = 0.97 * np.array([[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]])
 PUSH = np.array([[0.25, 0.0], [0.0, 0.25]])
@@ -182,4 +183,4 @@ def judge_linear(
     made = Plan(**{**settings, "grid": (), **plan})
     held: list[HeldOut] = held_out_episodes([Source(dataset, train, held_out)])
     run = run_of(dataset, train, held_out, Path("nowhere"))
-    return judge(model, run, [Source(dataset, train, held_out)], held, made, num_windows)
+    return evaluate_model(model, run, [Source(dataset, train, held_out)], held, made, num_windows)

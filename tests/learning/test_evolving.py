@@ -13,18 +13,19 @@ pytest.importorskip("cma", reason="the extra 'cma' is not installed")
 
 from tests.toy import write_toy_dataset
 from worldloom.agents.actor import LinearController
-from worldloom.agents.evolution import dreamt_returns, make_strategy
 from worldloom.agents.policy import PolicyAgent
 from worldloom.agents.saved import load_agent
-from worldloom.data.record import record
+from worldloom.commands.learn import learn
+from worldloom.commands.record import RecordSettings, record
 from worldloom.errors import UserError
-from worldloom.learning.settings import CMASettings, learn
+from worldloom.learning.cma import dreamt_returns, make_strategy
+from worldloom.learning.settings import CMASettings
 from worldloom.model import State
 from worldloom.planners.check import Place, Plane
-from worldloom.training.checkpoint import Checkpoint
-from worldloom.training.run import RunRecord
+from worldloom.runs.checkpoint import Checkpoint
+from worldloom.runs.run import RunRecord
+from worldloom.runs.train_settings import TrainSettings
 from worldloom.training.session import run_training
-from worldloom.training.settings import TrainSettings
 
 SHORT: dict[str, Any] = {"steps": 6, "population": 6, "dreams": 3, "horizon": 5, "length": 8}
 
@@ -106,7 +107,15 @@ def test_the_model_stays_as_it_is_and_what_comes_of_it_is_an_agent(trained: Path
     assert isinstance(agent, PolicyAgent)
     assert torch.equal(agent.actor.output.weight, after.companion["output.weight"])
     assert agent.actor.output.weight.abs().sum() > 0
-    record("tests.agents.fakes:make_toy", tmp_path / "data", episodes=1, policy=str(tmp_path / "cma"), image_size=16)
+    record(
+        RecordSettings(
+            env="tests.agents.fakes:make_toy",
+            out=tmp_path / "data",
+            episodes=1,
+            policy=str(tmp_path / "cma"),
+            image_size=16,
+        )
+    )
 
 
 def test_one_that_was_killed_ends_where_an_uninterrupted_one_does(

@@ -9,15 +9,16 @@ import pytest
 import torch
 
 from tests.toy import write_toy_dataset
-from worldloom.agents.actor_critic_config import ActorCriticConfig
 from worldloom.agents.policy import PolicyAgent
 from worldloom.agents.saved import load_agent
-from worldloom.data.record import record
+from worldloom.commands.learn import learn
+from worldloom.commands.record import RecordSettings, record
 from worldloom.errors import UserError
-from worldloom.learning.settings import DreamerSettings, learn
-from worldloom.training.checkpoint import Checkpoint, load
+from worldloom.learning.actor_critic_config import ActorCriticConfig
+from worldloom.learning.settings import DreamerSettings
+from worldloom.runs.checkpoint import Checkpoint, load
+from worldloom.runs.train_settings import TrainSettings
 from worldloom.training.session import run_training
-from worldloom.training.settings import TrainSettings
 
 POLICY = ActorCriticConfig(units=16, layers=1, horizon=3)
 SHORT: dict[str, Any] = {"steps": 12, "batch_size": 4, "length": 8, "policy": POLICY}
@@ -54,7 +55,15 @@ def test_what_comes_of_it_is_a_run_and_an_agent(trained: Path, tmp_path: Path) -
     agent = load_agent(tmp_path / "policy")
     assert isinstance(agent, PolicyAgent)
     assert agent.model.spec == model.spec
-    record("tests.agents.fakes:make_toy", tmp_path / "data", episodes=1, policy=str(tmp_path / "policy"), image_size=16)
+    record(
+        RecordSettings(
+            env="tests.agents.fakes:make_toy",
+            out=tmp_path / "data",
+            episodes=1,
+            policy=str(tmp_path / "policy"),
+            image_size=16,
+        )
+    )
 
 
 def test_one_that_was_killed_ends_where_an_uninterrupted_one_does(

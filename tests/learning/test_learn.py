@@ -8,17 +8,18 @@ import pytest
 import torch
 import tyro
 
-from worldloom.agents.actor_critic_config import ActorCriticConfig
 from worldloom.agents.policy import PolicyAgent
 from worldloom.agents.saved import load_agent
+from worldloom.commands.evaluate import EvaluateSettings, evaluate
+from worldloom.commands.learn import learn
+from worldloom.data.episode_file import load_episode
 from worldloom.envs import make_env
 from worldloom.envs.describe import describe
 from worldloom.errors import UserError
-from worldloom.evaluation.evaluate import evaluate
-from worldloom.learning.episode_file import load_episode
+from worldloom.learning.actor_critic_config import ActorCriticConfig
 from worldloom.learning.session import episode_seed
-from worldloom.learning.settings import LEARNERS, LEARNING, LearnSettings, learn
-from worldloom.training.checkpoint import Checkpoint, load
+from worldloom.learning.settings import LEARNERS, LEARNING, LearnSettings
+from worldloom.runs.checkpoint import Checkpoint, load
 
 SHORT = {
     "size": "debug", "steps": 120, "random_steps": 40, "max_episode_steps": 20, "batch_size": 8, "updates": 1.0,
@@ -56,7 +57,7 @@ def test_learning_leaves_a_run_that_loads_like_a_trained_one(tmp_path: Path, met
 def test_judging_a_learned_model_asks_for_data_it_never_saw(tmp_path: Path) -> None:
     start(settings(tmp_path / "run", steps=40))
     with pytest.raises(UserError, match="no data was held out"):
-        evaluate(tmp_path / "run")
+        evaluate(EvaluateSettings(run=tmp_path / "run"))
 
 
 def test_several_environments_share_each_decision(tmp_path: Path) -> None:

@@ -13,15 +13,16 @@ import torch
 from gymnasium import spaces
 
 from tests.toy import toy_episode, toy_spec, write_toy_dataset
-from worldloom.agents.actor_critic_config import ActorCriticConfig
 from worldloom.agents.saved import load_agent
+from worldloom.commands.learn import learn
 from worldloom.data.lerobot.writer import LeRobotWriter
 from worldloom.errors import UserError
-from worldloom.learning.settings import DreamerSettings, learn
-from worldloom.training import checkpoint
-from worldloom.training.precision import slow_precision
+from worldloom.learning.actor_critic_config import ActorCriticConfig
+from worldloom.learning.settings import DreamerSettings
+from worldloom.runs import checkpoint
+from worldloom.runs.precision import slow_precision
+from worldloom.runs.train_settings import TrainSettings
 from worldloom.training.session import run_training
-from worldloom.training.settings import TrainSettings
 
 SHORT: dict[str, Any] = {
     "size": "debug", "steps": 2, "batch_size": 4, "length": 8,
@@ -135,10 +136,10 @@ def test_a_policy_beside_the_checkpoint_of_another_is_refused(trained: Path, tmp
 
 def test_bf16_is_warned_of_only_where_it_is_slower(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
-    monkeypatch.setattr("worldloom.training.precision.has_fast_bf16", lambda device: False)
+    monkeypatch.setattr("worldloom.runs.precision.has_fast_bf16", lambda device: False)
     assert "slower than fp32" in slow_precision("bf16", cpu)[0]
     assert slow_precision("fp32", cpu) == []
-    monkeypatch.setattr("worldloom.training.precision.has_fast_bf16", lambda device: True)
+    monkeypatch.setattr("worldloom.runs.precision.has_fast_bf16", lambda device: True)
     assert slow_precision("bf16", cpu) == []
 
 

@@ -173,7 +173,7 @@ def test_planners_run_on_an_ensemble(planner: str) -> None:
 
 def test_it_trains_and_loads_like_any_family(tmp_path: Path) -> None:
     from worldloom.cli import run
-    from worldloom.training.checkpoint import load
+    from worldloom.runs.checkpoint import load
 
     data = toy.write_toy_dataset(tmp_path / "data", episodes=4)
     words = ["train", "ensemble", str(data), "--out", str(tmp_path / "run"), "--size", "debug", "--steps", "2"]

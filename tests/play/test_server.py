@@ -16,7 +16,7 @@ import pytest
 
 from tests.play.playing import small_stage, understood
 from worldloom.errors import UserError
-from worldloom.play.command import listen
+from worldloom.play.serving import listen
 
 pytest.importorskip("websockets", reason="the extra 'play' is not installed")
 from websockets.exceptions import ConnectionClosed

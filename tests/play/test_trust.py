@@ -13,7 +13,7 @@ import torch
 
 from tests.evaluation.worlds import LinearModel, linear_dataset, linear_spec, run_of
 from worldloom.errors import UserError
-from worldloom.evaluation.windows import HeldOut, Source, choose_windows, held_out_episodes
+from worldloom.evaluation.windows import HeldOut, choose_windows, held_out_episodes
 from worldloom.play import trust as meter
 from worldloom.play.engine import Engine
 from worldloom.play.rehearsal import Moments, dream, is_good
@@ -29,6 +29,7 @@ from worldloom.play.trust import (
     load_or_calibrate,
     split,
 )
+from worldloom.runs.sources import Source
 from worldloom.safety.calibration import weights_hash
 from worldloom.safety.conformal import episodes_needed
 

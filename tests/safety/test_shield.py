@@ -17,9 +17,10 @@ from worldloom.errors import UserError
 from worldloom.model import Obs, State
 from worldloom.planners.mppi import MPPI
 from worldloom.safety.calibration import Calibration, calibrate
+from worldloom.safety.choice import Choice
 from worldloom.safety.decisions import VERDICTS, read_log, write_log
 from worldloom.safety.rules import Predicate
-from worldloom.safety.shield import Choice, Shield, ShieldMemory, Verdict
+from worldloom.safety.shield import Shield, ShieldMemory, Verdict
 
 SEARCH = MPPI(horizon=3, samples=32, elites=8, iterations=3, policy_samples=0)
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from worldloom.agents.play import play
-from worldloom.data.record import record
+from worldloom.commands.record import RecordSettings, record
 from worldloom.envs import make_env
+from worldloom.runs.train_settings import TrainSettings
 from worldloom.safety.decisions import read_log
 from worldloom.training.session import run_training
-from worldloom.training.settings import TrainSettings
 
 PAGE = Path(__file__).parents[2] / "docs" / "shield.md"
 
@@ -19,7 +19,11 @@ PAGE = Path(__file__).parents[2] / "docs" / "shield.md"
 def test_the_tutorial_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    record("point", Path("data/point"), episodes=180, num_envs=1, max_episode_steps=12, options=("goal=false",))
+    record(
+        RecordSettings(
+            env="point", out=Path("data/point"), episodes=180, num_envs=1, max_episode_steps=12, options=("goal=false",)
+        )
+    )
     run_training(
         TrainSettings("mlp", (Path("data/point"),), Path("runs/point"), "debug", steps=60, length=12, held_out=0.6)
     )

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from tests.conftest import MakeSettings
 from tests.training.certain_command import mean
-from tests.training.conftest import MakeSettings
 from worldloom.nets.latent import Categorical
-from worldloom.training.checkpoint import Checkpoint
+from worldloom.runs.checkpoint import Checkpoint
 from worldloom.training.session import run_training
 
 ROOT = Path(__file__).parents[2]

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.conftest import MakeSettings
 from tests.toy import write_toy_dataset
-from tests.training.conftest import MakeSettings
 from worldloom.errors import UserError
-from worldloom.training.checkpoint import Checkpoint, steps_saved
+from worldloom.runs.checkpoint import Checkpoint, steps_saved
+from worldloom.runs.train_settings import TrainSettings
 from worldloom.training.session import run_training
-from worldloom.training.settings import TrainSettings
 
 ROOT = Path(__file__).parents[2]
 

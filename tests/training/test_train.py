@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from tests.conftest import MakeSettings
 from tests.toy import ToyModel, write_toy_dataset
-from tests.training.conftest import MakeSettings
 from worldloom.cli import main
 from worldloom.errors import MissingExtra, UserError
-from worldloom.training.checkpoint import load, steps_saved
-from worldloom.training.folders import claimed
-from worldloom.training.run import RunRecord
+from worldloom.runs.checkpoint import load, steps_saved
+from worldloom.runs.folders import claimed
+from worldloom.runs.run import RunRecord
 from worldloom.training.session import choose_threads, hyperparameters, run_training
 
 
@@ -223,7 +223,7 @@ def test_ctrl_c_saves_and_prints_the_line_that_goes_on(
 
 
 def test_a_full_disk_stops_in_one_line(toy_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    from worldloom.training import folders
+    from worldloom.runs import folders
 
     real, calls = folders.write_and_sync, iter(range(100))
 

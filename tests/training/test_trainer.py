@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.conftest import MakeSettings
+from tests.conftest import MakeSettings
 from worldloom.models import build
-from worldloom.training.checkpoint import Checkpoint
+from worldloom.runs.checkpoint import Checkpoint
+from worldloom.runs.precision import bf16_speed, choose_precision, has_fast_bf16
 from worldloom.training.distributed import Team
 from worldloom.training.material import Material, read_datasets
-from worldloom.training.precision import bf16_speed, choose_precision, has_fast_bf16
 from worldloom.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -48,7 +48,7 @@ def test_bf16_learns_as_fp32_does(trainer: Trainer) -> None:
 
 @pytest.mark.parametrize(("fast", "chosen"), [(True, "bf16"), (False, "fp32")])
 def test_auto_is_bf16_only_where_it_is_fast(monkeypatch: pytest.MonkeyPatch, fast: bool, chosen: str) -> None:
-    monkeypatch.setattr("worldloom.training.precision.has_fast_bf16", lambda device: fast)
+    monkeypatch.setattr("worldloom.runs.precision.has_fast_bf16", lambda device: fast)
     assert choose_precision("auto", CPU) == chosen
     assert [choose_precision(asked, CPU) for asked in ("fp32", "bf16")] == ["fp32", "bf16"]
 
@@ -63,7 +63,7 @@ def test_a_processor_with_instructions_for_bf16_is_asked_how_fast_they_are(monke
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
     assert bf16_speed.__wrapped__(side=8) > 0
     for speed, fast in ((0.5, False), (4.0, True)):
-        monkeypatch.setattr("worldloom.training.precision.bf16_speed", lambda speed=speed: speed)
+        monkeypatch.setattr("worldloom.runs.precision.bf16_speed", lambda speed=speed: speed)
         assert has_fast_bf16(CPU) is fast
 
 

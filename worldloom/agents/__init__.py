@@ -1,1 +1,1 @@
-"""Who acts: planners with a model, policies learned in dreams, and what plays them in real environments."""
+"""Who acts: a planner or a learned policy with a model, scripted agents, and what plays them over fixed seeds."""

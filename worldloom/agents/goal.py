@@ -4,11 +4,11 @@ from pathlib import Path
 
 import torch
 
-from worldloom.evaluation.imagine import find_moment, parse_start
-from worldloom.evaluation.windows import open_sources
 from worldloom.model import WorldModel
 from worldloom.planners.objectives import Goal
-from worldloom.training.run import Run
+from worldloom.runs.moment import find_moment, parse_start
+from worldloom.runs.run import Run
+from worldloom.runs.sources import open_sources
 
 CONTEXT = 8  # rows that are watched before the goal's own, for what one observation does not show
 

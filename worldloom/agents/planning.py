@@ -17,7 +17,7 @@ from worldloom.errors import UserError
 from worldloom.model import Obs, Policy, State, WorldModel, state
 from worldloom.planners.objectives import Constraint, Objective, Return
 from worldloom.planners.planner import Bounds, Clock, Plan, Planner, Problem, Seeded
-from worldloom.training.precision import autocast, choose_precision
+from worldloom.runs.precision import autocast, choose_precision
 
 # How often an exploring agent with discrete actions takes any of them, as a search that has decided is never unsure.
 ANY_CHOICE = 0.05

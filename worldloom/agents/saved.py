@@ -9,7 +9,6 @@ A action size.
 """
 
 import os
-from collections.abc import Callable
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from worldloom.agents.actor import LinearController
-from worldloom.agents.actor_critic import ActorCritic, feature_size
-from worldloom.agents.actor_critic_config import ActorCriticConfig
 from worldloom.agents.agent import Agent
 from worldloom.agents.environment import to_env, to_obs
-from worldloom.agents.exploration import Exploration, policy_for
 from worldloom.agents.goal import find_goal
 from worldloom.agents.planning import PlanningAgent
-from worldloom.agents.policy import PolicyAgent
 from worldloom.agents.repeat import Repeat
 from worldloom.data.durable import make_folder, write_json
 from worldloom.envs.adapt import ActionSpace
@@ -36,8 +30,9 @@ from worldloom.model import State, WorldModel
 from worldloom.planners import PLANNERS
 from worldloom.planners.objectives import Objective, Return
 from worldloom.planners.planner import Planner
-from worldloom.training import checkpoint
-from worldloom.training.run import Run, damaged, read_json
+from worldloom.registry import Registry
+from worldloom.runs import checkpoint
+from worldloom.runs.run import Run, damaged, read_json
 
 PLANNING, POLICY, FORMAT = "planning", "policy", 1
 
@@ -143,12 +138,12 @@ def load_agent(folder: Path, device: str = "cpu", step: int | None = None) -> Ag
     path = folder / AGENT_FILE
     content = read_json(path, f"{folder} is not a saved agent")
     try:
-        if content["kind"] not in LOADERS or content["format"] != FORMAT:
+        if content["kind"] not in KINDS or content["format"] != FORMAT:
             raise UserError(
                 f"{path} is a {content['kind']!r} agent of format {content['format']!r}: this worldloom knows "
-                f"{' and '.join(LOADERS)} agents of format {FORMAT}"
+                f"{' and '.join(KINDS)} agents of format {FORMAT}"
             )
-        return LOADERS[content["kind"]](folder, content, device, step)
+        return KINDS[content["kind"]](folder, content, device, step)
     except (KeyError, TypeError) as error:
         raise damaged(path, error) from error
 
@@ -167,30 +162,13 @@ def load_planning(folder: Path, content: dict[str, Any], device: str, step: int 
     return kept.make(model, found)
 
 
-def load_policy(folder: Path, content: dict[str, Any], device: str, step: int | None = None) -> Agent:
-    """The policy of the run's checkpoint at `step`, by default the last, looking through the model of the same one."""
-    run = folder / content["run"]
-    learned = read_json(run / "learn.json", f"{run} holds no policy")
-    saved = checkpoint.Checkpoint.read(run, step, trainer=False)
-    model, _ = checkpoint.load(run, device, saved.step)
-    made = companion_of(model, learned)
-    saved.fill_companion(made, checkpoint.folder(run, saved.step))
-    made = made.to(device).eval()
-    return PolicyAgent(model, made if isinstance(made, LinearController) else made.actor)
-
-
-def companion_of(model: WorldModel, learned: dict[str, Any]) -> LinearController | ActorCritic | Exploration:
-    """What learned beside `model`, without its weights, as `learn.json` describes it."""
-    settings = learned["settings"]
-    if learned["method"] == "cma":
-        return LinearController(feature_size(model), model.spec.action)
-    return policy_for(model, ActorCriticConfig(**settings["policy"]), settings.get("explore"))
-
-
-LOADERS: dict[str, Callable[[Path, dict[str, Any], str, int | None], Agent]] = {
-    PLANNING: load_planning,
-    POLICY: load_policy,
-}
+KINDS = Registry(
+    "kind of saved agent",
+    {
+        PLANNING: "worldloom.agents.saved:load_planning",
+        POLICY: "worldloom.learning.saved_policy:load_policy",
+    },
+)
 
 
 class SavedPolicy:

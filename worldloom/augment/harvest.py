@@ -15,8 +15,8 @@ from worldloom.data.cache import CachedDataset
 from worldloom.data.episode import Episode
 from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
-from worldloom.evaluation.filmstrip import as_frames
 from worldloom.model import WorldModel
+from worldloom.render.filmstrip import as_frames
 
 BATCH = 32
 PATIENCE = 30  # batches in a row of which nothing was kept

@@ -6,20 +6,16 @@ output names the source and the episodes left out, and every episode that was wr
 
 import json
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import tyro
 
 from worldloom.data import durable
 from worldloom.data.cache_build import with_progress
 from worldloom.data.episode import BrokenEpisode, EpisodeSource
 from worldloom.data.formats.videos import VideosSource
 from worldloom.data.lerobot.writer import LeRobotWriter
-from worldloom.data.source import FORMATS, open_dataset
-from worldloom.errors import UserError, unknown
+from worldloom.data.source import open_dataset
+from worldloom.errors import UserError
 
 RECORD = Path("meta/import.json")
 INFO = Path("meta/info.json")
@@ -28,50 +24,6 @@ MOST_LISTED = 20
 MOST = {"--fps": 100_000, "--image-size": 20_000, "--episodes": 10**12}  # what is above overflows, or was not meant
 
 Skipped = list[tuple[int, str]]
-
-
-def convert(
-    src: tyro.conf.Positional[Path],
-    out: tyro.conf.Positional[Path],
-    *,
-    format: str = "auto",
-    skip_broken: bool = False,
-    fps: int | None = None,
-    image_size: tuple[int, int] | None = None,
-    license: str | None = None,
-    origin: str | None = None,
-    episodes: int | None = None,
-    lossless: bool = False,
-) -> None:
-    """Convert a dataset into LeRobotDataset v3.0. Stop it whenever you like; the same command continues.
-
-    Args:
-        src: The dataset: Minari, D4RL or OGBench, robomimic, VPT, a folder of videos, or an older LeRobot one.
-        out: The folder to write. It must be new, or hold an unfinished import of the same data.
-        format: The format of SRC: lerobot, lerobot_v21, minari, npz, robomimic, vpt, videos; "auto" looks at the files.
-        skip_broken: Leave out episodes that are broken and list them, instead of stopping at the first one.
-        fps: Frames per second, for data that do not state it. Plain videos are sampled at this rate.
-        image_size: Height and width to resize all pictures to. Default: keep theirs.
-        license: The licence of the data, for its data card.
-        origin: Where the data come from, for their data card.
-        episodes: Convert only the first so many episodes.
-        lossless: Store large pictures as PNG instead of video. Those below 128 pixels always are.
-    """
-    src, out = src.expanduser(), out.expanduser()
-    _check_options(src, out, format, fps, image_size, episodes)
-    source = open_source(src, None if format == "auto" else format, fps)
-    if fps is not None:
-        source.spec = replace(source.spec, fps=float(fps))
-        source.about.pop("fps_assumed", None)
-    given = {name: fact for name, fact in (("license", license), ("origin", origin)) if fact}
-    options: dict[str, Any] = {"image_size": image_size, "episodes": episodes, "lossless": lossless, "about": given}
-    try:
-        skipped = import_source(source, out, skip_broken=skip_broken, **options)
-    except OSError as error:
-        what = f"{error.filename or out}: {error.strerror or error}"
-        raise UserError(f"{what}. What was imported is kept; mend that and type the same command again.") from error
-    for line in summary(source, out, skipped):
-        print(line)
 
 
 def import_source(
@@ -128,10 +80,10 @@ def open_source(src: Path, format: str | None, fps: int | None) -> EpisodeSource
 def describe(source: EpisodeSource) -> dict[str, Any]:
     """What the new dataset's card says about where it comes from."""
     carried = {name: fact for name, fact in source.about.items() if fact and name not in NOT_CARRIED_OVER}
-    return {**carried, "imported_from": _kind(source)}
+    return {**carried, "imported_from": format_of(source)}
 
 
-def _kind(source: EpisodeSource) -> str:
+def format_of(source: EpisodeSource) -> str:
     return source.about.get("format", type(source).__name__)
 
 
@@ -215,38 +167,8 @@ def _stopped(problem: str, written: int) -> str:
     return f"{problem}{hint}. {written} episodes before it are imported; with --skip-broken the same command goes on"
 
 
-def summary(source: EpisodeSource, out: Path, skipped: Skipped) -> Iterator[str]:
-    """What the user is told at the end, line by line."""
-    info = json.loads((out / INFO).read_text(encoding="utf-8"))
-    counts = f"{info['total_episodes']} episodes, {info['total_frames']:,} rows"
-    yield f"{out}: {counts}, from {source.path} ({_kind(source)})"
-    if source.about.get("fps_assumed"):
-        yield f"the data do not say how fast they were recorded; {info['fps']} frames per second are assumed (--fps)"
-    if source.about.get("left_out"):
-        yield f"left out, neither pictures nor vectors: {', '.join(source.about['left_out'])}"
-    for index, problem in skipped[:MOST_LISTED]:
-        yield f"left out episode {index}: {problem}"
-    if len(skipped) > MOST_LISTED:
-        yield f"and {len(skipped) - MOST_LISTED} more, listed in {out / RECORD}"
-    yield f"worldloom inspect {out}"
-
-
 def has_terminal_rows(src: Path) -> bool:
     """Every importer's last row is an observation without an action; LeRobot's is one with, unless we recorded it."""
     if not (src / INFO).is_file():
         return True
     return bool(json.loads((src / INFO).read_text(encoding="utf-8")).get("worldloom", {}).get("terminal_rows"))
-
-
-def _check_options(
-    src: Path, out: Path, format: str, fps: int | None, image_size: tuple[int, int] | None, episodes: int | None
-) -> None:
-    if format not in ("auto", *FORMATS):
-        raise unknown("dataset format", format, ("auto", *FORMATS))
-    for option, value in (("--fps", fps), ("--episodes", episodes), *(("--image-size", n) for n in image_size or ())):
-        if value is not None and value < 1:
-            raise UserError(f"{option} {value} must be 1 or more")
-        if value is not None and value > MOST[option]:
-            raise UserError(f"{option} {value} must be {MOST[option]} or less")
-    if src.is_dir() and out.resolve().is_relative_to(src.resolve()):
-        raise UserError(f"{out} lies inside {src}, which is being read; choose a folder outside it")

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from worldloom.data.spec import DataSpec
-from worldloom.evaluation.windows import Source, WindowBatch
+from worldloom.evaluation.windows import WindowBatch
+from worldloom.runs.sources import Source
 
 COMPONENTS = 64
 FIT_ROWS = 4000

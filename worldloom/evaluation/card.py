@@ -6,22 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from worldloom import __version__
 from worldloom.data.durable import write_json
-from worldloom.evaluation.bootstrap import RESAMPLES
 from worldloom.evaluation.cost import hardware
 from worldloom.evaluation.measure import Measured, Table
 from worldloom.evaluation.rollout import Plan
-from worldloom.evaluation.windows import HeldOut, Source
-from worldloom.training import checkpoint
-from worldloom.training.run import damaged, read_json
-
-if TYPE_CHECKING:
-    from worldloom.training.checkpoint import Run
+from worldloom.evaluation.windows import HeldOut
+from worldloom.runs import checkpoint
+from worldloom.runs.run import Run, damaged, read_json
+from worldloom.runs.sources import Source
+from worldloom.stats.bootstrap import RESAMPLES
 
 FEW_EPISODES = 10
 
@@ -49,7 +47,7 @@ def table_to_json(table: Table) -> dict[str, dict[str, Any]]:
 
 
 def provenance(
-    run: "Run",
+    run: Run,
     sources: Sequence[Source],
     held: Sequence[HeldOut],
     plan: Plan,
@@ -101,7 +99,7 @@ def command() -> str:
     return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
-def training_settings(run: "Run") -> dict[str, Any]:
+def training_settings(run: Run) -> dict[str, Any]:
     """The training's own settings and machine, as `run.json` keeps them."""
     if not (run.path / "run.json").exists():
         return {"seconds": run.train_seconds}

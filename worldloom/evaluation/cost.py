@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldloom.evaluation.bootstrap import Figure
 from worldloom.model import State, WorldModel
+from worldloom.stats.bootstrap import Figure
 
 WARM_UPS = 20
 STEPS = 100

@@ -5,7 +5,6 @@ T rows, N dreams, C H W image channels, height, width.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,18 +14,17 @@ from worldloom.data.durable import replacing
 from worldloom.data.video import encode
 from worldloom.errors import UserError
 from worldloom.evaluation.dreams import DREAMING, WATCHING
-from worldloom.evaluation.filmstrip import BACKGROUND, FAINT, GAP, INK, as_frames, enlarge, font
+from worldloom.evaluation.open_loop import Dreams
 from worldloom.model import WorldModel
-
-if TYPE_CHECKING:
-    from worldloom.evaluation.imagine import Dreams, Moment
+from worldloom.render.filmstrip import BACKGROUND, FAINT, GAP, INK, as_frames, enlarge, font
+from worldloom.runs.moment import Moment
 
 CELL = 320
 HEAD, FOOT = 34, 34
 MOST_DREAMS = 4
 
 
-def write_video(model: WorldModel, moment: "Moment", dreams: "Dreams", out: Path, recorded: bool) -> None:
+def write_video(model: WorldModel, moment: Moment, dreams: Dreams, out: Path, recorded: bool) -> None:
     """Encode the dream. `recorded`: the actions are those of the recording, so that the real rows go on beside it.
 
     Raises `UserError` when there are no images to show or too many dreams to show side by side.
@@ -47,7 +45,7 @@ def write_video(model: WorldModel, moment: "Moment", dreams: "Dreams", out: Path
 
 
 def _columns(
-    model: WorldModel, moment: "Moment", dreams: "Dreams", cameras: list[str], recorded: bool
+    model: WorldModel, moment: Moment, dreams: Dreams, cameras: list[str], recorded: bool
 ) -> list[tuple[str, dict[str, np.ndarray]]]:
     """(label, uint8 `{camera: [T, C, H, W]}`) of the real rows and of every dream, all equally long."""
     rows = moment.seen.shape[1] + dreams.actions.shape[1]

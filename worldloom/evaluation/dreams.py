@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 
 from worldloom.evaluation import rollout
-from worldloom.evaluation.filmstrip import as_frames, difference, enlarge, film_strip
 from worldloom.evaluation.rollout import Plan
 from worldloom.evaluation.windows import HeldOut, Window, read_windows
 from worldloom.model import WorldModel
+from worldloom.render.filmstrip import as_frames, difference, enlarge, film_strip
 
 WATCHING, DREAMING = (120, 128, 138), (226, 92, 59)
 NUM_DREAMS = 3

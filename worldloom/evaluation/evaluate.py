@@ -1,137 +1,37 @@
 """`worldloom evaluate RUN`: judge a trained model on the episodes it never saw, and write the card and the report."""
 
-import os
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 import torch
-import tyro
 from torch.utils._pytree import tree_leaves
 
+from worldloom.console import say
 from worldloom.errors import UserError
 from worldloom.evaluation import measure_heads, rollout
 from worldloom.evaluation.baselines import Baselines
-from worldloom.evaluation.bootstrap import Figure
 from worldloom.evaluation.card import FEW_EPISODES, Card, provenance
 from worldloom.evaluation.cost import measure_cost
 from worldloom.evaluation.measure import Measured, measure_forecasts
+from worldloom.evaluation.result import Evaluation
 from worldloom.evaluation.rollout import Errors, Plan
-from worldloom.evaluation.windows import (
-    HeldOut,
-    Source,
-    choose_windows,
-    held_out_episodes,
-    horizon_grid,
-    open_sources,
-    read_windows,
-)
+from worldloom.evaluation.windows import HeldOut, choose_windows, horizon_grid, read_windows
 from worldloom.model import WorldModel
-from worldloom.training import checkpoint
-from worldloom.training.precision import choose_device
-
-if TYPE_CHECKING:
-    from worldloom.training.checkpoint import Run
-
-# What is above has never been meant, and would end in a number that overflows or memory that does not exist.
-MOST = {"threads": 1024, "horizons": 10_000, "steps": 100_000, "context": 100_000, "samples": 10_000}
-MOST_OF_OTHERS = 2**32 - 1
+from worldloom.runs.run import Run
+from worldloom.runs.sources import Source
+from worldloom.stats.bootstrap import Figure
 
 
-@dataclass(frozen=True)
-class Judged:
-    """A judged model and what the report shows beside the card."""
-
-    card: Card
-    errors: Errors
-    tracked: list[dict]
-    ends: dict[int, measure_heads.EndSamples]
-    baselines: Baselines
-
-
-def evaluate(
-    run: tyro.conf.Positional[Path],
-    data: Path | None = None,
-    episodes: int = 32,
-    context: int = 8,
-    horizons: tuple[int, ...] = (1, 5, 15, 50),
-    samples: int = 8,
-    windows: int = 256,
-    batch_size: int = 32,
-    step: int | None = None,
-    policy: tuple[Path, ...] = (),
-    env: str | None = None,
-    options: tuple[str, ...] = (),
-    policy_episodes: int = 20,
-    max_episode_steps: int | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    threads: int = 1,
-) -> None:
-    """Judge a trained model on its held-out episodes: RUN/card.json and RUN/report.html.
-
-    Args:
-        run: folder of a `worldloom train` run.
-        data: where the dataset is now, when it moved; or another dataset of the same kind.
-        episodes: judge at most this many held-out episodes, spread evenly; 0 for all.
-        context: real rows a belief is tracked on before it is left alone.
-        horizons: open-loop steps at which the card's figures are taken.
-        samples: dreams averaged per window, for families that sample; a deterministic one needs one.
-        windows: start rows judged, spread evenly over all held-out rows.
-        batch_size: windows in memory at once.
-        step: the checkpoint of this step instead of the last one.
-        policy: folder of a policy that was learned with this model: its score in the dream and in reality. Of eight or
-            more also whether the dream ranks them as reality does. FOLDER@STEP is the policy of an earlier checkpoint.
-        env: where these policies play; by default where the first learned while acting.
-        options: options of that environment, such as action_repeat=2.
-        policy_episodes: how many real episodes each plays, and as many dreams.
-        max_episode_steps: truncate those episodes at this length.
-        seed: of the choice of windows, the dreams and the intervals.
-        device: auto, cpu, cuda or cuda:N.
-        threads: CPU threads. Two pay on a free machine and starve each other on a busy one.
-    """
-    from worldloom.agents.trial.ranking import check_policies, measure_policies
-    from worldloom.evaluation.report import write_report
-
-    started = perf_counter()
-    counts = {"context": context, "samples": samples, "windows": windows, "batch-size": batch_size, "threads": threads}
-    counts |= {"policy-episodes": policy_episodes}
-    check_horizons(horizons)
-    check_counts(counts, {"episodes": episodes, "seed": seed})
-    torch.set_num_threads(threads)
-    device = str(choose_device(device))
-    model, found = checkpoint.load(run, device, step)
-    if not os.access(run, os.W_OK):  # said now and not after minutes of measuring
-        raise UserError(f"{run} cannot be written, so its card could not be kept. Copy the run to another folder.")
-    sources = open_sources(found, data)
-    held = held_out_episodes(sources, episodes)
-    plan = Plan(context, tuple(sorted(set(horizons))), (), samples, batch_size, seed, device)
-    played = (env, options, max_episode_steps) if env else None
-    check_policies(policy, found, played)  # likewise
-    judged = judge(model, found, sources, held, plan, windows, started)
-    if policy:
-        judged.card.measured.metrics |= measure_policies(policy, found, played, policy_episodes, device)
-    try:
-        judged.card.save(run / "card.json")
-        say(f"{run / 'card.json'} written")
-        write_report(model, held, plan_for(model, held, plan), judged, run / "report.html")
-    except OSError as error:
-        raise UserError(f"{run}: cannot be written ({error.strerror or error}). Make room and run it again.") from error
-    say(f"{run / 'report.html'} written, {perf_counter() - started:.0f} s in all")
-
-
-def judge(
+def evaluate_model(
     model: WorldModel,
-    run: "Run",
+    run: Run,
     sources: Sequence[Source],
     held: Sequence[HeldOut],
     plan: Plan,
     num_windows: int = 256,
     started: float | None = None,
-) -> Judged:
+) -> Evaluation:
     """Measure everything on the card. Raises `UserError` when no held-out episode is longer than the context."""
     started = perf_counter() if started is None else started
     with torch.inference_mode(), torch.random.fork_rng():
@@ -147,7 +47,7 @@ def judge(
         measured.metrics["cost"] = _cost(model, run, sources, held, plan)
     notes = [*_notes(sources, held, plan), *_action_notes(measured)]
     facts = provenance(run, sources, held, plan, len(chosen), notes, perf_counter() - started)
-    return Judged(Card(measured, facts), errors, tracked, ends, baselines)
+    return Evaluation(Card(measured, facts), errors, tracked, ends, baselines)
 
 
 def plan_for(model: WorldModel, held: Sequence[HeldOut], plan: Plan) -> Plan:
@@ -203,7 +103,7 @@ def _measure_heads(
 
 
 def _cost(
-    model: WorldModel, run: "Run", sources: Sequence[Source], held: Sequence[HeldOut], plan: Plan
+    model: WorldModel, run: Run, sources: Sequence[Source], held: Sequence[HeldOut], plan: Plan
 ) -> dict[str, Figure]:
     rows = sum(int(source.dataset.lengths[source.train].sum()) for source in sources if source.train)
     known = Figure(rows) if rows else Figure.missing("the run's training episodes are not in this data")
@@ -242,26 +142,3 @@ def _action_notes(measured: Measured) -> list[str]:
         if lows and max(lows) <= 0:
             deaf.append(f"{key}: true actions forecast no better than shuffled ones, this model may ignore its actions")
     return deaf
-
-
-def check_counts(at_least_1: Mapping[str, int | None], at_least_0: Mapping[str, int | None]) -> None:
-    """Raise `UserError` for the first flag whose number is too small, or too large to be meant; None was not given."""
-    for low, flags in ((1, at_least_1), (0, at_least_0)):
-        for flag, value in flags.items():
-            if value is not None and value < low:
-                raise UserError(f"--{flag} {value}: must be at least {low}.")
-            most = MOST.get(flag, MOST_OF_OTHERS)
-            if value is not None and value > most:
-                raise UserError(f"--{flag} {value}: must be at most {most}.")
-
-
-def check_horizons(horizons: tuple[int, ...]) -> None:
-    """Raise `UserError` unless every horizon is a step ahead."""
-    if not horizons or min(horizons) < 1 or max(horizons) > MOST["horizons"]:
-        most = MOST["horizons"]
-        raise UserError(f"--horizons {' '.join(map(str, horizons))}: give steps from 1 to {most}, such as 1 5 15 50.")
-
-
-def say(message: str) -> None:
-    """Progress goes to stderr."""
-    print(f"worldloom: {message}", file=sys.stderr, flush=True)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from worldloom.data.spec import DataSpec
-from worldloom.evaluation import scores
-from worldloom.evaluation.bootstrap import Figure, Statistic, as_figure, bootstrap, figure, on
 from worldloom.evaluation.rollout import LATENT, Errors
+from worldloom.stats import scores
+from worldloom.stats.bootstrap import Figure, Statistic, as_figure, bootstrap, figure, on
 
 Table = dict[str, dict[str, Figure]]
 Samples = tuple[np.ndarray, np.ndarray, np.ndarray]

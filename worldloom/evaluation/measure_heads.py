@@ -9,12 +9,12 @@ from functools import partial
 
 import numpy as np
 
-from worldloom.evaluation import scores
-from worldloom.evaluation.bootstrap import Figure, figure, on
 from worldloom.evaluation.measure import Measured
 from worldloom.evaluation.rollout import Errors
 from worldloom.evaluation.windows import HeldOut
 from worldloom.model import WorldModel
+from worldloom.stats import scores
+from worldloom.stats.bootstrap import Figure, figure, on
 
 FEW_ENDS = "no held-out episode shows an end there, or every row does"
 

@@ -6,42 +6,39 @@ H open-loop steps, M samples, D vector size.
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from worldloom.data.durable import replacing
-from worldloom.evaluation import scores
-from worldloom.evaluation.bootstrap import Figure
 from worldloom.evaluation.dreams import Dream, clip, show_dreams, strip
 from worldloom.evaluation.measure import BASELINES, Measured
 from worldloom.evaluation.measure_heads import EndSamples, tracked_ends
-from worldloom.evaluation.page import page, section
-from worldloom.evaluation.plots import Dot, Line, line_plot, reliability_plot, scatter_plot
+from worldloom.evaluation.result import Evaluation
 from worldloom.evaluation.rollout import Plan
 from worldloom.evaluation.tables import cost_table, figure_tables, policy_table, provenance_table
 from worldloom.evaluation.verdict import ABSENT, Sentence, number, verdict
 from worldloom.evaluation.windows import HeldOut
 from worldloom.model import WorldModel
-
-if TYPE_CHECKING:
-    from worldloom.evaluation.evaluate import Judged
+from worldloom.render.page import page, section
+from worldloom.render.plots import Dot, Line, line_plot, reliability_plot, scatter_plot
+from worldloom.stats import scores
+from worldloom.stats.bootstrap import Figure
 
 MARKS = {"yes": "✓ trust it", "partly": "~ with care", "no": "✗ not for this", "open": f"{ABSENT} not measured"}
 NAMES = {"model": "this model", "linear": "linear", "mean": "mean", "persistence": "nothing changes"}
 MAX_VARIABLES = 4
 
 
-def write_report(model: WorldModel, held: Sequence[HeldOut], plan: Plan, judged: "Judged", path: Path) -> None:
+def write_report(model: WorldModel, held: Sequence[HeldOut], plan: Plan, result: Evaluation, path: Path) -> None:
     """Render the page and put it in place whole."""
-    text = render(model, held, plan, judged)
+    text = render(model, held, plan, result)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def render(model: WorldModel, held: Sequence[HeldOut], plan: Plan, judged: "Judged") -> str:
+def render(model: WorldModel, held: Sequence[HeldOut], plan: Plan, result: Evaluation) -> str:
     """The page as HTML."""
-    measured, facts = judged.card.measured, judged.card.provenance
+    measured, facts = result.card.measured, result.card.provenance
     fps = float(facts["fps"])
     keys = [k for k in (*model.spec.image_keys, *model.spec.vector_keys) if k in model.decodes]
     dreams = show_dreams(model, held, plan)
@@ -55,7 +52,7 @@ def render(model: WorldModel, held: Sequence[HeldOut], plan: Plan, judged: "Judg
         section("Step by step", *_strips(dreams)),
         section("Traces", _traces(dreams, model)),
         section("How errors grow", _curves(measured, keys, model)),
-        section("Ends of episodes", _ends(judged, held)),
+        section("Ends of episodes", _ends(result, held)),
         section("Policies, dream against reality", _policies(measured)),
         section("Every figure", _explain(facts), figure_tables(measured)),
         section("Cost", cost_table(measured.metrics["cost"], facts)),
@@ -212,13 +209,13 @@ def _lines(measured: Measured, metric: str, key: str) -> list[Line]:
     return found
 
 
-def _ends(judged: "Judged", held: Sequence[HeldOut]) -> str:
-    if not judged.ends:
+def _ends(result: Evaluation, held: Sequence[HeldOut]) -> str:
+    if not result.ends:
         return ""
-    plots = [_end_trace(judged, held)]
+    plots = [_end_trace(result, held)]
     samples = {
-        "when seen": tracked_ends(judged.tracked),
-        **{f"{_count(k, 'step')} ahead": s for k, s in judged.ends.items()},
+        "when seen": tracked_ends(result.tracked),
+        **{f"{_count(k, 'step')} ahead": s for k, s in result.ends.items()},
     }
     curves = []
     for (label, found), style in zip(list(samples.items())[:4], ("real", "model", "linear", "shuffled"), strict=False):
@@ -231,11 +228,11 @@ def _reliability(samples: EndSamples) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return scores.reliability(samples.probability, samples.ended, samples.weight)
 
 
-def _end_trace(judged: "Judged", held: Sequence[HeldOut], rows: int = 40, most: int = 12) -> str:
+def _end_trace(result: Evaluation, held: Sequence[HeldOut], rows: int = 40, most: int = 12) -> str:
     """The tracked end probability over the last rows of episodes, those that ended apart from those that were cut."""
     lines = []
-    ended = [t["terminated"] for t in judged.tracked if t["real_terminated"].any()]
-    cut = [t["terminated"] for t in judged.tracked if not t["real_terminated"].any()]
+    ended = [t["terminated"] for t in result.tracked if t["real_terminated"].any()]
+    cut = [t["terminated"] for t in result.tracked if not t["real_terminated"].any()]
     for group, label, style in ((ended, "episode that ended", "model"), (cut, "episode that was cut off", "linear")):
         for trace in group[:most]:
             last = trace[-rows:]

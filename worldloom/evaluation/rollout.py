@@ -13,9 +13,9 @@ from torch import Tensor
 
 from worldloom.data.spec import DataSpec
 from worldloom.evaluation.baselines import Baselines, unit
-from worldloom.evaluation.scores import ssim
 from worldloom.evaluation.windows import HeldOut, Window, WindowBatch, batches, end_windows
 from worldloom.model import State, WorldModel
+from worldloom.stats.scores import ssim
 from worldloom.training.objective import weigh_windows
 
 LOSS_WINDOWS = 64

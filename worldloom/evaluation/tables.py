@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from worldloom.evaluation.bootstrap import Figure
 from worldloom.evaluation.measure import BASELINES, Measured, Table
 from worldloom.evaluation.verdict import interval, number, split_key
+from worldloom.stats.bootstrap import Figure
 
 TITLES = {
     "skill": (

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from worldloom.evaluation.bootstrap import Figure
 from worldloom.evaluation.measure import Table
+from worldloom.stats.bootstrap import Figure
 
 GOOD_AUROC, GOOD_RANKS = 0.8, 0.7
 BAD_ECE = 0.05

@@ -1,1 +1,1 @@
-"""Learning while acting: collect, train on what was collected, judge, save."""
+"""Learning a policy: while acting in an environment, or inside a trained model."""

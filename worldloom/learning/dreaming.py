@@ -5,13 +5,13 @@ from dataclasses import replace
 from torch import Tensor
 
 from worldloom.agents.agent import Agent
-from worldloom.agents.exploration import Exploration, policy_for
 from worldloom.agents.policy import PolicyAgent
 from worldloom.data.replay import Replay
 from worldloom.data.spec import DataSpec
+from worldloom.learning.exploration import Exploration, policy_for
 from worldloom.learning.settings import DreamerSettings
+from worldloom.runs.precision import choose_device, choose_precision
 from worldloom.training.joint import Joint
-from worldloom.training.precision import choose_device, choose_precision
 from worldloom.training.session import build_model
 from worldloom.training.trainer import Trainer
 

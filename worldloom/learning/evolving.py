@@ -17,22 +17,22 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from worldloom.agents.actor import LinearController
-from worldloom.agents.actor_critic import feature_size
-from worldloom.agents.evolution import dreamt_returns, make_strategy
 from worldloom.agents.saved import save_policy
 from worldloom.data import durable
 from worldloom.errors import UserError
+from worldloom.learning.actor_critic import feature_size
+from worldloom.learning.cma import dreamt_returns, make_strategy
 from worldloom.learning.frozen import material
 from worldloom.learning.loop import describe_learning, resume_or_refuse
 from worldloom.learning.settings import CMASettings
 from worldloom.model import State, WorldModel
-from worldloom.training import checkpoint, folders
-from worldloom.training.checkpoint import Checkpoint, choose, prune, steps_saved
+from worldloom.runs import checkpoint, folders
+from worldloom.runs.checkpoint import Checkpoint, choose, prune, steps_saved
+from worldloom.runs.precision import choose_device
+from worldloom.runs.run import RunRecord, damaged
 from worldloom.training.loop import Interrupt
 from worldloom.training.memory import keep_freed_memory
-from worldloom.training.precision import choose_device
 from worldloom.training.progress import Log, clock
-from worldloom.training.run import RunRecord, damaged
 from worldloom.training.trainer import Batches
 
 CHECKPOINT_EVERY = 10

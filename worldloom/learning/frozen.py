@@ -10,26 +10,26 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from worldloom.agents.actor_critic import ActorCritic
 from worldloom.agents.saved import save_policy
 from worldloom.data import durable
+from worldloom.data.episode_file import load_episode
 from worldloom.data.replay import Replay
 from worldloom.errors import UserError
 from worldloom.evaluation.card import useful_for_less
-from worldloom.learning.episode_file import load_episode
+from worldloom.learning.actor_critic import ActorCritic
 from worldloom.learning.loop import describe_learning, resume_or_refuse
 from worldloom.learning.settings import DreamerSettings
-from worldloom.training import checkpoint, folders
-from worldloom.training.checkpoint import Checkpoint, choose, steps_saved
+from worldloom.runs import checkpoint, folders
+from worldloom.runs.checkpoint import Checkpoint, choose, steps_saved
+from worldloom.runs.precision import choose_device, choose_precision, slow_precision
+from worldloom.runs.run import RunRecord
+from worldloom.runs.train_settings import TrainSettings
 from worldloom.training.distributed import Team
 from worldloom.training.joint import Joint
 from worldloom.training.loop import fit
 from worldloom.training.material import Material, read_datasets
 from worldloom.training.memory import keep_freed_memory
-from worldloom.training.precision import choose_device, choose_precision, slow_precision
 from worldloom.training.progress import Display, Log
-from worldloom.training.run import RunRecord
-from worldloom.training.settings import TrainSettings
 from worldloom.training.trainer import Batches, Trainer
 
 CHECKPOINT_EVERY, LOG_EVERY = 1000, 50

@@ -13,7 +13,7 @@ from worldloom.learning.settings import TDMPCSettings
 from worldloom.planners.categorical import CategoricalCEM
 from worldloom.planners.mppi import MPPI
 from worldloom.planners.objectives import Return
-from worldloom.training.precision import choose_device, choose_precision
+from worldloom.runs.precision import choose_device, choose_precision
 from worldloom.training.session import build_model
 from worldloom.training.trainer import Trainer
 

@@ -11,16 +11,16 @@ import torch
 from worldloom.agents.floors import RandomChoice
 from worldloom.agents.play import play_in
 from worldloom.agents.saved import save_policy
-from worldloom.agents.trial.score import mean
 from worldloom.data.episode import Episode
+from worldloom.data.episode_file import load_episode, save_episode
 from worldloom.data.spec import DataSpec
 from worldloom.envs.adapt import AdaptedEnv
 from worldloom.errors import UserError
+from worldloom.evaluation.policies.score import mean
 from worldloom.learning.collect import collect
-from worldloom.learning.episode_file import load_episode, save_episode
 from worldloom.learning.settings import LEARNERS, LearnSettings
-from worldloom.training.checkpoint import Checkpoint, choose
-from worldloom.training.run import RunRecord, damaged
+from worldloom.runs.checkpoint import Checkpoint, choose
+from worldloom.runs.run import RunRecord, damaged
 
 EVALUATION_SEED = 1_000_000
 MOST_EVALUATION_ENVS = 10

@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg, subcommand
+from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
-from worldloom.agents.actor_critic_config import ActorCriticConfig
 from worldloom.errors import UserError
+from worldloom.learning.actor_critic_config import ActorCriticConfig
 from worldloom.registry import Registry
-from worldloom.training.settings import TrainSettings, flags
+from worldloom.runs.train_settings import TrainSettings, flags
 
 LEARNERS = Registry(
     "learning method",
@@ -325,26 +325,3 @@ class CMASettings(Learning):
 
 
 LEARNING: dict[str, type[Learning]] = {each.method: each for each in (TDMPCSettings, DreamerSettings, CMASettings)}
-
-
-def learn(
-    settings: Annotated[
-        Annotated[TDMPCSettings, subcommand("tdmpc")]
-        | Annotated[DreamerSettings, subcommand("dreamer")]
-        | Annotated[CMASettings, subcommand("cma")],
-        arg(name=""),
-    ],
-) -> None:
-    """Learn to act in an environment while acting in it, or inside a trained model."""
-    if isinstance(settings, CMASettings):
-        from worldloom.learning.evolving import evolve_inside
-
-        return evolve_inside(settings)
-    if isinstance(settings, DreamerSettings) and not settings.collects:
-        from worldloom.learning.frozen import learn_inside
-
-        return learn_inside(settings)
-    assert isinstance(settings, LearnSettings)
-    from worldloom.learning.loop import run_learning
-
-    return run_learning(settings)

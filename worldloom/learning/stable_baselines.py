@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 
 from worldloom.envs.dream import Arrays
 from worldloom.errors import UserError
-from worldloom.learning.dyna import Steps
+from worldloom.learning.mbpo import Steps
 from worldloom.registry import require
 
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from worldloom.evaluation.filmstrip import as_frames
 from worldloom.model import State, WorldModel
 from worldloom.play.luck import Luck
+from worldloom.render.filmstrip import as_frames
 
 Arrays = dict[str, np.ndarray]
 SIGNALS = ("reward", "terminated", "cost", "disagreement")

@@ -17,11 +17,11 @@ from worldloom.data.episode import Episode
 from worldloom.data.lerobot.writer import LeRobotWriter
 from worldloom.data.video import encode
 from worldloom.errors import UserError
-from worldloom.evaluation.filmstrip import enlarge
-from worldloom.evaluation.imagine import END, dream_spec
+from worldloom.evaluation.imagined_dataset import END, dream_spec
 from worldloom.play.scenes import Scene
 from worldloom.play.session import Moment
 from worldloom.play.stage import Stage
+from worldloom.render.filmstrip import enlarge
 
 CELL = 384
 MOST_FILES = 100

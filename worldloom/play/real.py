@@ -21,15 +21,15 @@ import torch
 
 from worldloom import __version__
 from worldloom.agents.environment import to_env
-from worldloom.agents.trial.world import World
 from worldloom.data.lerobot.info import read_info
 from worldloom.data.lerobot.writer import LeRobotWriter, require_writable
-from worldloom.data.record import parse_options
 from worldloom.data.spec import DataSpec
 from worldloom.envs.adapt import AdaptedEnv
 from worldloom.envs.describe import describe
+from worldloom.envs.options import parse_options
 from worldloom.envs.rollout import Rows, to_episode
 from worldloom.errors import UserError, origin
+from worldloom.evaluation.policies.world import World
 from worldloom.play import messages, scenes
 from worldloom.play.exporting import Exports
 from worldloom.play.messages import VERSION

@@ -18,15 +18,15 @@ import torch
 from PIL import Image, ImageOps
 
 from worldloom.agents.environment import check_fits, one_hot, to_env
-from worldloom.agents.trial.world import World, check_rate
 from worldloom.data.segment import Segment
 from worldloom.data.spec import DataSpec
 from worldloom.envs.adapt import AdaptedEnv, resize
 from worldloom.errors import UserError
-from worldloom.evaluation.imagine import find_moment, parse_start
-from worldloom.evaluation.windows import Source
+from worldloom.evaluation.policies.world import World, check_rate
 from worldloom.play.engine import Arrays
 from worldloom.play.session import Moment
+from worldloom.runs.moment import find_moment, parse_start
+from worldloom.runs.sources import Source
 
 CONTEXT = 8
 Row = tuple[np.ndarray, Arrays]  # an action in model units [A] and what it led to

@@ -21,22 +21,20 @@ H horizon, M moments, F inputs.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
 from worldloom.data import durable
 from worldloom.errors import UserError
-from worldloom.evaluation.bootstrap import Figure, figure
-from worldloom.evaluation.windows import HeldOut, held_out_episodes, open_sources
+from worldloom.evaluation.windows import HeldOut, held_out_episodes
 from worldloom.model import WorldModel
 from worldloom.play.rehearsal import Moments, dream
+from worldloom.runs.run import Run, read_json
+from worldloom.runs.sources import open_sources
 from worldloom.safety.calibration import weights_hash
 from worldloom.safety.conformal import check_alpha, episodes_needed
-from worldloom.training.run import read_json
-
-if TYPE_CHECKING:
-    from worldloom.training.checkpoint import Run
+from worldloom.stats.bootstrap import Figure, figure
 
 FORMAT = 3
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -144,7 +142,7 @@ class Trust:
 
 
 def load_or_calibrate(
-    path: Path, model: WorldModel, run: "Run", *, data: Path | None = None, promise: float = 0.9, **settings: int
+    path: Path, model: WorldModel, run: Run, *, data: Path | None = None, promise: float = 0.9, **settings: int
 ) -> Trust:
     """The meter kept in `path`/trust for this checkpoint and these settings of `calibrate`, or a new one, kept there.
 

@@ -8,21 +8,19 @@ import os
 from collections.abc import Iterator, Sequence
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from worldloom.errors import UserError
+from worldloom.safety.choice import Choice
 from worldloom.safety.judge import Assessed, Judge
-
-if TYPE_CHECKING:
-    from worldloom.safety.shield import Choice
 
 VERDICTS = ("accept", "repair", "recover", "fall back", "refuse")
 
 
 def explain(
-    judge: Judge, step: Tensor, choice: "Choice", wanted: Tensor, asked: Assessed, strange: Tensor, widen: Tensor
+    judge: Judge, step: Tensor, choice: Choice, wanted: Tensor, asked: Assessed, strange: Tensor, widen: Tensor
 ) -> Iterator[dict[str, Any]]:
     """One entry for each of the B decisions; those that were not accepted carry the counter-example `asked` is."""
     for row in range(len(wanted)):
@@ -44,7 +42,7 @@ def explain(
 
 
 def reason(
-    judge: Judge, verdict: str, row: int, choice: "Choice", wanted: Tensor, asked: Assessed, strange: float
+    judge: Judge, verdict: str, row: int, choice: Choice, wanted: Tensor, asked: Assessed, strange: float
 ) -> str:
     """Why, in one sentence."""
     if verdict == "refuse":

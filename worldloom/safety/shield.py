@@ -31,6 +31,7 @@ from worldloom.model import Obs, State, WorldModel, state
 from worldloom.planners import PLANNERS
 from worldloom.planners.planner import Plan, Planner, Seeded
 from worldloom.safety.calibration import Calibration
+from worldloom.safety.choice import Choice
 from worldloom.safety.decisions import explain, write_log
 from worldloom.safety.forecast import Fallback, Forecaster, Reading
 from worldloom.safety.hindsight import Hindsight
@@ -44,25 +45,6 @@ ROUNDING = 1e-4  # bounds that went through JSON and float32 may differ in the l
 
 class Verdict(IntEnum):
     ACCEPT, REPAIR, RECOVER, FALL_BACK, REFUSE = range(5)
-
-
-@state
-class Choice(State):
-    """What is sent and why. action `[B, A]`; verdict `[B]`, a `Verdict`; lower `[B, H, R]`, the bounds of what is sent.
-
-    plan `[B, F, A]`: the steps that follow the action in the plan it belongs to, and left `[B]`: how many they are
-    before the fallback begins.
-    """
-
-    action: Tensor
-    plan: Tensor
-    left: Tensor
-    verdict: Tensor
-    lower: Tensor
-
-    @property
-    def features(self) -> Tensor:
-        return self.action
 
 
 @state

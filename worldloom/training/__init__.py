@@ -1,0 +1,1 @@
+"""Training a world model: loop, optimiser, resuming, several processes."""

@@ -14,7 +14,7 @@ import torch
 
 from worldloom.data.segment import Segment
 from worldloom.errors import UserError
-from worldloom.training.checkpoint import last_good, prune
+from worldloom.runs.checkpoint import last_good, prune
 from worldloom.training.objective import weigh
 from worldloom.training.preview import save_previews
 from worldloom.training.progress import Display, Log, Meter

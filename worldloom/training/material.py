@@ -11,11 +11,11 @@ from worldloom.data.loader import SegmentLoader, merge_specs
 from worldloom.data.sampler import split_episodes
 from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
+from worldloom.runs.run import DatasetUse
+from worldloom.runs.train_settings import TrainSettings
 from worldloom.training.distributed import Team
 from worldloom.training.loop import HeldOut
 from worldloom.training.preview import CONTEXT, HORIZON
-from worldloom.training.run import DatasetUse
-from worldloom.training.settings import TrainSettings
 
 HELD_OUT_BATCHES = 4
 

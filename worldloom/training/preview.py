@@ -7,8 +7,8 @@ from PIL import Image
 
 from worldloom.data import durable
 from worldloom.data.segment import Segment
-from worldloom.evaluation.filmstrip import as_frames, difference, film_strip
 from worldloom.model import WorldModel
+from worldloom.render.filmstrip import as_frames, difference, film_strip
 
 CONTEXT, HORIZON = 5, 45
 

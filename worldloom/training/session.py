@@ -15,24 +15,16 @@ from worldloom.errors import UserError, unknown
 from worldloom.model import WorldModel
 from worldloom.models import FAMILIES, build
 from worldloom.registry import require
-from worldloom.training import folders
-from worldloom.training.checkpoint import (
-    Checkpoint,
-    best_step,
-    check_origin,
-    choose,
-    last_good,
-    restore_model,
-    steps_saved,
-)
+from worldloom.runs import folders
+from worldloom.runs.checkpoint import Checkpoint, best_step, check_origin, choose, last_good, restore_model, steps_saved
+from worldloom.runs.precision import choose_device, choose_precision, slow_precision
+from worldloom.runs.run import RunRecord
+from worldloom.runs.train_settings import TrainSettings
 from worldloom.training.distributed import Team, local_rank
 from worldloom.training.loop import HeldOut, fit, held_out_loss
 from worldloom.training.material import Material, read_datasets
 from worldloom.training.memory import keep_freed_memory
-from worldloom.training.precision import choose_device, choose_precision, slow_precision
 from worldloom.training.progress import Display, Log, clock
-from worldloom.training.run import RunRecord
-from worldloom.training.settings import TrainSettings
 from worldloom.training.shuffle import ShuffleTest, shuffle_test, warning
 from worldloom.training.trainer import Trainer
 

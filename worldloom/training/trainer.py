@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from worldloom.data.segment import Segment
 from worldloom.errors import UserError
 from worldloom.model import WorldModel
-from worldloom.training.checkpoint import Checkpoint
+from worldloom.runs.checkpoint import Checkpoint
+from worldloom.runs.precision import autocast
+from worldloom.runs.run import damaged
+from worldloom.runs.train_settings import TrainSettings
 from worldloom.training.distributed import Team
 from worldloom.training.joint import Joint
 from worldloom.training.objective import Objective, check_terms, weigh
 from worldloom.training.optimizer import clip_gradients, learning_rate, make_optimizer, set_learning_rate
-from worldloom.training.precision import autocast
-from worldloom.training.run import damaged
-from worldloom.training.settings import TrainSettings
 
 OPTIMIZER, RANDOM, TRAINED = "optimizer/", "random/", "trained/"
 

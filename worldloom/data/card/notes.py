@@ -1,15 +1,13 @@
 """What in a data card deserves a second look before training, in plain sentences."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from worldloom.data.card.figures import Card, KeyFigures
+from worldloom.data.card.card import Card, KeyFigures
 
 
-def notes_on(card: "Card") -> list[str]:
+def notes_on(card: Card) -> list[str]:
     """One line per oddity; an empty list is a healthy dataset."""
     notes = []
     if card.broken:
@@ -19,7 +17,7 @@ def notes_on(card: "Card") -> list[str]:
     return notes + _action_notes(card) + _episode_notes(card) + _about_notes(card)
 
 
-def _key_notes(key: str, figures: "KeyFigures") -> list[str]:
+def _key_notes(key: str, figures: KeyFigures) -> list[str]:
     notes = []
     if len(figures.constant) == len(figures.low):
         notes.append(f"{key} never changes: it is dead.")
@@ -42,7 +40,7 @@ def _wrap_notes(
     return [f"{key}: {_named(names, wrapped)}: {words}"]
 
 
-def _action_notes(card: "Card") -> list[str]:
+def _action_notes(card: Card) -> list[str]:
     action = card.action
     if action.size == 0:
         return ["there are no actions: nothing can be controlled."]
@@ -62,7 +60,7 @@ def _action_notes(card: "Card") -> list[str]:
     return notes
 
 
-def _episode_notes(card: "Card") -> list[str]:
+def _episode_notes(card: Card) -> list[str]:
     notes = []
     if card.episodes < 2:
         notes.append("a single episode cannot be split into training and held-out ones.")
@@ -78,7 +76,7 @@ def _episode_notes(card: "Card") -> list[str]:
     return notes
 
 
-def _about_notes(card: "Card") -> list[str]:
+def _about_notes(card: Card) -> list[str]:
     notes = []
     if card.about.get("license") in (None, "", "unknown"):
         notes.append("no licence is stated.")

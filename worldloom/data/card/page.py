@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from worldloom.data.card.figures import Card
+from worldloom.data.card.card import Card
 from worldloom.data.card.tables import Table, card_tables, duration, number, size
 
 STYLE = """

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from worldloom.data.card.figures import ActionFigures, Card, KeyFigures
+from worldloom.data.card.card import ActionFigures, Card, KeyFigures
 
 MOST_DIMENSIONS = 16  # a longer vector is summed up in one line; `--json` has every dimension
 MOST_LINES = 30

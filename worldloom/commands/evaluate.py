@@ -1,0 +1,95 @@
+"""The command `worldloom evaluate`."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated
+
+import torch
+from tyro.conf import Positional, arg
+
+from worldloom.console import say
+from worldloom.errors import UserError
+from worldloom.evaluation.evaluate import evaluate_model, plan_for
+from worldloom.evaluation.rollout import Plan
+from worldloom.evaluation.windows import held_out_episodes
+from worldloom.limits import at_least, between, check_limits
+from worldloom.runs import checkpoint
+from worldloom.runs.precision import choose_device
+from worldloom.runs.sources import open_sources
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings:
+    """Judge a trained model on its held-out episodes: RUN/card.json and RUN/report.html."""
+
+    run: Positional[Path]
+    """Folder of a `worldloom train` run."""
+    data: Path | None = None
+    """Where the dataset is now, when it moved; or another dataset of the same kind."""
+    episodes: Annotated[int, at_least(0)] = 32
+    """Judge at most this many held-out episodes, spread evenly; 0 for all."""
+    context: Annotated[int, between(1, 100_000)] = 8
+    """Real rows a belief is tracked on before it is left alone."""
+    horizons: Annotated[tuple[int, ...], between(1, 10_000)] = (1, 5, 15, 50)
+    """Open-loop steps at which the card's figures are taken."""
+    samples: Annotated[int, between(1, 10_000)] = 8
+    """Dreams averaged per window, for families that sample; a deterministic one needs one."""
+    windows: Annotated[int, at_least(1)] = 256
+    """Start rows result, spread evenly over all held-out rows."""
+    batch_size: Annotated[int, at_least(1)] = 32
+    """Windows in memory at once."""
+    step: int | None = None
+    """The checkpoint of this step instead of the last one."""
+    policy: tuple[Path, ...] = ()
+    """Folder of a policy that was learned with this model: its score in the dream and in reality. Of eight or more
+    also whether the dream ranks them as reality does. FOLDER@STEP is the policy of an earlier checkpoint."""
+    env: str | None = None
+    """Where these policies play; by default where the first learned while acting."""
+    options: tuple[str, ...] = ()
+    """Options of that environment, such as action_repeat=2."""
+    policy_episodes: Annotated[int, at_least(1)] = 20
+    """How many real episodes each plays, and as many dreams."""
+    max_episode_steps: int | None = None
+    """Truncate those episodes at this length."""
+    seed: Annotated[int, at_least(0)] = 0
+    """Of the choice of windows, the dreams and the intervals."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    threads: Annotated[int, between(1, 1024)] = 1
+    """CPU threads. Two pay on a free machine and starve each other on a busy one."""
+
+
+def evaluate(settings: Annotated[EvaluateSettings, arg(name="")]) -> None:
+    """Judge a trained model on its held-out episodes: RUN/card.json and RUN/report.html."""
+    from worldloom.evaluation.policies.ranking import check_policies, measure_policies
+    from worldloom.evaluation.report import write_report
+
+    started = perf_counter()
+    check_limits(settings)
+    run, horizons = settings.run, tuple(sorted(set(settings.horizons)))
+    if not horizons:
+        raise UserError("--horizons names no step: give some, such as 1 5 15 50")
+    torch.set_num_threads(settings.threads)
+    device = str(choose_device(settings.device))
+    model, found = checkpoint.load(run, device, settings.step)
+    if not os.access(run, os.W_OK):  # said now and not after minutes of measuring
+        raise UserError(f"{run} cannot be written, so its card could not be kept. Copy the run to another folder.")
+    sources = open_sources(found, settings.data)
+    held = held_out_episodes(sources, settings.episodes)
+    plan = Plan(settings.context, horizons, (), settings.samples, settings.batch_size, settings.seed, device)
+    played = (settings.env, settings.options, settings.max_episode_steps) if settings.env else None
+    check_policies(settings.policy, found, played)  # likewise
+    result = evaluate_model(model, found, sources, held, plan, settings.windows, started)
+    if settings.policy:
+        result.card.measured.metrics |= measure_policies(
+            settings.policy, found, played, settings.policy_episodes, device
+        )
+    try:
+        result.card.save(run / "card.json")
+        say(f"{run / 'card.json'} written")
+        write_report(model, held, plan_for(model, held, plan), result, run / "report.html")
+    except OSError as error:
+        raise UserError(f"{run}: cannot be written ({error.strerror or error}). Make room and run it again.") from error
+    say(f"{run / 'report.html'} written, {perf_counter() - started:.0f} s in all")

@@ -1,0 +1,185 @@
+"""`worldloom play RUN`: open a trained model in the browser and walk into it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
+
+from tyro.conf import Positional, arg
+
+from worldloom.errors import UserError
+from worldloom.limits import as_flag, at_least, between, check_limits
+from worldloom.registry import require
+
+if TYPE_CHECKING:
+    from worldloom.play.stage import Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaySettings:
+    """Serve a page in which a trained model, or a real environment, is played live, with rewind and branches."""
+
+    what: Positional[str]
+    """Folder of a run, or with --record the name of an environment."""
+    start: Annotated[str | None, arg(name="from", metavar="DATA:EPISODE:FRAME")] = None
+    """Where walks begin: 12:40 in the run's own data, or FOLDER:12:40."""
+    image: Path | None = None
+    """A picture as the first thing seen."""
+    env: str | None = None
+    """The real environment beside the dream, doing what you do."""
+    options: tuple[str, ...] = ()
+    """Options of that environment, such as action_repeat=4."""
+    agent: Path | None = None
+    """Folder of a policy learned with this very model, which can play too."""
+    record: Path | None = None
+    """Play the real environment WHAT, and save every episode as a LeRobot dataset in this folder."""
+    step: int | None = None
+    """The checkpoint of this step instead of the last one."""
+    data: Path | None = None
+    """Where the run's dataset is now, when it moved."""
+    particles: Annotated[int, between(1, 1024)] = 4
+    """Futures imagined at a time, from which the trust meter tells how sure the model is."""
+    host: str = "127.0.0.1"
+    """Address to bind; any other than this machine's own needs a token."""
+    port: int = 8000
+    """The next free one is taken when it is in use."""
+    token: str | None = None
+    """What a page must know; one is made where it is needed."""
+    sessions: Annotated[int, at_least(1)] = 32
+    """Players at a time."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    threads: Annotated[int, between(1, 1024)] = 1
+    """CPU threads of the model."""
+    trust: bool = True
+    """Calibrate the trust meter on held-out episodes, which takes a minute the first time."""
+
+
+def play(settings: Annotated[PlaySettings, arg(name="")]) -> None:
+    """Serve a page in which a trained model, or a real environment, is played live, with rewind and branches."""
+    for package in ("starlette", "uvicorn", "websockets", "msgspec"):
+        require(package, "play")
+    check_limits(settings)
+    if settings.options and settings.env is None and settings.record is None:
+        raise UserError(f"--options {' '.join(settings.options)}: of which environment? Give --env or --record too")
+    from worldloom.play.server import needs_token
+    from worldloom.play.serving import listen, run
+
+    listening = listen(settings.host, settings.port)
+    with listening:
+        token = needs_token(settings.host, settings.token)
+        made = record_server(settings, token) if settings.record else model_server(settings, token)
+        bound = listening.getsockname()[1]
+        name = host_name(settings.host)
+        address = f"http://{name}:{bound}/"
+        print(f"play at {address}{f'?token={quote(token, safe=str())}' if token else ''}   (Ctrl-C ends)", flush=True)
+        run(made.app, listening)
+
+
+def host_name(host: str) -> str:
+    """What a browser on this machine calls the address that is bound."""
+    if host in ("", "127.0.0.1", "0.0.0.0", "::"):
+        return "localhost"
+    return f"[{host}]" if ":" in host else host
+
+
+def record_server(settings: PlaySettings, token: str | None) -> Any:
+    """A real environment, played and recorded. Raises `UserError` for options that only a model has."""
+    from worldloom.play.real import real_server
+
+    assert settings.record is not None
+    for name in ("start", "image", "env", "agent", "data", "step"):
+        if getattr(settings, name) is not None:
+            flag = "--from" if name == "start" else as_flag(name)
+            raise UserError(f"{flag} belongs to a model, and --record plays the real {settings.what}: leave it out")
+    return real_server(settings.what, settings.options, settings.record, settings.sessions, token)
+
+
+def model_server(settings: PlaySettings, token: str | None) -> Any:
+    """A trained model, played by many at a time."""
+    import torch
+
+    torch.set_num_threads(settings.threads)
+    return serve_stage(open_stage(settings), settings.sessions, token)
+
+
+def serve_stage(stage: "Stage", sessions: int, token: str | None) -> Any:
+    """The web server of what is on offer."""
+    from worldloom.play.player import DreamPlayer
+    from worldloom.play.server import Access, Limits, Server
+    from worldloom.play.turns import Turns
+
+    turns, limits = Turns(stage.engine), Limits(sessions=sessions)
+    return Server(lambda name, exports: DreamPlayer(name, stage, turns, exports), Access(token), limits, turns.close)
+
+
+def open_stage(settings: PlaySettings) -> "Stage":
+    """Everything that a model's server offers. Raises `UserError` for whatever does not fit the run."""
+    from worldloom.envs.options import parse_options
+    from worldloom.evaluation.policies.world import World
+    from worldloom.play.engine import Engine
+    from worldloom.play.scenes import picture_scene, simulate
+    from worldloom.play.stage import Stage
+    from worldloom.runs import checkpoint
+    from worldloom.runs.precision import choose_device
+
+    path, device = Path(settings.what), str(choose_device(settings.device))
+    model, run = checkpoint.load(path, device, settings.step)
+    stage = Stage(Engine(model, settings.particles), path, run.step, run.checkpoint_hash)
+    stage.actor = find_actor(path, settings.agent, run, device)
+    if settings.env is not None:
+        world = World(settings.env, parse_options(settings.options), run.image_size[0])
+        simulate(world, model.spec, 0).close()  # refuse another world before anybody plays
+        stage.simulate = lambda seed: simulate(world, model.spec, seed)
+    if settings.image is not None:
+        scene = picture_scene(settings.image, model.spec)
+        stage.scenes[scene.name] = scene
+    add_recordings(stage, run, settings.start, settings.data)
+    if not stage.scenes and stage.simulate is None:
+        raise UserError(f"{path} has no data to begin from: give --from, --image or --env")
+    if settings.trust:
+        stage.trust = calibrated(stage, run, settings.data)
+    return stage
+
+
+def find_actor(path: Path, agent: Path | None, run: Any, device: str) -> Any:
+    """The actor of `agent`, or of the run itself where a policy learned in it. Raises `UserError` for another's."""
+    from worldloom.agents.saved import AGENT_FILE
+    from worldloom.evaluation.policies.gap import policy_of
+    from worldloom.runs.named import Named
+
+    if agent is not None:
+        named = Named.parse(agent)
+        named.check(run)
+        return policy_of(named, device).actor
+    if (path / AGENT_FILE).exists() and (path / "learn.json").exists():
+        return getattr(policy_of(Named(path, run.step), device), "actor", None)
+    return None
+
+
+def add_recordings(stage: "Stage", run: Any, start: str | None, data: Path | None) -> None:
+    """The moments of datasets in which walks can begin. What was asked for comes first."""
+    from worldloom.play.scenes import chosen_scenes, recorded_scene
+    from worldloom.runs.sources import open_sources
+
+    if start is None and (stage.scenes or stage.simulate or not (run.datasets or data)):
+        return
+    folder, place = None, start
+    if start is not None and start.count(":") > 1:
+        folder, episode, frame = start.rsplit(":", 2)
+        place = f"{episode}:{frame}"
+    source = open_sources(run, folder or data)[0]
+    scenes = [] if place is None else [recorded_scene(source, place)]
+    for scene in [*scenes, *chosen_scenes(source)]:
+        stage.scenes.setdefault(scene.name, scene)
+
+
+def calibrated(stage: "Stage", run: Any, data: Path | None) -> Any:
+    """The trust meter, or None with a line that says why there is none."""
+    from worldloom.play.trust import load_or_calibrate
+
+    try:
+        return load_or_calibrate(stage.run, stage.engine.model, run, data=data, particles=stage.engine.particles)
+    except UserError as error:
+        print(f"no trust meter: {error}", flush=True)
+        return None

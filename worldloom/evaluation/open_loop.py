@@ -1,0 +1,29 @@
+"""Imagined rollouts that begin in a real row."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from worldloom.model import State, WorldModel
+from worldloom.runs.moment import Moment
+
+
+@dataclass(frozen=True)
+class Dreams:
+    """What was imagined: beliefs while watching `[1, C]` and with eyes closed `[N, H]`; actions `[N, H, A]`."""
+
+    watched: State
+    states: State
+    actions: np.ndarray
+
+
+def dream_from(model: WorldModel, moment: Moment, actions: np.ndarray, seed: int, device: str) -> Dreams:
+    """Watch the real rows, then close the eyes."""
+    with torch.inference_mode(), torch.random.fork_rng():
+        torch.manual_seed(seed)
+        seen = moment.seen.to(device)
+        # The last row's action may be zeroed at an episode's end; `track` does not use it.
+        watched = model.track(seen.obs, seen.action)
+        belief = watched[:, -1].repeat(len(actions))
+        return Dreams(watched, model.imagine(belief, torch.from_numpy(actions).to(device)), actions)

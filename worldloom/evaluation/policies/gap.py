@@ -1,0 +1,146 @@
+"""Does a policy learned in a dream work outside it? Its score in reality, in the dream, and that of chance.
+
+N episodes, H steps.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from worldloom.agents.agent import Agent
+from worldloom.agents.environment import to_obs
+from worldloom.agents.floors import RandomChoice
+from worldloom.agents.play import Decision, Played, Watcher, play
+from worldloom.agents.policy import PolicyAgent
+from worldloom.agents.saved import load_agent
+from worldloom.envs.dream import seeded
+from worldloom.envs.options import parse_options
+from worldloom.errors import UserError
+from worldloom.evaluation.measure import Table
+from worldloom.evaluation.policies.score import mean
+from worldloom.evaluation.policies.survival import Moments, survival
+from worldloom.evaluation.policies.world import World
+from worldloom.model import Obs
+from worldloom.runs.named import Named
+from worldloom.runs.run import Run, read_json
+
+MOST_ENVS = 10  # played side by side
+FIRST_SEED = 2_000_000  # apart from those of recordings, of learning and of its evaluations
+Where = tuple[str, tuple[str, ...], int | None]
+
+
+@dataclass(frozen=True)
+class Real:
+    """Real episodes `[N]` and what each showed first."""
+
+    played: list[Played]
+    first: Obs
+
+    @property
+    def paid(self) -> list[float]:
+        return [each.episode_return for each in self.played]
+
+    @property
+    def longest(self) -> int:
+        return max(each.length for each in self.played)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Who is asked, where, and on how many fixed seeds."""
+
+    agent: PolicyAgent
+    world: World
+    episodes: int
+
+    @property
+    def seeds(self) -> range:
+        return range(FIRST_SEED, FIRST_SEED + self.episodes)
+
+    def measure(self) -> Table:
+        """As the card holds them: under "policy" mean returns of "reality", "dream" and "random", and "dream minus
+        reality"; under "policy_survival" how probably its episodes go on (`survival`).
+
+        Each dream begins with what a real episode showed first and lasts as long as the longest real one, so that the
+        two can be compared; what a dream pays counts by the probability that it has come so far.
+        """
+        moments = Moments()
+        real = self.play(moments.watch)
+        random = play(RandomChoice(self.agent.spec), self.world.make, self.seeds, MOST_ENVS, self.world.max_steps)
+        dreamed = self.dream(real.first, real.longest)
+        returns = {
+            "reality": mean(real.paid),
+            "dream": mean(dreamed),
+            "dream minus reality": mean([more - less for more, less in zip(dreamed, real.paid, strict=True)]),
+            "random": mean([episode.episode_return for episode in random]),
+        }
+        lives = survival(self.agent, moments, real.played, FIRST_SEED)
+        return {"policy": returns} | ({"policy_survival": lives} if lives else {})
+
+    def play(self, watcher: Watcher | None = None) -> Real:
+        """One real episode for each seed."""
+        looks: list[dict[str, np.ndarray]] = []
+
+        def watch(decision: Decision) -> None:
+            if watcher is not None:
+                watcher(decision)
+            if decision.step == 0 and decision.action is not None:
+                looks.append(decision.obs)
+
+        played = play(self.agent, self.world.make, self.seeds, MOST_ENVS, self.world.max_steps, watch)
+        first = to_obs(looks, self.agent.spec, self.agent.device)
+        return Real(played, first)
+
+    @torch.no_grad()
+    def dream(self, first: Obs, steps: int) -> list[float]:
+        """The return of one dream from each of the first looks `[N]`."""
+        model, actor = self.agent.model, self.agent.actor
+        with seeded(FIRST_SEED, self.agent.device):
+            belief = model.start(first)
+            alive = torch.ones(len(belief.features), device=self.agent.device)
+            total = torch.zeros_like(alive)
+            for _ in range(steps):
+                chosen = actor(belief.features)
+                belief = model.predict(belief, chosen.carried_out(chosen.mode))
+                total = total + alive * model.decode(belief, "reward")
+                if "terminated" in model.decodes:
+                    alive = alive * (1 - model.decode(belief, "terminated"))
+            return total.tolist()
+
+
+def policy_of(named: Named, device: str) -> PolicyAgent:
+    """The learned policy of that name. Raises `UserError` for anything else."""
+    agent: Agent = load_agent(named.folder, device, named.step)
+    if not isinstance(agent, PolicyAgent):
+        raise UserError(
+            f"{named.folder} holds a planner: its score is on the card that `worldloom plan` wrote beside it"
+        )
+    return agent
+
+
+def measure_gap(name: Path, run: Run, played: Where | None, episodes: int, device: str) -> Table:
+    """The gap of the policy called `name`, learned with the model of `run`. Raises `UserError` for another model's.
+
+    `played` is the environment, its options and the limit of an episode; by default that in which the policy learned.
+    """
+    named = Named.parse(name)
+    named.check(run)
+    agent, world = policy_of(named, device), world_of(named, run, played)
+    world.rehearse(agent)
+    return Gap(agent, world, episodes).measure()
+
+
+def world_of(named: Named, run: Run, played: Where | None) -> World:
+    """Where a policy is played, drawn as the model of `run` sees it."""
+    name, options, limit = played or environment_of(named.folder)
+    return World(name, parse_options(options), run.image_size[0], limit)
+
+
+def environment_of(folder: Path) -> Where:
+    """Where the policy in `folder` learned while acting, and with which options. Raises `UserError` if nowhere."""
+    settings = read_json(folder / "learn.json", f"{folder} holds no policy")["settings"]
+    if (Path(settings["env"]) / "run.json").exists():
+        raise UserError(f"the policy in {folder} learned inside {settings['env']}: say with --env where it shall play")
+    return settings["env"], tuple(settings["options"]), settings["max_episode_steps"]

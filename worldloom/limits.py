@@ -1,0 +1,76 @@
+"""Limits of numbers, declared where the number is: `steps: Annotated[int, at_least(1)]`, checked by `check_limits`."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from math import inf, isfinite
+from typing import Any, get_args, get_type_hints
+
+from worldloom.errors import UserError
+
+LARGEST_COUNT = 2**32 - 1  # a whole number above it was never meant, and would overflow further on
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a number must keep: `low <= x <= high`, where `above` and `below` exclude the ends. Always finite."""
+
+    low: float = -inf
+    high: float = inf
+    above: float = -inf
+    below: float = inf
+
+    def problem(self, value: float) -> str | None:
+        """What `value` should be, or None if it is within the limit."""
+        high = min(self.high, LARGEST_COUNT) if isinstance(value, int) else self.high
+        if not isfinite(value):
+            return "a finite number"
+        if not value >= self.low:
+            return f"at least {self.low:g}"
+        if not value > self.above:
+            return f"above {self.above:g}"
+        if not value < self.below:
+            return f"below {self.below:g}"
+        return None if value <= high else f"at most {high:,.10g}".replace(",", "")
+
+
+def at_least(low: float) -> Limit:
+    return Limit(low=low)
+
+
+def between(low: float, high: float) -> Limit:
+    """Both ends are allowed."""
+    return Limit(low=low, high=high)
+
+
+def above(low: float) -> Limit:
+    return Limit(above=low)
+
+
+def strictly_between(low: float, high: float) -> Limit:
+    return Limit(above=low, below=high)
+
+
+def as_flag(name: str) -> str:
+    """`batch_size` as it is typed: `--batch-size`."""
+    return "--" + name.replace("_", "-")
+
+
+def check_limits(settings: Any, name_of: Callable[[str], str] = as_flag) -> None:
+    """Raise `UserError` for the first field of the dataclass `settings`, or of one inside it, beyond its `Limit`.
+
+    None was not given, and every number of a tuple is checked. `name_of` makes the name in the message of the field's.
+    """
+    for name, value, limit in _declared(settings):
+        for number in value if isinstance(value, tuple) else (value,):
+            problem = limit.problem(number) if number is not None else None
+            if problem:
+                raise UserError(f"{name_of(name)} is {number}, but must be {problem}")
+
+
+def _declared(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any, Limit]]:
+    hints = get_type_hints(type(settings), include_extras=True)
+    for name in (each.name for each in fields(settings)):
+        value = getattr(settings, name)
+        if is_dataclass(value):
+            yield from _declared(value, f"{prefix}{name}.")
+        yield from ((prefix + name, value, meta) for meta in get_args(hints[name])[1:] if isinstance(meta, Limit))

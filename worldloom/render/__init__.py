@@ -1,0 +1,1 @@
+"""What evaluations draw: film strips, plots, and the page they stand on."""
