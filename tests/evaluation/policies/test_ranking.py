@@ -192,7 +192,7 @@ def test_one_policy_is_told_as_before(trained: Path, learned: Path, monkeypatch:
 def test_a_mistaken_policy_is_named_before_anything_is_measured(
     trained: Path, learned: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("worldloom.evaluation.evaluate.judge", lambda *_: pytest.fail("measured first"))
+    monkeypatch.setattr("worldloom.commands.evaluate.evaluate_model", lambda *_: pytest.fail("measured first"))
     with pytest.raises(SystemExit):
         command(monkeypatch, trained, (learned, learned))
     assert "are the same policy" in capsys.readouterr().err
