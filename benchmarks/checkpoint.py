@@ -18,13 +18,15 @@ import torch
 from report import Row, print_rows
 from torch import Tensor
 
-from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
+from worldloom.data.spec import ActionSpec, DataSpec, KeySpec, signal_keys
 from worldloom.models import build
 from worldloom.runs.checkpoint import Checkpoint
 
 RUNS, SIZE = 9, "small"
 SPEC = DataSpec(
-    {"image": KeySpec("image", (3, 64, 64))}, ActionSpec("continuous", 6), fps=20.0, has_reward=True, has_end=True
+    {"image": KeySpec("image", (3, 64, 64)), **signal_keys(reward=True, terminated=True)},
+    ActionSpec("continuous", 6),
+    20.0,
 )
 
 

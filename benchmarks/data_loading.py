@@ -41,7 +41,7 @@ class Synthetic(EpisodeSource):
         self.spec = DataSpec(
             {"image": KeySpec("image", (3, 64, 64))},
             ActionSpec("continuous", ACTION, low=(-1.0,) * ACTION, high=(1.0,) * ACTION),
-            fps=20.0,
+            20.0,
         )
         self.episodes = [EpisodeInfo(ROWS)] * EPISODES
         self.about = {}

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from report import Row, print_rows
 
-from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
+from worldloom.data.spec import ActionSpec, DataSpec, KeySpec, signal_keys
 from worldloom.envs import make_env
 from worldloom.errors import UserError
 from worldloom.model import Obs, WorldModel
@@ -67,7 +67,9 @@ def make_model(kind: str, family: str, size: str) -> WorldModel:
     torch.manual_seed(0)
     action = ActionSpec("continuous", 6, low=(-1.0,) * 6, high=(1.0,) * 6)
     key = "image" if kind == PICTURES else "state"
-    return build(family, DataSpec({key: KEYS[kind]}, action, has_reward=True, has_end=True, fps=20), size).eval()
+    return build(
+        family, DataSpec({key: KEYS[kind], **signal_keys(reward=True, terminated=True)}, action, 20), size
+    ).eval()
 
 
 def dreamer(model: WorldModel, batch: int, seen: bool) -> Callable[[], None]:

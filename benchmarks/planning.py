@@ -27,7 +27,7 @@ from report import Row, print_rows
 from torch import Tensor, nn
 
 from worldloom.agents.planning import PlanningAgent
-from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
+from worldloom.data.spec import ActionSpec, DataSpec, KeySpec, signal_keys
 from worldloom.model import Obs, State, WorldModel, state
 from worldloom.models import build
 from worldloom.planners import PLANNERS
@@ -72,7 +72,7 @@ class LatentMLP(WorldModel):
         super().__init__()
         action = ActionSpec("continuous", self.action, low=(-1.0,) * self.action, high=(1.0,) * self.action)
         self.spec = DataSpec(
-            {"latent": KeySpec("vector", (self.latent,))}, action, 10.0, has_reward=False, has_end=False
+            {"latent": KeySpec("vector", (self.latent,)), **signal_keys(reward=False, terminated=False)}, action, 10.0
         )
         hidden = (
             nn.Linear(self.latent + self.action, self.units),
@@ -177,7 +177,7 @@ def shape(planner: Any) -> str:
 def vectors(kind: Any) -> DataSpec:
     ends = None if kind == "discrete" else (-1.0,) * ACTION, None if kind == "discrete" else (1.0,) * ACTION
     action = ActionSpec(kind, ACTION, low=ends[0], high=ends[1])
-    return DataSpec({"vector": KeySpec("vector", (OBS,))}, action, 20.0, has_reward=True, has_end=False)
+    return DataSpec({"vector": KeySpec("vector", (OBS,)), **signal_keys(reward=True, terminated=False)}, action, 20.0)
 
 
 def scrambled(model: WorldModel) -> WorldModel:

@@ -30,7 +30,7 @@ def serve(particles: int, sessions: int) -> None:
     import torch
 
     from worldloom.commands.play import serve_stage
-    from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
+    from worldloom.data.spec import ActionSpec, DataSpec, KeySpec, signal_keys
     from worldloom.models import build
     from worldloom.play.engine import Engine
     from worldloom.play.scenes import Scene
@@ -40,7 +40,7 @@ def serve(particles: int, sessions: int) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     moves = ActionSpec("discrete", ACTIONS, names=("left", "stay", "right"))
-    spec = DataSpec({"image": KeySpec("image", (3, 64, 64))}, moves, 35.0, has_reward=True, has_end=True)
+    spec = DataSpec({"image": KeySpec("image", (3, 64, 64)), **signal_keys(reward=True, terminated=True)}, moves, 35.0)
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     scenes = {"noise": Scene("noise", "a picture of noise", {"image": picture})}
     stage = Stage(Engine(build("rssm", spec, "nano").eval(), particles), Path("benchmark"), 0, "0" * 64, scenes)

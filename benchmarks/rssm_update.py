@@ -17,8 +17,8 @@ import peers
 import torch
 from report import Row, print_rows
 
-from worldloom.data.segment import Segment
-from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
+from worldloom.data.segment import Segment, outcome
+from worldloom.data.spec import ActionSpec, DataSpec, KeySpec, signal_keys
 from worldloom.learning.actor_critic import ActorCritic
 from worldloom.learning.actor_critic_config import ActorCriticConfig
 from worldloom.models import build
@@ -39,13 +39,13 @@ def random_segment(work: str) -> Segment:
     obs = {work: torch.randn(BATCH, TIME, 24) if work == "vector" else picture}
     false = torch.zeros(BATCH, TIME, dtype=torch.bool)
     actions, reward = torch.rand(BATCH, TIME, ACTION) * 2 - 1, torch.randn(BATCH, TIME)
-    return Segment(obs, actions, reward, false, false, ~false)
+    return Segment(obs, actions, outcome(reward, false, false), ~false)
 
 
 def make_trainer(work: str, precision: str, segment: Segment) -> Trainer:
     entry = KeySpec("vector", (24,)) if work == "vector" else KeySpec("image", (3, 64, 64))
     action = ActionSpec("continuous", ACTION, low=(-1.0,) * ACTION, high=(1.0,) * ACTION)
-    model = build("rssm", DataSpec({work: entry}, action, 20.0, has_reward=True, has_end=True), "size1m")
+    model = build("rssm", DataSpec({work: entry, **signal_keys(reward=True, terminated=True)}, action, 20.0), "size1m")
     settings = TrainSettings("rssm", (), Path(), steps=1000, lr=4e-5, clip=0.3)
     joint = Joint(model, ActorCritic.of(model, POLICY))
     return Trainer(model, repeat(segment), settings, CPU, precision, joint=joint)

@@ -24,7 +24,7 @@ from mujoco import rollout
 from report import Row, print_rows
 from torch import Tensor
 
-from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
+from worldloom.data.spec import ActionSpec, DataSpec, KeySpec, signal_keys
 from worldloom.model import Obs, State, WorldModel, state
 from worldloom.planners.cem import CEM
 from worldloom.planners.objectives import Return
@@ -122,7 +122,9 @@ class Simulator(WorldModel):
         self.env, self.task = env, task
         size = env.action_spec().shape[0]
         action = ActionSpec("continuous", size, low=(-1.0,) * size, high=(1.0,) * size)
-        self.spec = DataSpec({"state": KeySpec("vector", (1,))}, action, 1.0, has_reward=True, has_end=False)
+        self.spec = DataSpec(
+            {"state": KeySpec("vector", (1,)), **signal_keys(reward=True, terminated=False)}, action, 1.0
+        )
         self.model = env.physics.model.ptr
         self.scratch = mujoco.MjData(self.model)
         self.substeps = round(env.control_timestep() / self.model.opt.timestep)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from worldloom.data.episode import Episode
 from worldloom.data.segment import Segment
-from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
+from worldloom.data.spec import ActionSpec, DataSpec, KeySpec, signal_keys
 from worldloom.errors import unknown
 from worldloom.model import State, WorldModel, state
 
@@ -43,7 +43,7 @@ def toy_spec(image_size: int = 16, discrete: bool = False, fitted: bool = True) 
         "image": KeySpec("image", (3, image_size, image_size)),
         "state": KeySpec("vector", (2,), names=("x", "y"), mean=mean, std=std),
     }
-    return DataSpec(obs, moves if discrete else pushes, fps=10.0, has_reward=True, has_end=True)
+    return DataSpec({**obs, **signal_keys(reward=True, terminated=True)}, moves if discrete else pushes, 10.0)
 
 
 def toy_episode(seed: int, length: int = 40, image_size: int = 16, discrete: bool = False) -> Episode:
@@ -111,9 +111,7 @@ def toy_segment(
     return Segment(
         obs={k: rows([e.obs[k] for e in episodes]) for k in spec.obs},
         action=rows([spec.action.scale(e.action) for e in episodes]),
-        reward=rows([e.reward for e in episodes]),
-        terminated=rows([e.terminated for e in episodes]),
-        truncated=rows([e.truncated for e in episodes]),
+        signals={name: rows([getattr(e, name) for e in episodes]) for name in ("reward", "terminated", "truncated")},
         mask=rows([np.ones(len(e), bool) for e in episodes]),
     )
 

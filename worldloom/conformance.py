@@ -21,6 +21,7 @@ from worldloom.model import State, WorldModel, dream
 from worldloom.models import rebuild
 
 HORIZON = 3
+CLASS = ("category", "target")
 
 
 def check_world_model(model: WorldModel, segment: Segment, *, overfit_steps: int = 200) -> None:
@@ -61,14 +62,15 @@ def check_shapes(model: WorldModel, segment: Segment) -> None:
 
 
 def check_decoded(model: WorldModel, value: Tensor, key: str, leading: tuple[int, ...]) -> None:
-    shape = model.spec.obs[key].shape if key in model.spec.obs else ()
+    entry = model.spec.keys.get(key)
+    shape = () if entry is None else entry.shape
     if key == "action":
         shape = (model.spec.action.size,)
     assert value.shape == leading + tuple(shape), (
         f"decode({key!r}) is {tuple(value.shape)}, not {leading + tuple(shape)}"
     )
     assert value.dtype == torch.float32, f"decode({key!r}) is {value.dtype}, not float32"
-    bounded = key == "terminated" or (key in model.spec.obs and model.spec.obs[key].kind == "image")
+    bounded = entry is not None and (entry.kind in ("flag", "image") or (entry.kind, entry.role) == CLASS)
     assert not bounded or (value.min() >= 0 and value.max() <= 1), f"decode({key!r}) leaves [0, 1]"
 
 

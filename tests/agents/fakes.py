@@ -3,7 +3,7 @@
 B environments, A action size.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tests.toy import ToyConfig, ToyModel, toy_spec
 from worldloom.agents.agent import Agent
-from worldloom.data.spec import DataSpec
+from worldloom.data.spec import DataSpec, signal_keys
 from worldloom.envs.adapt import AdaptedEnv, adapt
 from worldloom.envs.describe import describe
 from worldloom.model import Obs, State, state
@@ -130,10 +130,12 @@ def toy_model(discrete: bool = False, pixels: bool = True, noise: float = 0.0, r
     """A toy model with random weights: enough to be planned with."""
     spec = toy_spec(discrete=discrete)
     if not pixels:
-        spec = replace(spec, obs={"state": spec.obs["state"]})
+        spec = spec.with_obs({"state": spec.obs["state"]})
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return ToyModel(replace(spec, has_reward=reward), ToyConfig(hidden=16, noise=noise)).eval()
+        return ToyModel(
+            spec.with_targets(signal_keys(reward=reward, terminated=spec.has_end)), ToyConfig(hidden=16, noise=noise)
+        ).eval()
 
 
 def write_run(path: Path, model: ToyModel) -> Path:

@@ -149,7 +149,7 @@ def test_identical_and_nearly_identical_episodes_are_found() -> None:
         return replace(episode, obs={"image": image, "state": episode.obs["state"] + np.float32(1e-3)})
 
     one, two, three = walk(), walk(), walk()
-    spec = replace(source.spec, obs={**source.spec.obs, "image": KeySpec("image", (3, 32, 32))})
+    spec = source.spec.with_obs({**source.spec.obs, "image": KeySpec("image", (3, 32, 32))})
     found = data_card(ListSource([one, two, one, noisy(two), three], spec)).duplicates
     assert found == [{"episodes": [0, 2], "identical": True}, {"episodes": [1, 3], "identical": False}]
 
@@ -257,7 +257,7 @@ def test_the_sheet_keeps_the_proportions_of_every_camera() -> None:
     source = ListSource([Episode(frames, np.zeros((6, 0), np.float32), none, never, never)], spec)
     sheet = contact_sheet(source, [0], (50, 100))
     assert sheet is not None
-    alone = contact_sheet(ListSource(source.given, replace(spec, obs={"wide": obs["wide"]})), [0], (50, 100))
+    alone = contact_sheet(ListSource(source.given, spec.with_obs({"wide": obs["wide"]})), [0], (50, 100))
     assert alone is not None
     assert sheet.height - alone.height == CELL + GAP
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from worldloom.data.episode import BrokenEpisode, Episode, EpisodeInfo, EpisodeSource
-from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
+from worldloom.data.spec import ActionSpec, DataSpec, KeySpec, signal_keys
 
 ACTION = ActionSpec("continuous", 2, names=("left", "right"), low=(-20.0, 0.0), high=(20.0, 100.0))
 
@@ -30,7 +30,7 @@ class FakeSource(EpisodeSource):
     ):
         self.path = Path("/nowhere") / name
         obs = {"image": KeySpec("image", (3, 8, 8)), "state": KeySpec("vector", (3,), names=("episode", "row", "five"))}
-        self.spec = DataSpec(obs, action, fps, has_reward=True, has_end=True)
+        self.spec = DataSpec({**obs, **signal_keys(reward=True, terminated=True)}, action, fps)
         self.episodes = [EpisodeInfo(n, tasks[i % len(tasks)]) for i, n in enumerate(lengths)]
         self.about: dict[str, Any] = {"format": "fake", "license": "MIT"}
         self.broken = set(broken)

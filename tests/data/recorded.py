@@ -6,21 +6,24 @@ import numpy as np
 
 from worldloom.data.episode import Episode
 from worldloom.data.lerobot.writer import LeRobotWriter
-from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
+from worldloom.data.spec import ActionSpec, DataSpec, KeySpec, signal_keys
 
 SPEC = DataSpec(
-    obs={
+    {
         "image": KeySpec("image", (3, 8, 12)),
         "front": KeySpec("image", (3, 128, 160)),
         "state": KeySpec("vector", (4,), ("x", "y", "z", "grip")),
         "speed": KeySpec("vector", (1,)),
+        **signal_keys(reward=True, terminated=True),
     },
-    action=ActionSpec("continuous", 2, ("steer", "gas"), (-1.0, 0.0), (1.0, 2.0)),
-    fps=10,
-    has_reward=True,
-    has_end=True,
+    ActionSpec("continuous", 2, ("steer", "gas"), (-1.0, 0.0), (1.0, 2.0)),
+    10,
 )
-LEAN = DataSpec({"state": KeySpec("vector", (2,))}, ActionSpec("discrete", 3, ("left", "stay", "right")), 5, True, True)
+LEAN = DataSpec(
+    {"state": KeySpec("vector", (2,)), **signal_keys(reward=True, terminated=True)},
+    ActionSpec("discrete", 3, ("left", "stay", "right")),
+    5,
+)
 
 
 def make_episode(spec: DataSpec, rows: int, seed: int = 0, task: str = "", truncated: bool = False) -> Episode:

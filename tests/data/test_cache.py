@@ -71,9 +71,9 @@ def test_tasks_are_one_hot_only_when_there_are_several(made: CachedDataset, tmp_
 def test_a_task_keeps_its_meaning_under_a_wider_spec(made: CachedDataset) -> None:
     names = ("fold", "push", "lift")
     task = replace(made.spec.obs["task"], shape=(3,), names=names)
-    wider = made.with_spec(replace(made.spec, obs={**made.spec.obs, "task": task}))
+    wider = made.with_spec(made.spec.with_obs({**made.spec.obs, "task": task}))
     assert wider.segment(1).obs["task"][0, 0].tolist() == [0, 1, 0]
-    narrower = replace(made.spec, obs={**made.spec.obs, "task": replace(task, shape=(1,), names=("lift",))})
+    narrower = made.spec.with_obs({**made.spec.obs, "task": replace(task, shape=(1,), names=("lift",))})
     with pytest.raises(UserError, match="push"):
         made.with_spec(narrower)
 

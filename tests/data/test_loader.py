@@ -11,7 +11,7 @@ from tests.data.fakes import FakeSource
 from worldloom.data.cache import CachedDataset, cache_source
 from worldloom.data.loader import POOL, SegmentLoader, merge_specs
 from worldloom.data.segment import Segment
-from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
+from worldloom.data.spec import ActionSpec, DataSpec, KeySpec, signal_keys
 from worldloom.errors import UserError
 
 
@@ -185,23 +185,31 @@ def test_resuming_on_other_data_or_windows_is_refused(dataset: CachedDataset) ->
         SegmentLoader([dataset], [range(4)], batch_size=4, length=5).load_state_dict(state)
 
 
-def vectors(mean: float, std: float, **changes: Any) -> DataSpec:
-    obs = {"state": KeySpec("vector", (1,), mean=(mean,), std=(std,))}
-    spec = DataSpec(obs, ActionSpec("continuous", 1, low=(mean,), high=(mean + 1,)), 10.0, has_reward=True)
-    return replace(spec, **changes)
+def vectors(
+    mean: float,
+    std: float,
+    obs: dict[str, KeySpec] | None = None,
+    reward: bool = True,
+    end: bool = False,
+    **changes: Any,
+) -> DataSpec:
+    seen = obs or {"state": KeySpec("vector", (1,), mean=(mean,), std=(std,))}
+    action = ActionSpec("continuous", 1, low=(mean,), high=(mean + 1,))
+    return replace(DataSpec({**seen, **signal_keys(reward=reward, terminated=end)}, action, 10.0), **changes)
 
 
 def test_a_merged_spec_describes_the_equal_mixture() -> None:
     rng = np.random.default_rng(0)
     samples = [rng.normal(0, 1, 100_000), rng.normal(4, 2, 100_000)]
-    merged = merge_specs([vectors(float(x.mean()), float(x.std()), has_end=i == 1) for i, x in enumerate(samples)])
+    merged = merge_specs([vectors(float(x.mean()), float(x.std()), end=i == 1) for i, x in enumerate(samples)])
     both = np.concatenate(samples)
     assert np.allclose(merged.obs["state"].mean, both.mean())  # type: ignore[arg-type]
     assert np.allclose(merged.obs["state"].std, both.std())  # type: ignore[arg-type]
     assert np.allclose([merged.action.low, merged.action.high], [[samples[0].mean()], [samples[1].mean() + 1]])  # type: ignore[arg-type]
     assert merged.has_end
     assert merged.has_reward
-    assert not merge_specs([vectors(0, 1), vectors(0, 1, has_reward=False)]).has_reward
+    assert not merged.keys["reward"].masked
+    assert merge_specs([vectors(0, 1), vectors(0, 1, reward=False)]).keys["reward"].masked
 
 
 @pytest.mark.parametrize(

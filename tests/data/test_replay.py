@@ -5,11 +5,13 @@ import torch
 from tests.toy import toy_episode, toy_spec
 from worldloom.data.episode import Episode
 from worldloom.data.replay import Replay
-from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
+from worldloom.data.spec import ActionSpec, DataSpec, KeySpec, signal_keys
 from worldloom.errors import UserError
 
 SPEC = DataSpec(
-    {"state": KeySpec("vector", (1,))}, ActionSpec("continuous", 1, low=(-2.0,), high=(2.0,)), 10.0, True, True
+    {"state": KeySpec("vector", (1,)), **signal_keys(reward=True, terminated=True)},
+    ActionSpec("continuous", 1, low=(-2.0,), high=(2.0,)),
+    10.0,
 )
 
 

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,14 +18,16 @@ from tests import toy
 from tests.evaluation.worlds import LinearModel, PlaceState, linear_dataset, linear_spec
 from tests.models.segments import SPECS, random_segment
 from worldloom.data.segment import Segment
-from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
+from worldloom.data.spec import ActionSpec, DataSpec, KeySpec, signal_keys
 from worldloom.envs.dream import DreamEnv, SingleDreamEnv, Starts, draw_rows, to_picture
 from worldloom.errors import UserError
 from worldloom.model import State, WorldModel
 from worldloom.models import build
 
 LINE = DataSpec(
-    {"state": KeySpec("vector", (1,))}, ActionSpec("continuous", 1, low=(-4.0,), high=(4.0,)), 10.0, has_reward=True
+    {"state": KeySpec("vector", (1,)), **signal_keys(reward=True)},
+    ActionSpec("continuous", 1, low=(-4.0,), high=(4.0,)),
+    10.0,
 )
 
 
@@ -76,7 +77,7 @@ def rssm(data: str = "image") -> tuple[WorldModel, Starts]:
     torch.manual_seed(0)
     spec = SPECS[data]
     if not spec.has_reward:
-        spec = replace(spec, has_reward=True)
+        spec = spec.with_targets(signal_keys(reward=True, terminated=spec.has_end))
     model = build("rssm", spec, "debug", deter=32, hidden=16, stoch=4, classes=4, units=16, depth=8)
     return model, Starts.track(model, random_segment(spec, batch=6, time=4)[:, :3])
 

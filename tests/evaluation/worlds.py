@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from worldloom.data.segment import Segment
-from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
+from worldloom.data.spec import ActionSpec, DataSpec, KeySpec, signal_keys
 from worldloom.evaluation.evaluate import evaluate_model
 from worldloom.evaluation.rollout import Plan
 from worldloom.evaluation.windows import HeldOut, held_out_episodes
@@ -33,7 +33,7 @@ def linear_spec(image: bool = True, actions: int = 2, ends: bool = True) -> Data
     obs["state"] = KeySpec("vector", (2,), names=("x", "y"), mean=(0.0, 0.0), std=(0.5, 0.5))
     bounds = (-1.0,) * actions
     action = ActionSpec("continuous", actions, low=bounds, high=tuple(-b for b in bounds))
-    return DataSpec(obs, action, fps=10.0, has_reward=True, has_end=ends)
+    return DataSpec({**obs, **signal_keys(reward=True, terminated=ends)}, action, 10.0)
 
 
 def pictures(place: np.ndarray) -> np.ndarray:
@@ -60,11 +60,12 @@ def linear_segment(spec: DataSpec, seed: int, length: int) -> Segment:
     obs = {"state": line.astype(np.float32), "image": np.round(255 * pictures(line)).astype(np.uint8)}
     reward = np.r_[0, line[1:, 0]].astype(np.float32)
     last = np.arange(rows) == rows - 1
-    arrays = {"reward": reward, "terminated": ended, "truncated": last & ~ended, "mask": np.ones(rows, bool)}
+    arrays = {"reward": reward, "terminated": ended, "truncated": last & ~ended}
     return Segment(
         obs={k: torch.from_numpy(obs[k])[None] for k in spec.obs},
         action=torch.from_numpy(used.astype(np.float32))[None],
-        **{k: torch.from_numpy(v)[None] for k, v in arrays.items()},
+        signals={k: torch.from_numpy(v)[None] for k, v in arrays.items()},
+        mask=torch.ones(1, rows, dtype=torch.bool),
     )
 
 
@@ -92,8 +93,8 @@ class MemoryDataset:
         length = length or rows
         cut = self.episodes[episode][:, start + torch.arange(length).clamp(max=rows - 1)]
         outside = torch.arange(length)[None] >= rows
-        kept = {k: getattr(cut, k).masked_fill(outside, 0) for k in ("reward", "terminated", "truncated", "mask")}
-        return Segment(cut.obs, cut.action.masked_fill(outside[..., None], 0), **kept)
+        signals = {k: v.masked_fill(outside, 0) for k, v in cut.signals.items()}
+        return Segment(cut.obs, cut.action.masked_fill(outside[..., None], 0), signals, cut.mask & ~outside)
 
 
 def linear_dataset(spec: DataSpec, episodes: int = 16, length: int = 40, seed: int = 0) -> MemoryDataset:

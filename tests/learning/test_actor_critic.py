@@ -138,7 +138,7 @@ def test_a_gradient_through_the_model_moves_the_policy_and_not_the_model(family:
     segment = toy_segment()
     spec = toy_spec()
     if family == "mlp":
-        spec = replace(spec, obs={"state": spec.obs["state"]})
+        spec = spec.with_obs({"state": spec.obs["state"]})
     model = build(family, spec, "debug")
     policy = ActorCritic.of(model, replace(SMALL, gradient="dynamics"))
     torch.nn.init.normal_(policy.critic.output.weight)  # a new critic expects nothing of anything

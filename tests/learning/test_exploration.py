@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.toy import toy_segment, toy_spec
-from worldloom.data.segment import Segment
+from worldloom.data.segment import Segment, outcome
 from worldloom.errors import UserError
 from worldloom.learning.actor_critic import ActorCritic
 from worldloom.learning.actor_critic_config import ActorCriticConfig
@@ -29,8 +29,8 @@ class Unpaid(Plane):
 
 def walked(places: Tensor, actions: Tensor) -> Segment:
     """Episodes `[B, T]` of the plane as they were."""
-    signals = [torch.zeros(places.shape[:2], dtype=kind) for kind in (torch.float32, torch.bool, torch.bool)]
-    return Segment({"state": places}, actions, *signals, mask=torch.ones(places.shape[:2], dtype=torch.bool))
+    signals = outcome(*(torch.zeros(places.shape[:2], dtype=kind) for kind in (torch.float32, torch.bool, torch.bool)))
+    return Segment({"state": places}, actions, signals, mask=torch.ones(places.shape[:2], dtype=torch.bool))
 
 
 def random_walks(world: Plane, starts: Tensor, steps: int) -> Segment:

@@ -8,7 +8,7 @@ import torch
 
 from tests.data.fakes import FakeSource
 from worldloom.data.episode import Episode, EpisodeInfo
-from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
+from worldloom.data.spec import ActionSpec, DataSpec, KeySpec, signal_keys
 from worldloom.errors import UserError
 from worldloom.learning.td3_bc import TD3BC, Steps, TD3BCConfig, learn_offline
 
@@ -21,7 +21,7 @@ class Bandit(FakeSource):
 
     def __init__(self, paid: float = 1.0, seed: int = 0):
         super().__init__([2] * 200)
-        self.spec = DataSpec({"state": KeySpec("vector", (1,))}, ACTION, 1.0, has_reward=True)
+        self.spec = DataSpec({"state": KeySpec("vector", (1,)), **signal_keys(reward=True)}, ACTION, 1.0)
         self.episodes = [EpisodeInfo(2)] * 200
         self.paid, self.seed = paid, seed
 
@@ -85,6 +85,6 @@ def test_data_it_can_not_learn_from_are_refused():
     with pytest.raises(UserError, match="vectors and nothing else"):
         learn_offline([FakeSource([5])])
     open_range = Bandit()
-    open_range.spec = DataSpec(open_range.spec.obs, ActionSpec("continuous", 1), 1.0, has_reward=True)
+    open_range.spec = DataSpec({**open_range.spec.obs, **signal_keys(reward=True)}, ActionSpec("continuous", 1), 1.0)
     with pytest.raises(UserError, match="range is declared"):
         learn_offline([open_range])

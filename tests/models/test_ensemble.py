@@ -136,7 +136,7 @@ def pushed(batch: int, push: float) -> Segment:
     action = (0.5 * segment.action + push).clamp(-1, 1)
     path = torch.nn.functional.pad(action.cumsum(1)[:, :-1], (0, 0, 1, 0))
     seen = {"state": 1 + torch.cat([path, path[..., :2].square()], -1)}
-    return Segment(seen, action, path[..., 0], segment.terminated, segment.truncated, segment.mask)
+    return Segment(seen, action, {**segment.signals, "reward": path[..., 0]}, segment.mask)
 
 
 def test_members_disagree_more_where_they_have_not_learned() -> None:

@@ -4,14 +4,18 @@ import pytest
 import torch
 
 from worldloom.conformance import check_world_model
-from worldloom.data.segment import Segment
-from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
+from worldloom.data.segment import Segment, outcome
+from worldloom.data.spec import ActionSpec, DataSpec, KeySpec, signal_keys
 from worldloom.errors import UserError
 from worldloom.models import build
 from worldloom.models.tabular import Tabular
 
 PLACES, ACTIONS = 6, 3
-SPEC = DataSpec({"state": KeySpec("vector", (PLACES,))}, ActionSpec("discrete", ACTIONS), 10.0, True, True)
+SPEC = DataSpec(
+    {"state": KeySpec("vector", (PLACES,)), **signal_keys(reward=True, terminated=True)},
+    ActionSpec("discrete", ACTIONS),
+    10.0,
+)
 
 
 def table() -> Tabular:
@@ -27,7 +31,7 @@ def walk(batch: int = 3, time: int = 8) -> Segment:
     places = (torch.arange(batch)[:, None] + torch.cat([torch.zeros(batch, 1), moves[:, :-1].cumsum(1)], 1)) % PLACES
     false = torch.zeros(batch, time, dtype=torch.bool)
     obs = {"state": torch.eye(PLACES)[places.long()]}
-    return Segment(obs, torch.eye(ACTIONS)[moves], (places == 0).float(), false, false, ~false)
+    return Segment(obs, torch.eye(ACTIONS)[moves], outcome((places == 0).float(), false, false), ~false)
 
 
 def test_the_table_keeps_the_contract() -> None:

@@ -46,8 +46,8 @@ def test_nothing_is_expected_after_an_end() -> None:
         made.slow_value.output_bias[..., -20:] += 5.0
     windows = Windows.cut(random_segment(SPECS["image"], time=4), 3)
     targets = made._value_targets(made._latents(made.encoder(windows.obs_after)), windows)
-    assert torch.equal(targets[:, -1], windows.reward[:, -1])  # the last row of these segments is an end
-    assert (targets[:, 0] - windows.reward[:, 0]).abs().min() > 1
+    assert torch.equal(targets[:, -1], windows.steps.reward[:, -1])  # the last row of these segments is an end
+    assert (targets[:, 0] - windows.steps.reward[:, 0]).abs().min() > 1
 
 
 def test_what_lies_past_the_end_of_an_episode_costs_nothing() -> None:
@@ -61,9 +61,9 @@ def test_what_lies_past_the_end_of_an_episode_costs_nothing() -> None:
 def test_a_long_segment_is_cut_into_windows_that_share_their_border() -> None:
     segment = random_segment(SPECS["vector"], batch=2, time=8)
     windows = Windows.cut(segment, 3)
-    assert windows.action.shape == (4, 3, 3)  # rows 0 to 3 and 3 to 6 of each; the last step is left over
+    assert windows.steps.action.shape == (4, 3, 3)  # rows 0 to 3 and 3 to 6 of each; the last step is left over
     torch.testing.assert_close(windows.obs_first["state"][1, 0], segment.obs["state"][0, 3])
-    torch.testing.assert_close(windows.reward[1], segment.reward[0, 4:7])
+    torch.testing.assert_close(windows.steps.reward[1], segment.reward[0, 4:7])
 
 
 def test_the_reward_that_arrives_depends_on_the_action_that_led_there() -> None:
@@ -121,6 +121,6 @@ def test_a_window_of_frames_trains_on_the_rewards_after_its_frames() -> None:
     windows = Windows.cut(segment, horizon=3, frames=3)
     assert windows.obs_first["state"].shape == (2, 3, 5)
     assert windows.obs_after["state"].shape == (2, 5, 5)
-    torch.testing.assert_close(windows.reward[0], segment.reward[0, 3:6])
-    torch.testing.assert_close(windows.action[0], segment.action[0, 2:5])
+    torch.testing.assert_close(windows.steps.reward[0], segment.reward[0, 3:6])
+    torch.testing.assert_close(windows.steps.action[0], segment.action[0, 2:5])
     assert model(frames=3).loss(segment)["reward"][:, :3].eq(0).all()

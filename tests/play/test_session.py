@@ -1,7 +1,6 @@
 """A walk is a value of its seed and what was done: whoever else plays, in whatever order, on whatever branch."""
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -43,7 +42,7 @@ def spec_for(family: str) -> DataSpec:
     """The toy world as far as the family can take it in: `mlp` sees numbers, `tabular` one of a few places."""
     spec = toy_spec(discrete=family == "tabular")
     seen = {"mlp": {"state": spec.obs["state"]}, "tabular": {"place": KeySpec("vector", (3,))}}
-    return replace(spec, obs=seen.get(family, spec.obs))
+    return spec.with_obs(seen.get(family, spec.obs))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -181,7 +181,7 @@ def test_a_look_that_a_belief_cannot_hold_is_as_good_as_none() -> None:
 
 
 def test_what_no_rule_reads_must_be_numbers_too() -> None:
-    spec = replace(SPEC, obs={**SPEC.obs, "wind": KeySpec("vector", (1,))})
+    spec = SPEC.with_obs({**SPEC.obs, "wind": KeySpec("vector", (1,))})
     agent = Scripted(spec, lambda obs: -0.1 + obs["wind"])
     made = Shield(agent, Cart(spec=spec), RULES, credulous(calibrated(Cart())), brake, SEARCH)
     _, memory = made.start({**look(torch.zeros(2, 2)), "wind": torch.tensor([[0.0], [torch.nan]])})
@@ -336,7 +336,7 @@ def test_a_log_that_cannot_be_written_stops_the_shield(tmp_path: Path) -> None:
             "1 continuous actions, but the shield's model 1 continuous actions in [-4, 4]",
         ),
         (
-            {"agent": Pusher(spec=replace(SPEC, obs={"state": KeySpec("vector", (3,))}))},
+            {"agent": Pusher(spec=SPEC.with_obs({"state": KeySpec("vector", (3,))}))},
             "'state' as vector (3,), but the shield's model as vector (2,)",
         ),
     ],

@@ -21,7 +21,7 @@ from worldloom.safety.rules import Limit, Values
 SPEC = DataSpec(
     {"state": KeySpec("vector", (2,), names=("place", "velocity"))},
     ActionSpec("continuous", 1, low=(-4.0,), high=(4.0,)),
-    fps=10.0,
+    10.0,
 )
 RULES = (Limit("state", 0, high=1.0, label="the wall"),)
 
@@ -143,8 +143,7 @@ def episodes(count: int, first: int = 0, rows: int = 30, noise: float = 0.02) ->
     whole = Segment(
         {"state": torch.stack(places, 1)},
         torch.stack(actions, 1),
-        torch.zeros(count, rows),
-        **flags,
+        {"reward": torch.zeros(count, rows), **flags},
         mask=torch.ones(count, rows, dtype=torch.bool),
     )
     return [whole[i : i + 1] for i in range(count)]

@@ -78,9 +78,9 @@ def draw_places(
 
 def windows(dataset: CachedDataset, episodes: np.ndarray, starts: np.ndarray, length: int) -> Segment:
     """Rows from `starts` on of `episodes`, `[B, length]`, padded past an end."""
-    buffers = WindowBuffers(dataset, len(episodes), length)
+    buffers = WindowBuffers(dataset.spec, len(episodes), length)
     buffers.fill(dataset, slice(0, len(episodes)), episodes, starts)
-    return buffers.segment(dataset.spec)
+    return buffers.segment()
 
 
 def recorded_actions(

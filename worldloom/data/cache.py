@@ -11,17 +11,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from sys import getrefcount
 from typing import Any, Self
 
 import numpy as np
-import torch
 
+from worldloom.data.buffers import WindowBuffers
 from worldloom.data.cache_build import broken, build, cache_folder, default_cache_dir
 from worldloom.data.episode import EpisodeSource
 from worldloom.data.segment import Segment
 from worldloom.data.source import open_dataset
-from worldloom.data.spec import ActionSpec, DataSpec
+from worldloom.data.spec import SIGNALS, ActionSpec, DataSpec, mask_name
 from worldloom.errors import UserError
 
 
@@ -68,7 +67,8 @@ class CachedDataset:
     lengths: rows of each episode `[E]`. tasks: the distinct language tasks. source_index: each episode's number in the
     source `[E]`. skipped: (number in the source, what was wrong) of the episodes left out. columns: which columns of
     the table hold what, in the same order for any two datasets with the same keys ("action", "reward", "terminated",
-    "truncated", "task" and the vector keys; further signals come last as "extra.NAME").
+    "truncated", "task" and the other keys; further signals come last as "extra.NAME"). texts: the different strings of
+    each text key. stored: the spec of what is there, which `spec` is a view of.
     """
 
     path: Path
@@ -84,6 +84,8 @@ class CachedDataset:
     offsets: np.ndarray
     table: np.ndarray
     images: dict[str, np.ndarray]
+    texts: dict[str, list[str]]
+    stored: DataSpec
 
     @classmethod
     def load(cls, folder: Path, path: Path) -> Self:
@@ -95,9 +97,14 @@ class CachedDataset:
             images = {k: _open(folder / name, int(lengths.sum())) for k, name in meta["images"].items()}
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"the cache {folder} is damaged ({error}). Delete it; it is made again.") from error
+        columns = {k: (first, last) for k, (first, last) in meta["columns"].items()}
+        spec = DataSpec.from_json(meta["spec"])
+        spec = spec if "version" in meta else with_known_signals(spec, columns, table)
         return cls(
             path=path,
-            spec=DataSpec.from_json(meta["spec"]),
+            spec=spec,
+            stored=spec,
+            texts={k: list(s.names or ()) for k, s in spec.keys.items() if s.kind == "text"},
             lengths=lengths,
             tasks=meta["tasks"],
             about=meta["about"],
@@ -105,7 +112,7 @@ class CachedDataset:
             skipped=[(index, problem) for index, problem in meta["skipped"]],
             source_index=np.asarray(meta["source_index"], np.int64),
             folder=folder,
-            columns={k: (first, last) for k, (first, last) in meta["columns"].items()},
+            columns=columns,
             offsets=np.concatenate([[0], np.cumsum(lengths)]),
             table=table,
             images=images,
@@ -129,14 +136,16 @@ class CachedDataset:
         A dimension that does not change gets std 1: it is then 0 for the model, and a held-out surprise stays finite.
         """
         self.check_episodes(episodes)
-        obs = dict(self.spec.obs)
-        for key in self.spec.vector_keys:
-            mean, std = self._moments(key, episodes)
-            obs[key] = replace(obs[key], mean=tuple(mean.tolist()), std=tuple(std.tolist()))
-        for key in self.spec.image_keys:
-            mean, std = self._picture_moments(key, episodes)
-            obs[key] = replace(obs[key], mean=tuple(mean.tolist()), std=tuple(std.tolist()))
-        return replace(self.spec, obs=obs, action=self._fit_action(episodes))
+        keys = dict(self.spec.keys)
+        for name, key in keys.items():
+            if key.kind == "image":
+                mean, std = self._picture_moments(name, episodes)
+            elif key.kind in ("vector", "set", "window") and key.shape:
+                mean, std = self._moments(name, episodes)
+            else:
+                continue
+            keys[name] = replace(key, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+        return replace(self.spec, keys=keys, action=self._fit_action(episodes))
 
     def with_spec(self, spec: DataSpec) -> Self:
         """A view of the same rows: actions scaled by `spec.action`, the task one-hot over `spec.obs["task"].names`.
@@ -159,9 +168,19 @@ class CachedDataset:
         rows = int(self.lengths[episode])
         if not 0 <= start < rows or (length is not None and length < 1):
             raise UserError(f"start {start}, length {length}: episode {episode} of {self.path} has rows 0..{rows - 1}.")
-        buffers = WindowBuffers(self, 1, rows - start if length is None else length)
+        buffers = WindowBuffers(self.spec, 1, rows - start if length is None else length)
         buffers.fill(self, slice(0, 1), np.array([episode]), np.array([start]))
-        return buffers.segment(self.spec)
+        return buffers.segment()
+
+    def has(self, name: str) -> bool:
+        """Whether a column, such as "extra.cost", "reward" or "action", holds what was recorded."""
+        if name == "action":
+            return self.stored.action.size > 0
+        return name.removeprefix("extra.") in self.stored.keys
+
+    def words(self, key: str) -> list[str]:
+        """The different strings of the task or of a text, in the order of their numbers."""
+        return self.tasks if key == "task" else self.texts.get(key, [])
 
     def check_episodes(self, episodes: Sequence[int]) -> None:
         """Raise `UserError` for no episode at all and for one that does not exist."""
@@ -172,12 +191,23 @@ class CachedDataset:
                 raise UserError(f"unknown episode {episode}: {self.path} has episodes 0..{len(self) - 1}.")
 
     def _moments(self, key: str, episodes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        count = int(self.lengths[list(episodes)].sum())
-        mean = sum(self.column(key, e).sum(0, dtype=np.float64) for e in episodes) / count
-        variance = sum(((self.column(key, e) - mean) ** 2).sum(0) for e in episodes) / count
-        largest = np.max([np.abs(self.column(key, e)).max(0) for e in episodes], axis=0)
+        rows = [self._values(key, e) for e in episodes]
+        count = max(sum(map(len, rows)), 1)
+        mean = sum(part.sum(0, dtype=np.float64) for part in rows) / count
+        variance = sum(((part - mean) ** 2).sum(0) for part in rows) / count
+        largest = np.max([np.abs(part).max(0, initial=0) for part in rows], axis=0)
         std = np.sqrt(variance)
         return mean, np.where(std > 1e-6 * largest, std, 1.0)
+
+    def _values(self, key: str, episode: int) -> np.ndarray:
+        """What an episode has of a key, `[n, D]`: rows, samples of a window, or members of a set that are there."""
+        entry, rows = self.spec.keys[key], self.column(key, episode)
+        values = rows.reshape(-1, entry.shape[-1])
+        name = mask_name(key)
+        if name not in self.columns:
+            return values
+        there = self.column(name, episode) != 0
+        return values[np.repeat(there.reshape(-1), len(values) // there.size)]
 
     def _picture_moments(self, key: str, episodes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Mean and std of each channel, from frames spread evenly: a thousand tell them to three digits."""
@@ -187,114 +217,58 @@ class CachedDataset:
         std = frames.std((0, 2, 3))
         return frames.mean((0, 2, 3)), np.where(std > 0, std, 1.0)
 
+    def _actions(self, episode: int) -> np.ndarray:
+        """The actions of an episode that were recorded, `[n, A]`."""
+        taken, name = self.column("action", episode)[:-1], mask_name("action")
+        return taken[self.column(name, episode)[:-1, 0] != 0] if name in self.columns else taken
+
     def _fit_action(self, episodes: Sequence[int]) -> ActionSpec:
         action = self.spec.action
         if action.kind == "discrete" or (action.low is not None and action.high is not None):
             return action
         # The last row's action is padding and must not widen the range.
-        used = [rows for e in episodes if len(rows := self.column("action", e)[:-1])]
+        used = [rows for e in episodes if len(rows := self._actions(e))]
         if not used:
             raise UserError(f"no action range is declared in {self.path} and its training episodes have a single row.")
         low, high = np.min([r.min(0) for r in used], axis=0), np.max([r.max(0) for r in used], axis=0)
         return replace(action, low=tuple(low.tolist()), high=tuple(high.tolist()))
 
 
-class WindowBuffers:
-    """Arrays for B windows of T rows, filled from one or several datasets and then seen as a `Segment`."""
-
-    def __init__(self, dataset: CachedDataset, batch: int, length: int):
-        self.columns = {k: v for k, v in dataset.columns.items() if not k.startswith("extra.")}
-        self.width = max(last for _, last in self.columns.values())
-        self.table = np.empty((batch, length, dataset.table.shape[1]), np.float32)
-        self.mask = np.empty((batch, length), bool)
-        self.images = {k: np.empty((batch, length, *v.shape[1:]), np.uint8) for k, v in dataset.images.items()}
-        self.time = np.arange(length)
-        self.idle = self._references()
-
-    def in_use(self) -> bool:
-        """Whether a tensor somewhere still shares memory with these arrays; `torch.from_numpy` holds a reference."""
-        return self._references() != self.idle
-
-    def _references(self) -> list[int]:
-        return [getrefcount(a) for a in (self.table, self.mask, *self.images.values())]
-
-    def fill(self, dataset: CachedDataset, part: slice, episodes: np.ndarray, starts: np.ndarray) -> None:
-        """Copy the windows of `dataset` at `episodes`, `starts` (each `[b]`) into the batch entries `part`."""
-        last = (dataset.lengths[episodes] - 1 - starts)[:, None]
-        np.less_equal(self.time, last, out=self.mask[part])
-        rows = (dataset.offsets[episodes] + starts)[:, None] + np.minimum(self.time, last)
-        for key, source in dataset.images.items():
-            # mode="clip" because "raise" makes numpy gather into a hidden copy first. The rows are in range.
-            np.take(source, rows, axis=0, out=self.images[key][part], mode="clip")
-        self._fill_table(dataset, part, rows)
-        first, end = self.columns["action"]
-        action = self.table[part, :, first:end]
-        action[...] = dataset.spec.action.scale(action)
-        # The last row's action led nowhere and rows past the end are copies of it: nothing was done, nothing arrived.
-        action[self.time >= last] = 0
-        outside = ~self.mask[part]
-        if outside.any():
-            for name in ("reward", "terminated", "truncated"):
-                self.table[part, :, self.columns[name][0]][outside] = 0
-        if "task" in dataset.spec.category_keys:
-            self._rename_tasks(dataset, part)
-
-    def segment(self, spec: DataSpec) -> Segment:
-        """The batch as tensors that share memory with these arrays, except for the boolean fields and the task."""
-        table = torch.from_numpy(self.table)
-        images = {k: torch.from_numpy(v) for k, v in self.images.items()}
-        obs = {k: images[k] if k in images else self._vector(table, k, spec) for k in spec.obs}
-        first, end = self.columns["action"]
-        return Segment(
-            obs=obs,
-            action=table[..., first:end],
-            reward=table[..., self.columns["reward"][0]],
-            terminated=table[..., self.columns["terminated"][0]] != 0,
-            truncated=table[..., self.columns["truncated"][0]] != 0,
-            mask=torch.from_numpy(self.mask),
-        )
-
-    def _fill_table(self, dataset: CachedDataset, part: slice, rows: np.ndarray) -> None:
-        out = self.table[part]
-        if dataset.table.shape[1] == out.shape[-1]:
-            np.take(dataset.table, rows, axis=0, out=out, mode="clip")
-        else:  # another number of further signals, which are no part of a segment
-            out[..., : self.width] = dataset.table[rows][..., : self.width]
-
-    def _rename_tasks(self, dataset: CachedDataset, part: slice) -> None:
-        """The number of a task in this dataset becomes its number in the spec, -1 for an episode without one."""
-        names = dataset.spec.obs["task"].names or ()
-        number = np.array([names.index(t) if t in names else -1 for t in dataset.tasks], np.float32)
-        column = self.table[part, :, self.columns["task"][0]]
-        column[...] = number[column.astype(np.int64)]
-
-    def _vector(self, table: torch.Tensor, key: str, spec: DataSpec) -> torch.Tensor:
-        first, end = self.columns[key]
-        if spec.obs[key].kind == "category":
-            return (table[..., first:end] == torch.arange(spec.obs[key].shape[0])).float()
-        return table[..., first:end]
-
-
 def difference(one: DataSpec, two: DataSpec) -> str | None:
-    """What keeps two specs from describing the same kind of data, in words, or None. The task's names may differ."""
-    keys = [{k: s for k, s in spec.obs.items() if s.kind != "category"} for spec in (one, two)]
+    """What keeps two specs from describing the same kind of data, in words, or None.
+
+    The task's names may differ, and so may the targets and whether there are actions: what one lacks is masked.
+    """
+    keys = [{k: s for k, s in spec.obs.items() if s.kind not in ("category", "text")} for spec in (one, two)]
     for key in [*keys[0], *(k for k in keys[1] if k not in keys[0])]:
-        if key not in keys[0] or key not in keys[1]:
+        mine, others = one.keys.get(key), two.keys.get(key)
+        if mine is None or others is None:
+            if (mine or others).masked:  # type: ignore[union-attr]
+                continue
             return f"the observation key {key!r} is missing in one of them ({sorted(keys[0])} and {sorted(keys[1])})"
-        first, second = keys[0][key], keys[1][key]
-        if (first.kind, first.shape) != (second.kind, second.shape):
-            return f"{key!r} is {first.kind} {first.shape} in one and {second.kind} {second.shape} in the other"
-    first_action, second_action = one.action, two.action
-    if (first_action.kind, first_action.size) != (second_action.kind, second_action.size):
-        return (
-            f"the action is {first_action.kind} of size {first_action.size} in one "
-            f"and {second_action.kind} of size {second_action.size} in the other"
-        )
-    if first_action.names and second_action.names and first_action.names != second_action.names:
-        return f"the action's names are {first_action.names} in one and {second_action.names} in the other"
+        if (mine.kind, mine.shape) != (others.kind, others.shape):
+            return f"{key!r} is {mine.kind} {mine.shape} in one and {others.kind} {others.shape} in the other"
+    first, second = one.action, two.action
+    if first.size and second.size and (first.kind, first.size) != (second.kind, second.size):
+        sizes = f"{first.kind} of size {first.size} in one and {second.kind} of size {second.size} in the other"
+        return f"the action is {sizes}"
+    if first.names and second.names and first.names != second.names:
+        return f"the action's names are {first.names} in one and {second.names} in the other"
+    if list(first.slices) != list(second.slices) and first.size and second.size:
+        return f"the action's groups are {list(first.slices)} in one and {list(second.slices)} in the other"
     if one.fps != two.fps:
         return f"one has {one.fps:g} frames per second and the other {two.fps:g}"
     return None
+
+
+def with_known_signals(spec: DataSpec, columns: dict[str, tuple[int, int]], table: np.ndarray) -> DataSpec:
+    """The spec of a cache that was written before signals were keys: success and cost are those that it may hold."""
+    found = {}
+    for name in ("success", "cost"):
+        if f"extra.{name}" in columns:
+            binary = bool(np.isin(table[:, columns[f"extra.{name}"][0]], (0, 1)).all())
+            found[name] = SIGNALS["success"] if binary else SIGNALS["cost"]
+    return spec.with_targets({**spec.targets, **found})
 
 
 def _open(path: Path, rows: int) -> np.ndarray:

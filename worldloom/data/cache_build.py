@@ -22,11 +22,13 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from worldloom.data.episode import BrokenEpisode, Episode, EpisodeSource
-from worldloom.data.spec import DataSpec, KeySpec
+from worldloom.data.spec import MASK, SIGNALS, DataSpec, KeySpec, mask_name
 from worldloom.data.validate import check_episode
 from worldloom.errors import UserError
 
-VERSION = 1
+VERSION = 1  # of the arrays; the description in meta.json has a version of its own
+FLAG, NUMBER = KeySpec("flag", (), role="target"), KeySpec("vector", (), role="target")
+NOT_LEARNED = frozenset({"synthetic", "source_episode"})  # where a row comes from is no property of the world
 BUILDING = ".building-"
 NO_FOLDER = (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)  # a file, or no name, where the cache should be
 
@@ -50,8 +52,8 @@ def build(source: EpisodeSource, folder: Path, image_size: tuple[int, int] | Non
     building the same data the first to finish wins. Raises `BrokenEpisode`, and `UserError` when the disk is full.
     """
     spec = source.spec if image_size is None else source.spec.with_image_size(*image_size)
-    if "task" in spec.obs:
-        raise UserError(f"{source.path} has an observation key 'task', which is the language task's name. Rename it.")
+    if "task" in spec.keys:
+        raise UserError(f"{source.path} has a key 'task', which is the language task's name. Rename it.")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(folder.parent)
@@ -96,11 +98,14 @@ class _CacheWriter:
 
     def __init__(self, work: Path, spec: DataSpec, where: str):
         self.work, self.spec, self.where = work, spec, where
-        self.image_files = {key: f"image-{i}.npy" for i, key in enumerate(spec.image_keys)}
-        self.images = {k: _ArrayFile(work / name, spec.obs[k].shape, np.uint8) for k, name in self.image_files.items()}
+        cameras = [key for key, entry in spec.keys.items() if entry.kind == "image"]
+        self.image_files = {key: f"image-{i}.npy" for i, key in enumerate(cameras)}
+        self.images = {k: _ArrayFile(work / name, spec.keys[k].shape, np.uint8) for k, name in self.image_files.items()}
         self.table: _ArrayFile | None = None
         self.columns: dict[str, tuple[int, int]] = {}
         self.tasks: list[str] = []
+        self.texts: dict[str, list[str]] = {k: [] for k, s in spec.keys.items() if s.kind == "text"}
+        self.learned: dict[str, KeySpec] = {}
         self.lengths: list[int] = []
         self.kept: list[int] = []
         self.skipped: list[tuple[int, str]] = []
@@ -108,14 +113,15 @@ class _CacheWriter:
 
     def add(self, index: int, episode: Episode) -> None:
         check_episode(episode, self.spec, self.where)
-        values = _signals(self.spec, episode)
+        values = _columns(self.spec, self._numbered(episode))
+        self._note_signals(episode)
         if self.table is None:
             self.columns = _layout(values)
             width = sum(v.shape[1] for v in values.values())
             self.table = _ArrayFile(self.work / "table.npy", (width,), np.float32)
         if _layout(values) != self.columns:
             raise BrokenEpisode(f"its signals are {sorted(episode.extra)}, unlike those of the episodes before it.")
-        values["task"][:] = self._task_number(episode.task)
+        values["task"][:] = number_of(episode.task, self.tasks)
         self.table.append(np.concatenate(list(values.values()), 1))
         for key, file in self.images.items():
             file.append(episode.obs[key])
@@ -127,6 +133,7 @@ class _CacheWriter:
         for file in self._files():
             file.finish()
         meta = {
+            "version": 2,
             "spec": self._final_spec().to_json(),
             "lengths": self.lengths,
             "tasks": self.tasks,
@@ -149,16 +156,30 @@ class _CacheWriter:
     def _files(self) -> list["_ArrayFile"]:
         return [*self.images.values(), *([self.table] if self.table else [])]
 
-    def _task_number(self, task: str) -> int:
-        if task not in self.tasks:
-            self.tasks.append(task)
-        return self.tasks.index(task)
+    def _numbered(self, episode: Episode) -> Episode:
+        """The episode with every text as the number of its words."""
+        if not self.texts:
+            return episode
+        numbers = {k: np.array([number_of(str(v), words) for v in episode.obs[k]]) for k, words in self.texts.items()}
+        return replace(episode, obs={**episode.obs, **numbers})
+
+    def _note_signals(self, episode: Episode) -> None:
+        """What each further signal turns out to be: a number is a yes or no while it is nothing but 0 and 1."""
+        for name, values in episode.extra.items():
+            if name in NOT_LEARNED or name.endswith(MASK) or (values.dtype.kind == "i" and name not in SIGNALS):
+                continue
+            yes_or_no = bool(np.isin(values, (0, 1)).all()) and self.learned.get(name, FLAG).kind == "flag"
+            masked = mask_name(name) in episode.extra
+            self.learned[name] = replace(FLAG if yes_or_no else NUMBER, masked=masked)
 
     def _final_spec(self) -> DataSpec:
-        obs = dict(self.spec.obs)
+        keys = {k: replace(s, names=tuple(self.texts[k])) if k in self.texts else s for k, s in self.spec.keys.items()}
         if len(self.tasks) > 1:
-            obs["task"] = KeySpec("category", (len(self.tasks),), names=tuple(self.tasks))
-        return replace(self.spec, obs=obs, has_end=self.has_end)
+            keys["task"] = KeySpec("category", (len(self.tasks),), names=tuple(self.tasks), role="given")
+        targets = {**self.learned, "terminated": SIGNALS["terminated"]} if self.has_end else dict(self.learned)
+        if not self.has_end:
+            keys.pop("terminated", None)
+        return replace(self.spec, keys={**{k: s for k, s in keys.items() if k not in targets}, **targets})
 
 
 class _ArrayFile:
@@ -190,15 +211,25 @@ class _ArrayFile:
         npy.write_array_header_1_0(self.file, {"descr": descr, "fortran_order": False, "shape": (rows, *self.shape)})
 
 
-def _signals(spec: DataSpec, episode: Episode) -> dict[str, np.ndarray]:
+def _columns(spec: DataSpec, episode: Episode) -> dict[str, np.ndarray]:
     """Everything of an episode that is not an image, in the table's order, each float32 `[T, D]`."""
     rows = len(episode)
     known = {"action": episode.action, "reward": episode.reward, "terminated": episode.terminated}
     known |= {"truncated": episode.truncated, "task": np.zeros(rows)}
-    vectors = {k: episode.obs[k] for k in sorted(spec.vector_keys)}
+    images = {k for k, s in spec.keys.items() if s.kind == "image"}
+    arrays = {k: episode.obs[k] for k in sorted(episode.obs) if k not in images}
+    if episode.action_mask is not None:
+        arrays[mask_name("action")] = episode.action_mask
     extra = {f"extra.{k}": v for k, v in sorted(episode.extra.items())}
-    signals = {**known, **vectors, **extra}
-    return {k: np.array(v, np.float32).reshape(rows, v.size // rows) for k, v in signals.items()}
+    columns = {**known, **arrays, **extra}
+    return {k: np.array(v, np.float32).reshape(rows, v.size // rows) for k, v in columns.items()}
+
+
+def number_of(words: str, known: list[str]) -> int:
+    """The place of `words` among the `known` ones, at whose end they are put where they are new."""
+    if words not in known:
+        known.append(words)
+    return known.index(words)
 
 
 def _layout(values: dict[str, np.ndarray]) -> dict[str, tuple[int, int]]:

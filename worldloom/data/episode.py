@@ -25,11 +25,14 @@ class Episode:
     """T rows of one episode. `terminated` and `truncated` can only be true in the last row, and not both: an end on
     the last allowed step is an end.
 
-    obs: images uint8 `[T, C, H, W]`, vectors float32 `[T, D]`; a category key is not stored here (see `task`).
+    obs: every array of the table of keys that is no signal, whatever its role: images uint8 `[T, C, H, W]`, vectors
+        float32 `[T, D]`, texts strings `[T]`, and so on (`KeySpec`), masks bool under `KEY.mask`. What is one value
+        for an episode stands in every row. The language task is not stored here (see `task`).
     action: float32 `[T, A]` in the data's own units (discrete: one-hot), the last row is padding, zeros if unknown.
     reward: float32 `[T]`, reward[0] is 0: nothing arrived before the first observation.
     task: the language task, "" when there is none.
     extra: further per-row signals kept as they are, such as "success" or "cost", `[T]`.
+    action_mask: bool `[T]`, where the action was recorded; None for everywhere.
     """
 
     obs: dict[str, np.ndarray]
@@ -39,6 +42,7 @@ class Episode:
     truncated: np.ndarray
     task: str = ""
     extra: dict[str, np.ndarray] = field(default_factory=dict)
+    action_mask: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.action)

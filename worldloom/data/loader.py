@@ -74,7 +74,7 @@ class SegmentLoader:
             if len(entries[0]):
                 buffers.fill(dataset, part, *entries)
             first = part.stop
-        return buffers.segment(self.datasets[0].spec)
+        return buffers.segment()
 
     def state_dict(self) -> dict[str, Any]:
         """Where the sequence stands, as JSON; it holds for any rank and world size."""
@@ -118,7 +118,7 @@ class SegmentLoader:
         for buffers in self.pool:
             if not buffers.in_use():
                 return buffers
-        made = WindowBuffers(self.datasets[0], self.slice.stop - self.slice.start, self.length)
+        made = WindowBuffers(self.datasets[0].spec, self.slice.stop - self.slice.start, self.length)
         self.pool = [made, *self.pool][:POOL]  # a buffer that leaves the pool lives as long as its batch
         return made
 
@@ -156,25 +156,31 @@ def merge_specs(specs: Sequence[DataSpec], tasks: Sequence[Sequence[str]] | None
 
     Means and deviations are those of the equal mixture, action ranges are joined, task names are united. `tasks` are
     the datasets' own lists (`dataset.tasks`): only with them does the task of a dataset that has a single one join in.
-    A reward is promised only if all have it, since a missing one is not a zero.
+    Signals and actions that only some of them have are masked where they are missing, since a missing one is not zero.
     """
     if not specs:
         raise UserError("no specs to merge.")
     first = specs[0]
     for number, spec in enumerate(specs[1:], 2):
         check_same_data(first, spec, f"datasets 1 and {number}")
-    obs = {k: _mixture([spec.obs[k] for spec in specs]) for k in first.obs if first.obs[k].kind != "category"}
-    names = [spec.obs["task"].names or () for spec in specs if "task" in spec.obs] + [tuple(t) for t in tasks or ()]
+    keys = {k: _joined_key(k, specs) for spec in specs for k in spec.keys if k != "task"}
+    names = [spec.keys["task"].names or () for spec in specs if "task" in spec.keys] + [tuple(t) for t in tasks or ()]
     united = tuple(dict.fromkeys(name for some in names for name in some))
     if len(united) > 1:
-        obs["task"] = KeySpec("category", (len(united),), names=united)
-    return replace(
-        first,
-        obs=obs,
-        action=_joined([spec.action for spec in specs]),
-        has_reward=all(spec.has_reward for spec in specs),
-        has_end=any(spec.has_end for spec in specs),
-    )
+        keys["task"] = KeySpec("category", (len(united),), names=united, role="given")
+    return replace(first, keys=keys, action=_joined([spec.action for spec in specs]))
+
+
+def _joined_key(name: str, specs: Sequence[DataSpec]) -> KeySpec:
+    """A key of several datasets. No row of a dataset without "terminated" is an end; all else is missing there."""
+    found = [spec.keys[name] for spec in specs if name in spec.keys]
+    masked = any(key.masked for key in found) or (len(found) < len(specs) and name != "terminated")
+    if {key.kind for key in found} == {"flag", "vector"}:  # 0 and 1 in one dataset, other numbers in another
+        found = [key for key in found if key.kind == "vector"]
+    joined = _mixture(found)
+    if joined.kind == "text":
+        joined = replace(joined, names=tuple(dict.fromkeys(word for key in found for word in key.names or ())))
+    return replace(joined, masked=masked)
 
 
 def _mixture(keys: Sequence[KeySpec]) -> KeySpec:
@@ -187,8 +193,13 @@ def _mixture(keys: Sequence[KeySpec]) -> KeySpec:
 
 
 def _joined(actions: Sequence[ActionSpec]) -> ActionSpec:
-    lows, highs = [a.low for a in actions if a.low is not None], [a.high for a in actions if a.high is not None]
-    if len(lows) < len(actions) or len(highs) < len(actions):
+    known = [action for action in actions if action.size]
+    if not known:
         return actions[0]
+    masked = len(known) < len(actions) or any(action.masked for action in known)
+    first = replace(known[0], masked=masked)
+    lows, highs = [a.low for a in known if a.low is not None], [a.high for a in known if a.high is not None]
+    if len(lows) < len(known) or len(highs) < len(known):
+        return first
     low, high = np.min(lows, axis=0), np.max(highs, axis=0)
-    return replace(actions[0], low=tuple(low.tolist()), high=tuple(high.tolist()))
+    return replace(first, low=tuple(low.tolist()), high=tuple(high.tolist()))

@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 
+from worldloom.data.buffers import WindowBuffers, table_columns
 from worldloom.data.episode import Episode
 from worldloom.data.sampler import window_slots, window_start
 from worldloom.data.segment import Segment
-from worldloom.data.spec import DataSpec
+from worldloom.data.spec import DataSpec, mask_name
 from worldloom.errors import UserError
 
 FIRST_ROWS = 4096
@@ -29,9 +29,12 @@ class Replay:
     def __init__(self, spec: DataSpec, *, batch_size: int, length: int, capacity: int = 1_000_000, seed: int = 0):
         self.spec, self.batch_size, self.length, self.capacity = spec, batch_size, length, capacity
         self.rng = np.random.default_rng(seed)
-        self.lengths: list[int] = []
+        self.held: list[int] = []
         self.rows = 0
-        self.columns: dict[str, np.ndarray] = {}
+        self.columns = table_columns(spec)
+        self.table = np.empty((0, max(last for _, last in self.columns.values())), np.float32)
+        cameras = {key: entry.shape for key, entry in spec.keys.items() if entry.kind == "image"}
+        self.images = {key: np.empty((0, *shape), np.uint8) for key, shape in cameras.items()}
         self._index()
 
     def add(self, episode: Episode) -> None:
@@ -42,10 +45,11 @@ class Replay:
             raise UserError(f"an episode of {count} rows does not fit into a replay of {self.capacity}: enlarge it")
         while self.rows + count > self.capacity:
             self._forget_oldest()
-        for name, values in self._columns_of(episode).items():
-            self._reserve(name, values, self.rows + count)
-            self.columns[name][self.rows : self.rows + count] = values
-        self.lengths.append(count)
+        self._reserve(self.rows + count)
+        self.table[self.rows : self.rows + count] = self._row(episode)
+        for key, frames in self.images.items():
+            frames[self.rows : self.rows + count] = episode.obs[key]
+        self.held.append(count)
         self.rows += count
         self._index()
 
@@ -53,14 +57,9 @@ class Replay:
         slot = self.rng.integers(self.ends[-1], size=self.batch_size)
         episode = np.searchsorted(self.ends, slot, side="right")
         start = window_start(slot - (self.ends[episode] - self.slots[episode]), self.length)
-        time = start[:, None] + np.arange(self.length)
-        last = self.held[episode][:, None] - 1
-        rows = self.offsets[episode][:, None] + np.minimum(time, last)
-        taken = {name: torch.from_numpy(column.take(rows, 0)) for name, column in self.columns.items()}
-        mask = torch.from_numpy(time <= last)
-        action = taken.pop("action").masked_fill_(torch.from_numpy(time >= last)[..., None], 0.0)
-        signals = {name: taken.pop(name) * mask for name in ("reward", "terminated", "truncated")}
-        return Segment(obs=taken, action=action, mask=mask, **signals)
+        buffers = WindowBuffers(self.spec, self.batch_size, self.length)
+        buffers.fill(self, slice(0, self.batch_size), episode, start)
+        return buffers.segment()
 
     def fit(self) -> DataSpec:
         """The spec with the mean and std of the vectors and images that are held, as a model scales them.
@@ -69,14 +68,16 @@ class Replay:
         """
         obs = dict(self.spec.obs)
         for key in (*self.spec.vector_keys, *self.spec.image_keys):
-            rows = self.columns[key][: self.rows]
             if obs[key].kind == "image":
-                frames = rows[np.linspace(0, self.rows - 1, min(self.rows, SAMPLED_FRAMES)).astype(int)]
+                frames = self.images[key][: self.rows]
+                frames = frames[np.linspace(0, self.rows - 1, min(self.rows, SAMPLED_FRAMES)).astype(int)]
                 rows = frames.astype(np.float32).transpose(0, 2, 3, 1).reshape(-1, frames.shape[1]) / 255
+            else:
+                rows = self.table[: self.rows, slice(*self.columns[key])]
             mean, std = rows.mean(0, dtype=np.float64), rows.std(0, dtype=np.float64)
             std = np.where(std > 1e-6 * np.abs(rows).max(0), std, 1.0)
             obs[key] = replace(obs[key], mean=tuple(mean.tolist()), std=tuple(std.tolist()))
-        return replace(self.spec, obs=obs)
+        return self.spec.with_obs(obs)
 
     def state_dict(self) -> dict[str, Any]:
         """The position of the random draws, as JSON. The episodes themselves are the learner's to keep."""
@@ -85,9 +86,27 @@ class Replay:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rng.bit_generator.state = state["rng"]
 
-    def _columns_of(self, episode: Episode) -> dict[str, np.ndarray]:
-        signals = {"reward": episode.reward, "terminated": episode.terminated, "truncated": episode.truncated}
-        return {**episode.obs, "action": self.spec.action.scale(episode.action), **signals}
+    def has(self, name: str) -> bool:
+        """Everything that the spec names is recorded."""
+        return True
+
+    def words(self, key: str) -> tuple[str, ...]:
+        return ()
+
+    def _row(self, episode: Episode) -> np.ndarray:
+        """The episode's rows of the table `[n, D]`."""
+        rows = np.zeros((len(episode), self.table.shape[1]), np.float32)
+        known: dict[str, np.ndarray] = {
+            "action": episode.action,
+            "reward": episode.reward,
+            "terminated": episode.terminated,
+        }
+        known |= {"truncated": episode.truncated, **episode.obs}
+        known |= {f"extra.{name}": values for name, values in episode.extra.items()}
+        for name, (first, last) in self.columns.items():
+            if name in known:
+                rows[:, first:last] = known[name].reshape(len(episode), last - first)
+        return rows
 
     def _check(self, episode: Episode) -> None:
         """Whatever does not fit would leave rows of the columns unwritten."""
@@ -97,8 +116,12 @@ class Replay:
         rows = (len(episode),)
         wanted: dict[str, tuple[str | int, ...]] = dict.fromkeys(signals, rows)
         wanted["action"] = (*rows, self.spec.action.size)
-        for key, spec in self.spec.obs.items():
-            wanted[key] = (*rows, *spec.shape, "uint8" if spec.kind == "image" else "float32")
+        for key, spec in self.spec.arrays.items():
+            wanted[key] = (*rows, *spec.shape, spec.dtype)
+            wanted |= {mask_name(key): (*rows, *spec.mask_shape, "bool")} if spec.has_mask else {}
+        for name in self.spec.targets.keys() - signals.keys():
+            wanted[name] = rows
+            found |= {name: episode.extra[name].shape} if name in episode.extra else {}
         for name in sorted({*found, *wanted}):
             if found.get(name) != wanted.get(name):
                 raise UserError(
@@ -106,24 +129,30 @@ class Replay:
                     "it is of other data"
                 )
 
-    def _reserve(self, name: str, values: np.ndarray, rows: int) -> None:
+    def _reserve(self, rows: int) -> None:
         """Room for `rows` rows, doubled when it runs out, so that adding costs the same however much is held."""
-        column = self.columns.get(name)
-        if column is not None and len(column) >= rows:
+        if len(self.table) >= rows:
             return
-        room = np.empty((min(max(FIRST_ROWS, 2 * rows), self.capacity), *values.shape[1:]), values.dtype)
-        if column is not None:
-            room[: self.rows] = column[: self.rows]
-        self.columns[name] = room
+        room = min(max(FIRST_ROWS, 2 * rows), self.capacity)
+        self.table = enlarged(self.table, room, self.rows)
+        self.images = {key: enlarged(frames, room, self.rows) for key, frames in self.images.items()}
 
     def _forget_oldest(self) -> None:
-        count = self.lengths.pop(0)
-        for column in self.columns.values():
+        count = self.held.pop(0)
+        arrays: list[np.ndarray] = [self.table, *self.images.values()]
+        for column in arrays:
             column[: self.rows - count] = column[count : self.rows]
         self.rows -= count
 
     def _index(self) -> None:
-        self.held = np.asarray(self.lengths, np.int64)
-        self.slots = window_slots(self.held, self.length)
+        self.lengths = np.asarray(self.held, np.int64)
+        self.slots = window_slots(self.lengths, self.length)
         self.ends = np.cumsum(self.slots)
-        self.offsets = np.cumsum(self.held) - self.held
+        self.offsets = np.cumsum(self.lengths) - self.lengths
+
+
+def enlarged(array: np.ndarray, room: int, rows: int) -> np.ndarray:
+    """The first `rows` rows of an array in one with `room` for more."""
+    made = np.empty((room, *array.shape[1:]), array.dtype)
+    made[:rows] = array[:rows]
+    return made

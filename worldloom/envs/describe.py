@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from gymnasium import spaces
 
-from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
+from worldloom.data.spec import ActionSpec, DataSpec, KeySpec, signal_keys
 from worldloom.envs.adapt import ActionSpace, AdaptedEnv
 
 
@@ -17,7 +17,9 @@ def describe(env: AdaptedEnv) -> DataSpec:
     has_end = not env.env.has_wrapper_attr("terminates") or bool(env.env.get_wrapper_attr("terminates"))
     obs = {key: describe_key(space) for key, space in env.observation_space.spaces.items()}
     return DataSpec(
-        obs, describe_action(env.action_space, env.action_names), fps=env.fps, has_reward=True, has_end=has_end
+        {**obs, **signal_keys(reward=True, terminated=has_end)},
+        describe_action(env.action_space, env.action_names),
+        env.fps,
     )
 
 

@@ -6,7 +6,7 @@ height and width. Rewards, costs and ends are what the model decodes from each n
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 import gymnasium
@@ -72,8 +72,7 @@ def draw_rows(
     rng, parts = np.random.default_rng(seed), []
     for number in rng.choice(len(chosen), size=count, p=places / places.sum()):
         parts.append(dataset.segment(chosen[number], int(rng.integers(places[number])), context))
-    rest = {f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Segment) if f.name != "obs"}
-    return Segment(obs={k: torch.cat([p.obs[k] for p in parts]) for k in parts[0].obs}, **rest)
+    return Segment.cat(parts)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import torch
 
 from worldloom.data.episode import Episode
 from worldloom.data.lerobot.info import read_info
-from worldloom.data.spec import DataSpec, KeySpec
+from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
 from worldloom.evaluation.open_loop import Dreams
 from worldloom.model import WorldModel
@@ -17,7 +17,7 @@ from worldloom.render.filmstrip import as_frames
 from worldloom.runs.moment import Moment
 from worldloom.runs.run import Run
 
-END = 0.5
+LIKELY = 0.5  # from this chance on an imagined flag, such as the end, counts as true
 
 
 def describe(run: Run, moment: Moment, actions: str, steps: int, seed: int) -> dict[str, Any]:
@@ -72,8 +72,8 @@ def _refuse_real(out: Path, origin: dict[str, Any]) -> None:
 
 def dream_spec(model: WorldModel) -> DataSpec:
     """What the model can imagine: the keys it decodes, without a model's normalisation."""
-    obs = {k: KeySpec(s.kind, s.shape, s.names) for k, s in model.spec.obs.items() if k in model.decodes}
-    return replace(model.spec, obs=obs, has_reward="reward" in model.decodes, has_end="terminated" in model.decodes)
+    keys = {k: replace(s, mean=None, std=None) for k, s in model.spec.keys.items() if k in model.decodes}
+    return replace(model.spec, keys=keys)
 
 
 def dream_episode(model: WorldModel, moment: Moment, dreams: Dreams, number: int, spec: DataSpec) -> Episode:
@@ -83,9 +83,9 @@ def dream_episode(model: WorldModel, moment: Moment, dreams: Dreams, number: int
     def read(key: str) -> np.ndarray:
         return torch.cat([model.decode(now, key), model.decode(ahead, key)]).float().cpu().numpy()
 
-    end = np.flatnonzero(read("terminated")[1:] > END)[:1] + 1 if spec.has_end else np.empty(0, int)
+    end = np.flatnonzero(read("terminated")[1:] > LIKELY)[:1] + 1 if spec.has_end else np.empty(0, int)
     rows = int(end[0]) + 1 if len(end) else 1 + dreams.actions.shape[1]
-    obs = {k: as_frames(read(k)) if s.kind == "image" else read(k) for k, s in spec.obs.items()}
+    obs = {k: as_frames(read(k)) if s.kind == "image" else read(k) for k, s in spec.arrays.items()}
     own = spec.action.unscale(dreams.actions[number])
     if spec.action.low is not None and spec.action.high is not None:
         own = np.clip(own, np.asarray(spec.action.low, np.float32), np.asarray(spec.action.high, np.float32))
@@ -93,8 +93,11 @@ def dream_episode(model: WorldModel, moment: Moment, dreams: Dreams, number: int
     action[-1] = 0
     reward = read("reward") if spec.has_reward else np.zeros(rows, np.float32)
     reward[0] = 0
+    further = {k: s for k, s in spec.targets.items() if not s.shape and k not in ("reward", "terminated")}
+    extra = {k: (read(k) > LIKELY if s.kind == "flag" else read(k))[:rows] for k, s in further.items()}
     last = np.arange(rows) == rows - 1
     tasks = moment.source.dataset.tasks
     task = moment.source.dataset.task(moment.episode) if tasks else ""
     ended = last & bool(len(end))
-    return Episode({k: v[:rows] for k, v in obs.items()}, action, reward[:rows], ended, last & ~ended, task)
+    obs = {k: v[:rows] for k, v in obs.items()}
+    return Episode(obs, action, reward[:rows], ended, last & ~ended, task, extra)

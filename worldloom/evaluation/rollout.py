@@ -143,7 +143,7 @@ def track_episodes(model: WorldModel, held: Sequence[HeldOut], plan: Plan) -> li
     """Reward and end read from tracked beliefs of whole episodes: per episode `{head: [T], real_head: [T]}`."""
     found: list[dict[str, np.ndarray]] = [{} for _ in held]
     order = sorted(range(len(held)), key=lambda i: held[i].length)
-    heads = [k for k in ("reward", "terminated") if k in model.decodes]
+    heads = signals_of(model)
     while heads and order:
         longest = held[order[-1]].length
         count = max(1, min(len(order), TRACK_ROWS // longest))
@@ -155,7 +155,7 @@ def track_episodes(model: WorldModel, held: Sequence[HeldOut], plan: Plan) -> li
         states = model.track(segment.obs, segment.action)
         for head in heads:
             decoded = model.decode(states, head).float().cpu().numpy()
-            real = getattr(batch.segment, head).numpy()
+            real = batch.segment.signals[head].numpy()
             for row, i in enumerate(chosen):
                 found[i][head] = decoded[row, : held[i].length]
                 found[i]["real_" + head] = real[row, : held[i].length]
@@ -226,10 +226,9 @@ def _score_model(
     if predictor == "shuffled":
         return
     _score_latent(model, batch, states, plan, collect)
-    for head in ("reward", "terminated"):
-        if head in model.decodes:
-            collect.add("head|" + head, expected(model, states, head, plan.samples))
-            collect.add("head|real_" + head, _future_head(batch, head))
+    for head in signals_of(model):
+        collect.add("head|" + head, expected(model, states, head, plan.samples))
+        collect.add("head|real_" + head, batch.segment.signals[head][:, batch.context :].float().numpy())
 
 
 def _score_latent(model: WorldModel, batch: WindowBatch, states: State, plan: Plan, collect: _Collector) -> None:
@@ -248,16 +247,18 @@ def _score_latent(model: WorldModel, batch: WindowBatch, states: State, plan: Pl
         collect.add(f"mse|{predictor}|{LATENT}", torch.where(valid, error, torch.nan))
 
 
+def signals_of(model: WorldModel) -> list[str]:
+    """The signals of one number a row that a model predicts and its data have: reward, terminated, cost, ..."""
+    scalars = [key for key, entry in model.spec.targets.items() if entry.shape == ()]
+    return [key for key in scalars if key in model.decodes]
+
+
 def has_features(belief: State) -> bool:
     """Whether a belief says what can be read out of it."""
     try:
         return belief.features.ndim > 0
     except NotImplementedError:
         return False
-
-
-def _future_head(batch: WindowBatch, head: str) -> np.ndarray:
-    return getattr(batch.segment, head)[:, batch.context :].float().numpy()
 
 
 def _score(

@@ -4,11 +4,10 @@ N windows, B batch, C context rows, H horizon (open-loop steps), A action size.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from worldloom.data.cache import CachedDataset
@@ -62,7 +61,7 @@ class WindowBatch:
 
     def future(self, key: str) -> Tensor:
         """What was really seen at steps 1 to H: `[B, H, ...]`."""
-        return self.segment.obs[key][:, self.context :]
+        return self.segment.targets[key][:, self.context :]
 
 
 def held_out_episodes(sources: Sequence[Source], limit: int = 0) -> list[HeldOut]:
@@ -104,8 +103,7 @@ def batches(windows: Sequence[Window], size: int, context: int, horizon: int) ->
 def read_windows(windows: Sequence[Window], context: int, horizon: int) -> WindowBatch:
     """Windows `[B, C + H]`; rows past an episode's end are padded and are neither valid nor scored."""
     parts = [w.held.dataset.segment(w.held.episode, w.start, context + horizon) for w in windows]
-    rest = {f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Segment) if f.name != "obs"}
-    segment = Segment(obs={k: torch.cat([p.obs[k] for p in parts]) for k in parts[0].obs}, **rest)
+    segment = Segment.cat(parts)
     steps = [w.held.length - w.start - context for w in windows]
     return WindowBatch(segment, np.array([w.held.index for w in windows]), np.array(steps), context)
 

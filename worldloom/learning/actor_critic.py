@@ -21,6 +21,7 @@ from worldloom.learning.actor_critic_config import ActorCriticConfig
 from worldloom.model import State, WorldModel, dream
 from worldloom.nets.dense import initialise
 from worldloom.nets.heads import LowestHead, TwoHotHead
+from worldloom.nets.observation import blank
 
 # What is paid on arrival in each of the states `[N, H]` of a dream whose actions were `[N, H, A]`: `[N, H]`.
 Reward = Callable[[WorldModel, State, Tensor], Tensor]
@@ -190,7 +191,5 @@ def unmoved(module: nn.Module) -> Iterator[None]:
 def feature_size(model: WorldModel) -> int:
     """How many features a belief of `model` has, found by looking at an empty observation."""
     device = next(model.parameters()).device
-    obs = {key: torch.zeros(1, *of.shape, dtype=torch.uint8 if of.kind == "image" else torch.float32, device=device)
-           for key, of in model.spec.obs.items()}  # fmt: skip
     with torch.random.fork_rng([]):
-        return int(model.start(obs).features.shape[-1])
+        return int(model.start(blank(model.spec, device)).features.shape[-1])

@@ -39,7 +39,7 @@ from worldloom.errors import UserError
 from worldloom.model import Obs, State, WorldModel, state
 from worldloom.models import FAMILIES, build
 from worldloom.nets.dense import BlockLinear, initialise
-from worldloom.nets.observation import PictureScale, VectorScale
+from worldloom.nets.observation import PictureScale, VectorScale, blank
 
 R = TypeVar("R")
 Call = Callable[[Any, Any], R]
@@ -340,14 +340,6 @@ def same_luck(device: torch.device) -> Callable[[], None]:
             torch.cuda.set_rng_state(cuda, device)
 
     return again
-
-
-def blank(spec: DataSpec) -> dict[str, Tensor]:
-    """An observation of zeros, `[1, ...]`."""
-    return {
-        k: torch.zeros(1, *s.shape, dtype=torch.uint8 if s.kind == "image" else torch.float32)
-        for k, s in spec.obs.items()
-    }
 
 
 def apart(values: Tensor, dim: int) -> Tensor:

@@ -18,7 +18,7 @@ from worldloom.data.segment import Segment
 from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
 from worldloom.model import Obs, State, WorldModel, state
-from worldloom.nets.heads import BernoulliHead, TwoHotHead
+from worldloom.nets.heads import head_losses, signal_heads
 from worldloom.nets.observation import VectorScale
 
 
@@ -68,13 +68,15 @@ class MLP(WorldModel):
 
     def __init__(self, spec: DataSpec, config: MLPConfig):
         super().__init__()
-        if spec.image_keys or not spec.vector_keys:
+        if spec.image_keys or not any(spec.keys[k].role == "observed" for k in spec.vector_keys):
             raise UserError("family mlp predicts vectors and nothing else: use rssm for pictures")
         self.spec, self.config = spec, config
-        self.scale = VectorScale(spec)
-        self.parts = {key: spec.obs[key].shape[0] for key in spec.vector_keys}
+        given = [key for key in spec.vector_keys if spec.obs[key].role == "given"]
+        self.parts = {key: spec.obs[key].shape[0] for key in spec.vector_keys if key not in given}
+        self.given = nn.ModuleDict({key: VectorScale(spec, [key]) for key in given})
+        self.scale = VectorScale(spec, tuple(self.parts))
         size = sum(self.parts.values())
-        inputs = size + sum(spec.obs[key].shape[0] for key in spec.category_keys) + spec.action.size
+        inputs = size + sum(spec.obs[key].shape[0] for key in (*given, *spec.category_keys)) + spec.action.size
         widths = [inputs] + [config.units] * config.layers
         # No normalisation layer: it would hide how large the state is, which is what shall be predicted to the digit.
         layers = [nn.Sequential(nn.Linear(a, b), nn.SiLU()) for a, b in pairwise(widths)]
@@ -82,13 +84,7 @@ class MLP(WorldModel):
         # Most of a short step is linear, so that part need not go through the network.
         self.linear = nn.Linear(inputs, size, bias=False)
         nn.init.zeros_(self.linear.weight)
-        self.heads = nn.ModuleDict()
-        if spec.has_reward:
-            head = TwoHotHead(config.units, units=config.units, layers=1, bins=config.bins)
-            head.zero_output()  # what is left of the outermost bins' chance would be a reward of thousands
-            self.heads["reward"] = head
-        if spec.has_end:
-            self.heads["terminated"] = BernoulliHead(config.units, units=config.units, layers=1)
+        self.heads = signal_heads(spec, config.units, units=config.units, layers=1, bins=config.bins, begin=None)
         self.loss_weights = dict.fromkeys(self.decodes, 1.0)
 
     @property
@@ -128,13 +124,14 @@ class MLP(WorldModel):
         ahead = self.predict(MLPState(seen, context, seen)[:, :-1], segment.action[:, :-1])
         errors = (ahead.seen - seen[:, 1:]).square().split(list(self.parts.values()), -1)
         terms = {key: error.mean(-1) for key, error in zip(self.parts, errors, strict=True)}
-        terms |= {key: head(ahead.hidden).nll(getattr(segment, key)[:, 1:]) for key, head in self.heads.items()}
+        terms |= head_losses(self.heads, ahead.hidden, segment[:, 1:])
         return {key: nn.functional.pad(term, (1, 0)) for key, term in terms.items()}
 
     def _see(self, obs: Obs) -> tuple[Tensor, Tensor]:
-        """Vectors `[..., D]` at unit scale and categories `[..., N]`, side by side in the order of the data."""
+        """Observed vectors `[..., D]` at unit scale, and given ones and categories `[..., N]`, side by side."""
         seen = self.scale(torch.cat([obs[key] for key in self.parts], -1).float())
-        return seen, torch.cat([seen[..., :0], *(obs[key] for key in self.spec.category_keys)], -1)
+        given = [scale(obs[key].float()) for key, scale in self.given.items()]
+        return seen, torch.cat([seen[..., :0], *given, *(obs[key] for key in self.spec.category_keys)], -1)
 
     def _hidden(self, state: MLPState, action: Tensor) -> Tensor:
         return self.body(torch.cat([state.features, action], -1))

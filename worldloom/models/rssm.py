@@ -19,7 +19,7 @@ from worldloom.errors import UserError
 from worldloom.model import Obs, State, WorldModel, state
 from worldloom.models.blind import dream_along
 from worldloom.nets.dense import BlockLinear, initialise, join, mlp, split
-from worldloom.nets.heads import BernoulliHead, TwoHotHead
+from worldloom.nets.heads import head_losses, signal_heads
 from worldloom.nets.latent import Categorical, Gaussian, Latent
 from worldloom.nets.observation import ObsDecoder, ObsEncoder
 
@@ -156,15 +156,8 @@ class RSSM(WorldModel):
             nn.LayerNorm(config.hidden, eps=1e-3), nn.SiLU(), nn.Linear(config.hidden, self.latent.parameters)
         )
         self.decoder = ObsDecoder(spec, features, units=config.units, layers=config.decoder_layers, depth=config.depth)
-        self.heads = nn.ModuleDict()
         self.apply(initialise)
-        if spec.has_reward:
-            head = TwoHotHead(features, units=config.units, layers=config.head_layers, bins=config.bins)
-            self.heads["reward"] = head.apply(initialise)
-            head.zero_output()
-        if spec.has_end:
-            self.heads["terminated"] = BernoulliHead(features, units=config.units, layers=config.head_layers)
-            self.heads["terminated"].apply(initialise)
+        self.heads = signal_heads(spec, features, units=config.units, layers=config.head_layers, bins=config.bins)
         self.loss_weights = {
             **dict.fromkeys(self.decodes, 1.0),
             "dynamics": config.dynamics_weight,
@@ -212,14 +205,12 @@ class RSSM(WorldModel):
     def loss(self, segment: Segment, belief: RSSMState | None = None) -> dict[str, Tensor]:  # type: ignore[override]
         belief = self.track(segment.obs, segment.action) if belief is None else belief
         features = belief.features
-        losses = self.decoder.loss(features, segment.obs)
+        losses = self.decoder.loss(features, segment.targets) | head_losses(self.heads, features, segment)
         prior, free = self.prior(belief.deter).float(), self.config.free_nats
-        for key, head in self.heads.items():
-            losses[key] = head(features).nll(getattr(segment, key))
         if self.config.blind_heads:
             blind = self._foreseen(belief.deter, segment.action)
-            for key, head in self.heads.items():
-                losses[key] = losses[key] + self.config.blind_heads * head(blind).nll(getattr(segment, key))
+            for key, error in head_losses(self.heads, blind, segment).items():
+                losses[key] = losses[key] + self.config.blind_heads * error
         losses["dynamics"] = self.latent.kl(belief.latent.detach(), prior).clamp(min=free)
         losses["representation"] = self.latent.kl(belief.latent, prior.detach()).clamp(min=free)
         return losses

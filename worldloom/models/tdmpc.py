@@ -19,7 +19,7 @@ from worldloom.data.segment import Segment
 from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
 from worldloom.model import Obs, State, WorldModel, state
-from worldloom.nets.heads import BernoulliHead, TwoHot, symexp_bins
+from worldloom.nets.heads import BernoulliHead, TwoHot, head_losses, signal_heads, symexp_bins
 from worldloom.nets.latent import draw
 from worldloom.nets.observation import ObsEncoder
 from worldloom.nets.value import TwoHotEnsemble
@@ -151,12 +151,14 @@ class TDMPC(WorldModel):
         self.value = TwoHotEnsemble(latent + action, units=units, layers=2, bins=config.bins, members=config.members)
         self.slow_value = copy.deepcopy(self.value).requires_grad_(False)
         self.register_buffer("bins", symexp_bins(config.bins, 10.0), persistent=False)
+        others = spec.with_targets({k: s for k, s in spec.targets.items() if k not in ("reward", "terminated")})
+        self.heads = signal_heads(others, latent, units=units, layers=1, bins=config.bins, begin=initialise)
         self.loss_weights = {
             "consistency": config.consistency_weight,
             "reward": config.reward_weight,
             "value": config.value_weight,
             "policy": 1.0,
-        } | ({"terminated": 1.0} if spec.has_end else {})
+        } | dict.fromkeys((*(("terminated",) if spec.has_end else ()), *self.heads), 1.0)
 
     def start(self, obs: Obs) -> TDMPCState:
         window = self.encoder(obs)[:, None].expand(-1, self.frames, -1)
@@ -172,7 +174,7 @@ class TDMPC(WorldModel):
 
     @property
     def decodes(self) -> tuple[str, ...]:
-        return ("reward", *(("terminated",) if self.terminated is not None else ()), "value", "action")
+        return ("reward", *(("terminated",) if self.terminated is not None else ()), *self.heads, "value", "action")
 
     def decode(self, state: TDMPCState, key: str) -> Tensor:  # type: ignore[override]
         if key == "reward":
@@ -183,6 +185,8 @@ class TDMPC(WorldModel):
             return self.value(torch.cat([state.latent, action], -1), members=two).mean.mean(0)
         if key == "action":
             return self._mean_action(state.latent)
+        if key in self.heads:
+            return self.heads[key](state.latent).mean
         if key == "terminated" and self.terminated is not None:
             return self.terminated(state.latent).mean
         raise UserError(f"this model can't decode {key!r}; it decodes {', '.join(self.decodes)}")
@@ -217,19 +221,21 @@ class TDMPC(WorldModel):
             targets = self._value_targets(truth, windows)
         latent = self._latents(self.encoder(windows.obs_first))[:, 0]
         latents = [latent]
-        for action in windows.action.unbind(1):
+        steps = windows.steps
+        for action in steps.action.unbind(1):
             latents.append(self._step(latents[-1], action))
         unrolled = torch.stack(latents, 1)
         before, after = unrolled[:, :-1], unrolled[:, 1:]
-        pairs = torch.cat([before, windows.action], -1)
+        pairs = torch.cat([before, steps.action], -1)
         terms = {
             "consistency": (after - truth).square().mean(-1),
-            "reward": TwoHot(self.reward(pairs).float(), self.bins).nll(windows.reward),
+            "reward": TwoHot(self.reward(pairs).float(), self.bins).nll(steps.reward),
             "value": self.value(pairs).nll(targets.expand(self.config.members, *targets.shape)).mean(0),
             "policy": self._policy_loss(before.detach()),
         }
         if self.terminated is not None:
-            terms["terminated"] = self.terminated(after).nll(windows.terminated)
+            terms["terminated"] = self.terminated(after).nll(steps.terminated)
+        terms |= head_losses(self.heads, after, steps)
         powers = self.config.rho ** torch.arange(self.config.horizon, device=latent.device)
         weight = windows.valid * (powers / powers.mean())
         return {name: windows.to_rows(term * weight) for name, term in terms.items()}
@@ -273,7 +279,7 @@ class TDMPC(WorldModel):
         """One-step temporal-difference targets `[N, H]`, the smaller of two random members of the slow copy."""
         action, _ = self._sample_action(after)
         values = self.slow_value(torch.cat([after, action], -1), members=self._draw_two()).mean.amin(0)
-        return windows.reward + self.config.discount * ~windows.terminated * values
+        return windows.steps.reward + self.config.discount * ~windows.steps.terminated * values
 
     def _policy_loss(self, latent: Tensor) -> Tensor:
         """The prior goes where the values are high; values are divided by their range in the batch."""
@@ -289,14 +295,12 @@ class Windows:
     """A segment `[B, T]` cut into N = B * W windows of H steps that share their border rows.
 
     obs_first `[N, K, ...]`, the frames of the first belief, and obs_after `[N, K - 1 + H, ...]`, those of the ones that
-    follow; action `[N, H, A]` leads to reward, terminated `[N, H]`. valid `[N, H]` is 1 where the step happened.
+    follow; the actions of `steps` `[N, H]` lead to its signals. valid `[N, H]` is 1 where the step happened.
     """
 
     obs_first: dict[str, Tensor]
     obs_after: dict[str, Tensor]
-    action: Tensor
-    reward: Tensor
-    terminated: Tensor
+    steps: Segment
     valid: Tensor
     rows: tuple[int, int]
     frames: int
@@ -318,13 +322,13 @@ class Windows:
             return x[:, index].flatten(0, 1)
 
         obs = {k: windows(v) for k, v in segment.obs.items()}
+        signals = {k: windows(v)[:, frames:] for k, v in segment.signals.items()}
+        mask = windows(segment.mask)[:, frames:]
         return cls(
             obs_first={k: v[:, :frames] for k, v in obs.items()},
             obs_after={k: v[:, 1:] for k, v in obs.items()},
-            action=windows(segment.action)[:, frames - 1 : -1],
-            reward=windows(segment.reward)[:, frames:],
-            terminated=windows(segment.terminated)[:, frames:],
-            valid=windows(segment.mask)[:, frames:].float(),
+            steps=Segment({}, windows(segment.action)[:, frames - 1 : -1], signals, mask),
+            valid=mask.float(),
             rows=(batch, time),
             frames=frames,
         )

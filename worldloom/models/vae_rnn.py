@@ -26,7 +26,7 @@ from worldloom.errors import UserError
 from worldloom.model import Obs, State, WorldModel, state
 from worldloom.models.blind import dream_along
 from worldloom.nets.dense import initialise
-from worldloom.nets.heads import BernoulliHead, TwoHotHead
+from worldloom.nets.heads import head_losses, signal_heads
 from worldloom.nets.latent import COLDEST, draw
 from worldloom.nets.observation import ObsDecoder, ObsEncoder
 
@@ -136,15 +136,9 @@ class VAERNN(WorldModel):
         self.decoder = ObsDecoder(spec, config.code, **width, layers=config.decoder_layers)
         self.cell = nn.LSTMCell(config.code + spec.action.size, config.memory)
         self.mixture = nn.Linear(config.memory, 3 * config.mixtures * config.code)
-        self.heads = nn.ModuleDict()
         self.apply(initialise)
-        features, head = config.code + config.memory, {"units": config.units, "layers": config.head_layers}
-        if spec.has_reward:
-            reward = TwoHotHead(features, **head, bins=config.bins).apply(initialise)
-            reward.zero_output()
-            self.heads["reward"] = reward
-        if spec.has_end:
-            self.heads["terminated"] = BernoulliHead(features, **head).apply(initialise)
+        features = config.code + config.memory
+        self.heads = signal_heads(spec, features, units=config.units, layers=config.head_layers, bins=config.bins)
         self.loss_weights = dict.fromkeys((*self.decodes, "code", "memory"), 1.0)
 
     def start(self, obs: Obs) -> VAERNNState:
@@ -187,14 +181,11 @@ class VAERNN(WorldModel):
 
     def loss(self, segment: Segment, belief: VAERNNState | None = None) -> dict[str, Tensor]:  # type: ignore[override]
         belief = self.track(segment.obs, segment.action) if belief is None else belief
-        losses = self.decoder.loss(belief.code, segment.obs)
-        for key, head in self.heads.items():
-            losses[key] = head(belief.features).nll(getattr(segment, key))
+        losses = self.decoder.loss(belief.code, segment.targets) | head_losses(self.heads, belief.features, segment)
         if self.config.blind_heads:
             blind = self._foreseen(belief, segment.action)
-            for key, head in self.heads.items():
-                error = head(blind).nll(getattr(segment, key))[:, 1:]
-                losses[key] = losses[key] + self.config.blind_heads * F.pad(error, (1, 0))
+            for key, error in head_losses(self.heads, blind, segment).items():
+                losses[key] = losses[key] + self.config.blind_heads * F.pad(error[:, 1:], (1, 0))
         price = 0.5 * (belief.mean.square() + (2 * belief.log_std).exp() - 1) - belief.log_std
         losses["code"] = price.sum(-1).clamp(min=self.config.tolerance * self.config.code)
         losses["memory"] = F.pad(self._foresee(belief.memory[:, 1:]).nll(belief.code[:, 1:].detach()), (1, 0))

@@ -4,7 +4,7 @@ F features, K bins.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldloom.nets.dense import mlp
+from worldloom.data.segment import Segment
+from worldloom.data.spec import DataSpec, KeySpec
+from worldloom.nets.dense import initialise, mlp
 
 
 class Scalar(ABC):
@@ -85,6 +87,20 @@ class Bernoulli(Scalar):
         return F.binary_cross_entropy_with_logits(self.logits, target.float(), reduction="none")
 
 
+@dataclass(frozen=True)
+class Choice(Scalar):
+    """One of N choices `[..., N]`; `mean` is the probability of each, and the target is one-hot."""
+
+    logits: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        return self.logits.softmax(-1)
+
+    def nll(self, target: Tensor) -> Tensor:
+        return -(self.logits.log_softmax(-1) * target).sum(-1)
+
+
 def symexp_bins(bins: int, largest: float) -> Tensor:
     """`bins` (odd) numbers from -expm1(largest) to expm1(largest), evenly spaced before the exponential."""
     half = torch.linspace(-largest, 0, bins // 2 + 1).abs().expm1()
@@ -140,3 +156,56 @@ class BernoulliHead(nn.Module):
 
     def forward(self, features: Tensor) -> Bernoulli:
         return Bernoulli(self.net(features).squeeze(-1).float())
+
+
+class ChoiceHead(nn.Module):
+    """Which of N classes, such as a label that is only to be predicted: `[..., F]` to `Choice`."""
+
+    def __init__(self, features: int, classes: int, *, units: int, layers: int):
+        super().__init__()
+        self.net = nn.Sequential(mlp(features, units, layers), nn.Linear(units, classes))
+
+    def forward(self, features: Tensor) -> Choice:
+        return Choice(self.net(features).float())
+
+
+def signal_heads(
+    spec: DataSpec,
+    features: int,
+    *,
+    units: int,
+    layers: int,
+    bins: int,
+    begin: Callable[[nn.Module], None] | None = initialise,
+) -> nn.ModuleDict:
+    """A head for every target that is one number, a yes or no, or a category: reward, end, cost and any other signal.
+
+    Every one begins as `begin` makes it, None for torch's own way, and expects zero of a number.
+    """
+    heads = nn.ModuleDict()
+    for name, key in spec.targets.items():
+        head = _head(key, features, units=units, layers=layers, bins=bins)
+        if head is not None:
+            heads[name] = head if begin is None else head.apply(begin)
+            if isinstance(head, TwoHotHead):
+                head.zero_output()
+    return heads
+
+
+def _head(key: KeySpec, features: int, *, units: int, layers: int, bins: int) -> nn.Module | None:
+    if key.kind == "flag":
+        return BernoulliHead(features, units=units, layers=layers)
+    if key.kind == "category":
+        return ChoiceHead(features, key.shape[0], units=units, layers=layers)
+    if key.kind == "vector" and key.shape == ():
+        return TwoHotHead(features, units=units, layers=layers, bins=bins)
+    return None
+
+
+def head_losses(heads: nn.ModuleDict, features: Tensor, segment: Segment) -> dict[str, Tensor]:
+    """What each head's prediction from `features` `[B, T, F]` costs, `{key: [B, T]}`; nothing where it is missing."""
+    losses = {}
+    for key, head in heads.items():
+        error, known = head(features).nll(segment.signals[key]), segment.known(key)
+        losses[key] = error if known is None else torch.where(known, error, 0.0)
+    return losses

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from worldloom.data.segment import Segment
-from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
+from worldloom.data.spec import ActionSpec, DataSpec, KeySpec, signal_keys
 from worldloom.errors import unknown
 from worldloom.model import Obs, State, WorldModel, state
 from worldloom.planners.clock import Clock
@@ -182,7 +182,7 @@ class Plane(WorldModel):
         moves = ActionSpec("discrete", len(MOVES), ("stay", "right", "left", "up", "down"))
         pushes = ActionSpec("continuous", 2, ("x", "y"), (-1.0, -1.0), (1.0, 1.0))
         obs = {"state": KeySpec("vector", (2,))}
-        self.spec = DataSpec(obs, moves if discrete else pushes, fps=10.0, has_reward=True)
+        self.spec = DataSpec({**obs, **signal_keys(reward=True)}, moves if discrete else pushes, 10.0)
         self.noise, self.widest, self.predicted = noise, 0.0, 0
         self.loss_weights = {}
 

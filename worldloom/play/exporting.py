@@ -17,7 +17,7 @@ from worldloom.data.episode import Episode
 from worldloom.data.lerobot.writer import LeRobotWriter
 from worldloom.data.video import encode
 from worldloom.errors import UserError
-from worldloom.evaluation.imagined_dataset import END, dream_spec
+from worldloom.evaluation.imagined_dataset import LIKELY, dream_spec
 from worldloom.play.scenes import Scene
 from worldloom.play.session import Moment
 from worldloom.play.stage import Stage
@@ -125,5 +125,5 @@ def to_episode(stage: Stage, path: Sequence[Moment]) -> Episode:
     action[-1] = 0
     reward = np.array([0.0, *(moment.answer.signals.get("reward", 0.0) for moment in path[1:])], np.float32)
     last = np.arange(len(path)) == len(path) - 1
-    ended = last & (path[-1].answer.signals.get("terminated", 0.0) > END)
+    ended = last & (path[-1].answer.signals.get("terminated", 0.0) > LIKELY)
     return Episode(obs, action, reward, ended, last & ~ended)

@@ -16,7 +16,7 @@ from torch import Tensor
 from worldloom.agents.agent import Agent
 from worldloom.agents.environment import to_obs
 from worldloom.agents.play import Decision, play
-from worldloom.data.segment import Segment
+from worldloom.data.segment import Segment, outcome
 from worldloom.data.spec import DataSpec
 from worldloom.envs.adapt import AdaptedEnv
 from worldloom.safety.decisions import VERDICTS
@@ -49,9 +49,7 @@ class Course:
         return Segment(
             obs={key: value[None] for key, value in to_obs(self.obs, spec).items()},
             action=torch.from_numpy(np.concatenate([taken, np.zeros_like(taken[:1])]))[None],
-            reward=torch.tensor(self.rewards)[None],
-            terminated=terminated,
-            truncated=last & ~terminated,
+            signals=outcome(torch.tensor(self.rewards)[None], terminated, last & ~terminated),
             mask=torch.ones_like(terminated),
         )
 

@@ -105,20 +105,14 @@ def pad(episode: Segment, length: int) -> Segment:
     rows = episode.shape[1]
     cut = episode[:, torch.arange(length).clamp(max=rows - 1)]
     outside = torch.arange(length)[None] >= rows
-    return Segment(
-        obs=cut.obs,
-        action=cut.action.masked_fill(outside[..., None], 0),
-        reward=cut.reward.masked_fill(outside, 0),
-        terminated=cut.terminated & ~outside,
-        truncated=cut.truncated & ~outside,
-        mask=cut.mask & ~outside,
-    )
+    happened = {name: cut.signals[name].masked_fill(outside, 0) for name in ("reward", "terminated", "truncated")}
+    action = cut.action.masked_fill(outside[..., None], 0)
+    return Segment(cut.obs, action, {**cut.signals, **happened}, cut.mask & ~outside)
 
 
 def join(episodes: Sequence[Segment]) -> Segment:
     """B episodes `[1, T]` of one length: `[B, T]`."""
-    rest = {f.name: torch.cat([getattr(e, f.name) for e in episodes]) for f in fields(Segment) if f.name != "obs"}
-    return Segment(obs={key: torch.cat([e.obs[key] for e in episodes]) for key in episodes[0].obs}, **rest)
+    return Segment.cat(episodes)
 
 
 def flat(beliefs: State) -> State:

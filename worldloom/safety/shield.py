@@ -126,7 +126,7 @@ class Shield(Agent):
     @property
     def spec(self) -> DataSpec:  # type: ignore[override]
         """The agent's, and what else the model looks at."""
-        return replace(self.agent.spec, obs={**self.model.spec.obs, **self.agent.spec.obs})
+        return self.agent.spec.with_obs({**self.model.spec.obs, **self.agent.spec.obs})
 
     @property
     def device(self) -> torch.device:

@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -285,7 +284,7 @@ def test_a_journal_from_a_stranger_writes_nothing_outside_its_folder(tmp_path: P
 
 def test_a_name_that_is_a_path_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'arm/wrist': LeRobot's names hold no '/'"):
-        LeRobotWriter(tmp_path / "data", replace(LEAN, obs={"arm/wrist": KeySpec("vector", (2,))}))
+        LeRobotWriter(tmp_path / "data", LEAN.with_obs({"arm/wrist": KeySpec("vector", (2,))}))
     assert not (tmp_path / "data").exists()
 
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +133,7 @@ def test_a_crash_during_recovery_is_recovered_from(tmp_path: Path) -> None:
 
 @quick
 def test_crashes_with_video_lose_nothing_either(tmp_path: Path) -> None:
-    spec = replace(LEAN, obs={"left": KeySpec("image", (3, 16, 16))})
+    spec = LEAN.with_obs({"left": KeySpec("image", (3, 16, 16))})
     path, episodes = tmp_path / "data", [make_episode(spec, 2 + i, i) for i in range(2)]
     interrupted(path, spec, episodes, lossless=False)
     for state, _ in crash_states(path, lambda: recover(path), [2])[::2]:

@@ -15,7 +15,7 @@ from tests.data.recorded import LEAN, SPEC, assert_same, make_episode, record
 from worldloom.data.episode import Episode
 from worldloom.data.lerobot.writer import LeRobotWriter, Limits
 from worldloom.data.source import open_dataset
-from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
+from worldloom.data.spec import ActionSpec, DataSpec, KeySpec, signal_keys
 from worldloom.errors import UserError
 
 RANGED = replace(LEAN, action=ActionSpec("continuous", 2, None, (-1.0, 0.5), (1.0, 2.0)))
@@ -87,7 +87,7 @@ def test_an_action_outside_the_range_is_refused_and_the_padding_row_is_not_judge
 
 
 def test_an_image_of_another_dtype_or_size_is_refused(tmp_path: Path) -> None:
-    spec = DataSpec({"image": KeySpec("image", (3, 8, 8))}, LEAN.action, 5, True, True)
+    spec = DataSpec({"image": KeySpec("image", (3, 8, 8)), **signal_keys(reward=True, terminated=True)}, LEAN.action, 5)
     episode = make_episode(spec, 3)
     with LeRobotWriter(tmp_path / "data", spec) as writer:
         with pytest.raises(UserError, match="image: dtype float32, expected uint8"):
@@ -98,8 +98,8 @@ def test_an_image_of_another_dtype_or_size_is_refused(tmp_path: Path) -> None:
 
 def test_an_end_that_the_spec_denies_is_refused(tmp_path: Path) -> None:
     with (
-        LeRobotWriter(tmp_path / "data", replace(LEAN, has_end=False)) as writer,
-        pytest.raises(UserError, match="has_end"),
+        LeRobotWriter(tmp_path / "data", LEAN.with_targets(signal_keys(reward=True))) as writer,
+        pytest.raises(UserError, match="has no key 'terminated'"),
     ):
         writer.add(make_episode(LEAN, 3))
 
@@ -139,13 +139,13 @@ def test_a_second_recording_continues_the_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        (replace(LEAN, obs={"state": KeySpec("vector", (3,))}), "observation.state"),
-        (replace(LEAN, obs={**LEAN.obs, "more": KeySpec("vector", (1,))}), "observation.more"),
-        (replace(LEAN, obs={}), "observation.state"),
+        (LEAN.with_obs({"state": KeySpec("vector", (3,))}), "observation.state"),
+        (LEAN.with_obs({**LEAN.obs, "more": KeySpec("vector", (1,))}), "observation.more"),
+        (LEAN.with_obs({}), "observation.state"),
         (replace(LEAN, action=ActionSpec("discrete", 4)), "action"),
         (replace(LEAN, action=replace(LEAN.action, kind="continuous")), "action"),
         (replace(LEAN, fps=6), "fps is 5"),
-        (replace(LEAN, has_reward=False), "next.reward"),
+        (LEAN.with_targets(signal_keys(terminated=True)), "next.reward"),
     ],
 )
 def test_a_dataset_of_another_spec_is_not_continued(tmp_path: Path, other: DataSpec, words: str) -> None:
@@ -166,7 +166,7 @@ def test_a_fitted_spec_and_a_task_key_do_not_make_another_dataset(tmp_path: Path
         "state": replace(LEAN.obs["state"], mean=(0.0, 1.0), std=(1.0, 2.0)),
         "task": KeySpec("category", (2,), ("a", "b")),
     }
-    with LeRobotWriter(tmp_path / "data", replace(LEAN, obs=fitted)) as writer:
+    with LeRobotWriter(tmp_path / "data", LEAN.with_obs(fitted)) as writer:
         writer.add(make_episode(LEAN, 3))
     assert open_dataset(tmp_path / "data").spec == LEAN
 
@@ -217,7 +217,9 @@ def test_an_exception_in_the_recording_keeps_the_finished_episodes(tmp_path: Pat
 
 
 def test_files_stay_below_their_limit_and_fill_chunks(tmp_path: Path) -> None:
-    spec = DataSpec({"image": KeySpec("image", (3, 96, 96))}, LEAN.action, 5, True, True)
+    spec = DataSpec(
+        {"image": KeySpec("image", (3, 96, 96)), **signal_keys(reward=True, terminated=True)}, LEAN.action, 5
+    )
     rng = np.random.default_rng(0)
     with LeRobotWriter(tmp_path / "data", spec, limits=Limits(data_mb=1, chunk_files=2)) as writer:
         for seed in range(12):
@@ -246,7 +248,7 @@ def test_cameras_are_encoded_with_the_asked_codec(tmp_path: Path, codec: str) ->
 
 
 def test_a_codec_that_cannot_store_the_camera_is_refused(tmp_path: Path) -> None:
-    odd = replace(LEAN, obs={"image": KeySpec("image", (3, 129, 200))})
+    odd = LEAN.with_obs({"image": KeySpec("image", (3, 129, 200))})
     with pytest.raises(UserError, match="'image' is 129 x 200; AV1 takes even sides"):
         LeRobotWriter(tmp_path / "data", odd, codec="av1")
     with pytest.raises(UserError, match=r"unknown video codec 'h265'\. Did you mean 'h264'"):

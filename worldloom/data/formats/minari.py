@@ -29,7 +29,7 @@ from worldloom.data.formats.columns import (
 )
 from worldloom.data.formats.hdf5 import array, attributes, child, names, open_hdf5, optional, text
 from worldloom.data.formats.spaces import Leaf, Space, action_spec, leaf_spec, leaves, to_vector
-from worldloom.data.spec import DataSpec
+from worldloom.data.spec import DataSpec, signal_keys
 from worldloom.errors import UserError
 
 MAIN_FILE = "main_data.hdf5"
@@ -58,11 +58,12 @@ class MinariSource(EpisodeSource):
         if not self.groups:
             raise UserError(f"{self.file} holds no episode")
         self.spec = DataSpec(
-            {leaf.key: spec for leaf, spec in self.kept},
+            {
+                **{leaf.key: spec for leaf, spec in self.kept},
+                **signal_keys(reward=True, terminated=any(terminates for _, terminates in looks)),
+            },
             action_spec(self.acted, str(self.file)),
-            fps=ASSUMED_FPS,
-            has_reward=True,
-            has_end=any(terminates for _, terminates in looks),
+            ASSUMED_FPS,
         )
         left_out = [leaf.key for leaf in observed if leaf not in self.texts and not leaf_spec(leaf.space)]
         self.about = _about(metadata, left_out)

@@ -43,7 +43,7 @@ from worldloom.data.formats.columns import (
     rewards,
 )
 from worldloom.data.formats.hdf5 import is_hdf5
-from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
+from worldloom.data.spec import ActionSpec, DataSpec, KeySpec, signal_keys
 from worldloom.errors import UserError
 
 SIMULATOR = ("qpos", "qvel")
@@ -83,7 +83,11 @@ class NpzSource(EpisodeSource):
         more = int(self.rule == "TRANSITIONS")
         self.episodes = [EpisodeInfo(t.stop - t.start + more) for t in self.trajectories]
         has_end = any(t.terminated for t in self.trajectories)
-        self.spec = DataSpec(obs, self._action_spec(), ASSUMED_FPS, "rewards" in first.shapes, has_end)
+        self.spec = DataSpec(
+            {**obs, **signal_keys(reward="rewards" in first.shapes, terminated=has_end)},
+            self._action_spec(),
+            ASSUMED_FPS,
+        )
         self.about = {"format": f"D4RL / OGBench arrays, read as {self.rule}", "fps_assumed": True}
 
     @staticmethod

@@ -40,7 +40,7 @@ from worldloom.data.formats.hdf5 import (
     optional,
     shape_of,
 )
-from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
+from worldloom.data.spec import ActionSpec, DataSpec, KeySpec, signal_keys
 from worldloom.errors import UserError
 
 
@@ -64,11 +64,9 @@ class RobomimicSource(EpisodeSource):
         env_args = self.facts.get("env_args", {})
         fps = env_args.get("env_kwargs", {}).get("control_freq")
         self.spec = DataSpec(
-            first.obs,
+            {**first.obs, **signal_keys(reward=first.has_reward, terminated=self.after and self.solved)},
             ActionSpec("continuous", first.action_size),
-            fps=float(fps or ASSUMED_FPS),
-            has_reward=first.has_reward,
-            has_end=self.after and self.solved,
+            float(fps or ASSUMED_FPS),
         )
         self.about: dict[str, Any] = {"format": "robomimic HDF5", "environment": env_args.get("env_name", "unknown")}
         self.about |= {"left_out": first.left_out} if first.left_out else {}

@@ -6,14 +6,16 @@ that arrives with the next row is next.reward; next.done, next.truncated and nex
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
 
-from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
+from worldloom.data.spec import ActionGroup, ActionSpec, DataSpec, KeySpec, mask_name, short, signal_keys, tuples
 from worldloom.errors import UserError
 
+ACTION_MASK = "action.mask"
 BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 REWARDS = ("next.reward", "next.rewards", "reward", "rewards")
 ENDS = ("next.done", "next.truncated", "next.terminated", "done", "truncated", "terminated")
@@ -51,12 +53,19 @@ class Layout:
 
     def shape_of(self, feature: str) -> tuple[int, ...]:
         """The shape of an observation feature, as its key has it."""
-        return next(self.spec.obs[key].shape for key, name in self.obs.items() if name == feature)
+        return next(self.spec.keys[key].shape for key, name in self.obs.items() if name == feature)
+
+    @property
+    def masks(self) -> dict[str, str]:
+        """The feature of each mask of an observation."""
+        names = [mask_name(key) for key in self.obs if self.spec.keys[key].has_mask]
+        return {name: stored_name(name, "flag") for name in names}
 
     @property
     def columns(self) -> list[str]:
         """The parquet columns an episode needs."""
         wanted = ["episode_index", *self.obs.values(), *self.extra.values(), *([self.reward] if self.reward else [])]
+        wanted += [*self.masks.values(), *([ACTION_MASK] if self.spec.action.masked else [])]
         wanted += [name for name in ("timestamp", "action") if name in self.features]
         wanted += ["next.done", "next.truncated"] if self.terminal_rows else []
         return [name for name in wanted if self.features.get(name, {}).get("dtype") != "video"]
@@ -79,13 +88,20 @@ def features_of(
 ) -> dict[str, Any]:
     """The `features` of info.json for what a writer is about to store. `video_info` holds the keys stored as video."""
     features: dict[str, Any] = {}
-    for key, value in spec.obs.items():
+    for key, value in spec.arrays.items():
         if value.kind == "image":
             features[stored_name(key, "image")] = _camera(value, video_info.get(key))
-        elif value.kind == "vector":
-            features[stored_name(key, "vector")] = _vector("float32", value.shape[0], value.names)
+        elif value.kind == "text":
+            features[stored_name(key, "text")] = _vector("string")
+        else:
+            names = value.names if len(value.shape) == 1 else None
+            features[stored_name(key, value.kind)] = _vector(value.dtype, prod(value.shape), names)
+        if value.has_mask:
+            features[stored_name(mask_name(key), "flag")] = _vector("bool", prod(value.mask_shape))
     if spec.action.size:
         features["action"] = _vector("float32", spec.action.size, spec.action.names)
+    if spec.action.masked:
+        features[ACTION_MASK] = _vector("bool")
     if spec.has_reward:
         features["next.reward"] = _vector("float32")
     features |= {"next.done": _vector("bool"), "next.truncated": _vector("bool")}
@@ -112,25 +128,28 @@ def _vector(dtype: str, size: int = 1, names: tuple[str, ...] | None = None) -> 
 def layout_of(info: dict[str, Any], largest_choice: int) -> Layout:
     """Understand a dataset from its info.json. `largest_choice` is the largest value of an integer action."""
     features, ours = info["features"], info.get("worldloom", {})
+    declared = {stored_name(name, key["kind"]): KeySpec(**tuples(key)) for name, key in ours.get("keys", {}).items()}
+    masks = {stored_name(mask_name(key_of(name)), "flag") for name, key in declared.items() if key.has_mask}
     known, ignored = {}, []
     for name, feature in features.items():
-        if name.startswith("observation"):
-            key = _key_spec(feature)
+        if name.startswith("observation") and name not in masks:
+            key = declared.get(name) or _key_spec(feature)
             known.update({name: key} if key else {})
             ignored += [] if key else [name]
     short = Counter(key_of(name) for name in known)
     names = {key_of(name) if short[key_of(name)] == 1 else name: name for name in known}
     reward = next((name for name in REWARDS if _is_scalar(features.get(name))), None)
-    used = {*BOOKKEEPING, *REWARDS, *ENDS, *known, *ignored, "action"}
+    used = {*BOOKKEEPING, *REWARDS, *ENDS, *known, *ignored, *masks, "action", ACTION_MASK}
     rest = [name for name in features if name not in used]
     scalars = sorted((name for name in rest if _is_scalar(features[name])), key=lambda name: name.startswith("next."))
     extra = {name.removeprefix("next."): name for name in scalars}
     spec = DataSpec(
-        obs={key: known[name] for key, name in names.items()},
-        action=_action_spec(features.get("action"), ours.get("action"), largest_choice),
-        fps=float(ours.get("fps", info["fps"])),
-        has_reward=reward is not None,
-        has_end=bool(ours.get("has_end", False)),
+        {
+            **{key: known[name] for key, name in names.items()},
+            **signal_keys(reward=reward is not None, terminated=bool(ours.get("has_end", False))),
+        },
+        _action_spec(features.get("action"), ours.get("action"), largest_choice),
+        float(ours.get("fps", info["fps"])),
     )
     ignored += [name for name in rest if name not in extra.values()]
     return Layout(spec, names, extra, reward, bool(ours.get("terminal_rows")), features, tuple(ignored))
@@ -174,7 +193,8 @@ def _action_spec(feature: dict[str, Any] | None, ours: dict[str, Any] | None, la
     size = int(np.prod(feature["shape"]))
     if ours:
         names, low, high = (tuple(ours[k]) if ours.get(k) else None for k in ("names", "low", "high"))
-        return ActionSpec(ours["kind"], size, names, low, high)
+        groups = tuple(ActionGroup(**tuples(group)) for group in ours.get("groups", ()))
+        return ActionSpec(ours["kind"], size, names, low, high, groups, bool(ours.get("masked", False)))
     if is_choice(feature):
         return ActionSpec("discrete", largest + 1)
     return ActionSpec("continuous", size, names_of(feature, size))
@@ -195,11 +215,14 @@ def own_facts(spec: DataSpec, terminal_rows: bool, about: dict[str, Any]) -> dic
             )
     ranges = {"low": list(action.low) if action.low else None, "high": list(action.high) if action.high else None}
     names = list(action.names) if action.names else None
+    further = short({"groups": [short(asdict(group)) for group in action.groups], "masked": action.masked})
+    keys = {k: short(asdict(s)) for k, s in spec.arrays.items() if s != plain(s)}
     return {
         "terminal_rows": terminal_rows,
         "fps": spec.fps,
         "has_end": spec.has_end,
-        "action": {"kind": action.kind, "names": names, **ranges},
+        "action": {"kind": action.kind, "names": names, **ranges, **further},
+        **({"keys": keys} if keys else {}),
         "about": about,
         "folded": 0,
     }
@@ -207,6 +230,12 @@ def own_facts(spec: DataSpec, terminal_rows: bool, about: dict[str, Any]) -> dic
 
 def storable(spec: DataSpec) -> DataSpec:
     """The part of a spec that a dataset keeps: no fitted mean and std, no categories (the task is stored in words)."""
-    obs = {k: replace(s, mean=None, std=None) for k, s in spec.obs.items() if s.kind != "category"}
-    obs = {k: replace(s, names=None) if s.kind == "image" else s for k, s in obs.items()}
-    return replace(spec, obs=obs)
+    keys = {k: replace(s, mean=None, std=None) for k, s in spec.keys.items() if k != "task"}
+    return replace(
+        spec, keys={k: replace(s, names=None) if s.kind in ("image", "text") else s for k, s in keys.items()}
+    )
+
+
+def plain(key: KeySpec) -> KeySpec:
+    """What LeRobot's own description of a feature would be read as."""
+    return KeySpec("image" if key.kind == "image" else "vector", key.shape, key.names)

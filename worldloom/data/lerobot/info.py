@@ -62,6 +62,7 @@ def _check_own(ours: Any, features: dict[str, Any], where: Path) -> None:
         "folded": int,
         "terminal_rows": bool,
         "has_end": bool,
+        "keys": dict,
     }
     if not isinstance(ours, dict):
         raise UserError(f"{where}: 'worldloom' is {ours!r}, not an object. Restore the field.")
@@ -73,8 +74,8 @@ def _check_own(ours: Any, features: dict[str, Any], where: Path) -> None:
     action = ours.get("action")
     if not action or "action" not in features:
         return
-    if action.get("kind") not in ("discrete", "continuous"):
-        raise UserError(f"{where}: worldloom.action.kind is {action.get('kind')!r}, not discrete or continuous.")
+    if action.get("kind") not in ("discrete", "continuous", "mixed"):
+        raise UserError(f"{where}: worldloom.action.kind is {action.get('kind')!r}, not discrete, continuous or mixed.")
     size = prod(features["action"]["shape"])
     for name, kind in (("names", str), ("low", (int, float)), ("high", (int, float))):
         values = action.get(name)

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from worldloom.data.episode import BrokenEpisode, Episode
-from worldloom.data.lerobot.features import SCALARS, Layout, is_choice
+from worldloom.data.lerobot.features import ACTION_MASK, SCALARS, Layout, is_choice
+from worldloom.data.spec import MASK, KeySpec
 from worldloom.data.validate import EXTRA_DTYPES, check_action, check_finite
 
 SKIP = "Restore it, or leave the episode out with --skip-broken."
@@ -62,9 +63,12 @@ def episode_of(
         if layout.stored_as(feature) == "video":
             obs[key] = frames(feature, times)
         elif layout.stored_as(feature) == "image":
-            obs[key] = _pictures(table[feature], layout.spec.obs[key].shape, image_size, f"{where}, {feature}")
+            obs[key] = _pictures(table[feature], layout.spec.keys[key].shape, image_size, f"{where}, {feature}")
         else:
-            obs[key] = _vector(table, layout, feature, where)
+            obs[key] = _array(table, layout, feature, layout.spec.keys[key], where)
+    for name, feature in layout.masks.items():
+        shape = layout.spec.keys[name.removesuffix(MASK)].mask_shape
+        obs[name] = _mask(table, layout, feature, where).reshape(length, *shape)
     ended, cut = _ends(table, layout, where)
     return Episode(
         obs=obs,
@@ -74,7 +78,21 @@ def episode_of(
         truncated=cut,
         task=task,
         extra={name: _extra(table, layout, name, where) for name in layout.extra},
+        action_mask=_mask(table, layout, ACTION_MASK, where)[:, 0] if layout.spec.action.masked else None,
     )
+
+
+def _array(table: pa.Table, layout: Layout, feature: str, key: KeySpec, where: str) -> np.ndarray:
+    """A feature as its key has it; a plain vector where nothing else is declared."""
+    if key.kind == "text":
+        return np.array(["" if words is None else str(words) for words in table[feature].to_pylist()])
+    values = _vector(table, layout, feature, where)
+    return values if key.kind == "vector" else values.reshape(len(values), *key.shape).astype(key.dtype)
+
+
+def _mask(table: pa.Table, layout: Layout, feature: str, where: str) -> np.ndarray:
+    """`[T, N]` bool."""
+    return numbers(table[feature], layout.features[feature], f"{where}, {feature}") != 0
 
 
 def _reward(table: pa.Table, layout: Layout, where: str) -> np.ndarray:

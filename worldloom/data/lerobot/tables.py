@@ -13,7 +13,7 @@ def arrow_type(feature: dict[str, Any]) -> pa.DataType:
     """A scalar for shape (1,), a fixed-size list for a vector, encoded bytes for an image."""
     if feature["dtype"] == "image":
         return IMAGE
-    value = {"bool": pa.bool_()}.get(feature["dtype"]) or pa.from_numpy_dtype(feature["dtype"])
+    value = {"bool": pa.bool_(), "string": pa.string()}.get(feature["dtype"]) or pa.from_numpy_dtype(feature["dtype"])
     size = feature["shape"][0]
     return value if size == 1 else pa.list_(value, size)
 

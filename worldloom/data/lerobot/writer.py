@@ -17,7 +17,15 @@ import pyarrow.parquet as pq
 
 from worldloom.data import durable, video
 from worldloom.data.episode import Episode
-from worldloom.data.lerobot.features import BOOKKEEPING, features_of, own_facts, storable, stored_extra, stored_name
+from worldloom.data.lerobot.features import (
+    ACTION_MASK,
+    BOOKKEEPING,
+    features_of,
+    own_facts,
+    storable,
+    stored_extra,
+    stored_name,
+)
 from worldloom.data.lerobot.fold import INFO, fold
 from worldloom.data.lerobot.info import read_info
 from worldloom.data.lerobot.journal import FACTS, FOLDER, HEAD, LOCK, Journal, lock
@@ -67,7 +75,7 @@ class LeRobotWriter:
         self.fps = max(1, round(spec.fps))
         self._facts = own_facts(self.spec, terminal_rows, about or {})
         self._robot_type, self._limits = robot_type, limits or Limits()
-        self._videos = [k for k in self.spec.image_keys if not _as_png(self.spec.obs[k].shape, lossless)]
+        self._videos = [k for k in self._cameras if not _as_png(self.spec.keys[k].shape, lossless)]
         self._require_encodable()
         require_writable(self.path)
         self._is_new = not self.path.exists()
@@ -83,6 +91,10 @@ class LeRobotWriter:
         except BaseException:
             self._abandon()
             raise
+
+    @property
+    def _cameras(self) -> list[str]:
+        return [k for k, s in self.spec.arrays.items() if s.kind == "image"]
 
     def _open(self) -> None:
         """Finish what an interrupted recording left, then continue the dataset if there is one."""
@@ -183,7 +195,7 @@ class LeRobotWriter:
         }
 
     def _video_info(self, key: str) -> dict[str, Any]:
-        channels, height, width = self.spec.obs[key].shape
+        channels, height, width = self.spec.keys[key].shape
         return {
             "video.height": height,
             "video.width": width,
@@ -198,11 +210,11 @@ class LeRobotWriter:
     def _require_encodable(self) -> None:
         if self.codec not in video.CODECS:
             raise unknown("video codec", self.codec, video.CODECS)
-        for key in self.spec.obs:
+        for key in self.spec.arrays:
             if "/" in key:
                 raise UserError(f"observation key {key!r}: LeRobot's names hold no '/'. Rename it.")
         for key in self._videos:
-            _, height, width = self.spec.obs[key].shape
+            _, height, width = self.spec.keys[key].shape
             if self.codec == "av1" and (height % 2 or width % 2 or min(height, width) < 64):
                 raise UserError(
                     f"camera {key!r} is {height} x {width}; AV1 takes even sides from 64 on. Use codec h264."
@@ -222,8 +234,8 @@ class LeRobotWriter:
         )
         if foreign:
             raise UserError(f"{self.path}: holds {foreign[0]!r}, which is not in the new spec. Choose an empty folder.")
-        for name in ("terminal_rows", "fps", "action", "has_end"):
-            old, wanted = self._info["worldloom"][name], self._facts[name]
+        for name in ("terminal_rows", "fps", "action", "has_end", "keys"):
+            old, wanted = self._info["worldloom"].get(name), self._facts.get(name)
             if old != wanted:
                 raise UserError(f"{self.path}: its {name} is {old}, not {wanted}. Choose an empty folder.")
 
@@ -243,11 +255,11 @@ class LeRobotWriter:
         """The videos first, the rows last: an episode counts once its parquet is in place."""
         assert self._info is not None
         columns = _columns(episode, self.spec, self.terminal_rows, self.fps)
-        stats = {name: vector_stats(values) for name, values in columns.items()}
+        stats = {name: vector_stats(values) for name, values in columns.items() if values.dtype.kind != "U"}
         arrays = {name: _vector_array(values, self._info["features"][name]) for name, values in columns.items()}
         written: list[Path] = []
         try:
-            for key in self.spec.image_keys:
+            for key in self._cameras:
                 name, frames = stored_name(key, "image"), episode.obs[key]
                 stats[name] = image_stats(frames)
                 if key in self._videos:
@@ -266,8 +278,10 @@ class LeRobotWriter:
             raise
 
     def _disk_full(self, episode: Episode) -> str:
-        pixels = sum(episode.obs[key].nbytes for key in self.spec.image_keys)
-        needed = (pixels + sum(episode.obs[k].nbytes for k in self.spec.vector_keys) + episode.action.nbytes) / 2**20
+        pixels = sum(episode.obs[key].nbytes for key in self._cameras)
+        needed = (
+            pixels + sum(v.nbytes for k, v in episode.obs.items() if k not in self._cameras) + episode.action.nbytes
+        ) / 2**20
         return (
             f"{self.path}: the disk is full. The {self.num_episodes} episodes before are safe; episode "
             f"{self.num_episodes} ({len(episode)} rows) is not saved. Free {needed + 1:.0f} MB and run again to go on."
@@ -297,11 +311,16 @@ def _columns(episode: Episode, spec: DataSpec, terminal_rows: bool, fps: int) ->
     """The numeric columns of an episode, `[T]` or `[T, D]`. The reward that arrived with row t + 1 is stored in row t,
     as `next.reward`; every flag and signal on its own row."""
     rows = np.arange(len(episode))
-    columns = {stored_name(k, "vector"): episode.obs[k] for k in spec.vector_keys}
+    images = {k for k, s in spec.arrays.items() if s.kind == "image"}
+    columns: dict[str, np.ndarray] = {
+        stored_name(k, "vector"): v.reshape(len(v), -1) for k, v in episode.obs.items() if k not in images
+    }
     if spec.action.size:
         columns["action"] = episode.action.copy()
         if terminal_rows:
             columns["action"][-1] = 0
+    if episode.action_mask is not None:
+        columns[ACTION_MASK] = episode.action_mask
     if spec.has_reward:
         columns["next.reward"] = np.append(episode.reward[1:], np.float32(0))
     ended = episode.terminated | episode.truncated
