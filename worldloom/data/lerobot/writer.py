@@ -73,7 +73,7 @@ class LeRobotWriter:
         self.path, self.spec = Path(path), storable(spec)
         self.terminal_rows, self.codec = terminal_rows, codec
         self.fps = max(1, round(spec.fps))
-        self._facts = own_facts(self.spec, terminal_rows, about or {})
+        self._facts = json.loads(json.dumps(own_facts(self.spec, terminal_rows, about or {})))  # as it is read back
         self._robot_type, self._limits = robot_type, limits or Limits()
         self._videos = [k for k in self._cameras if not _as_png(self.spec.keys[k].shape, lossless)]
         self._require_encodable()
