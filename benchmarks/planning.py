@@ -30,6 +30,7 @@ from worldloom.agents.planning import PlanningAgent
 from worldloom.data.spec import ActionSpec, DataSpec, KeySpec, signal_keys
 from worldloom.model import Obs, State, WorldModel, state
 from worldloom.models import build
+from worldloom.noise import NOISE, Noise
 from worldloom.planners import PLANNERS
 from worldloom.planners.objectives import Goal, Return
 from worldloom.runs.precision import has_fast_bf16
@@ -86,19 +87,19 @@ class LatentMLP(WorldModel):
     def decodes(self) -> tuple[str, ...]:
         return ()
 
-    def start(self, obs: Obs) -> Latent:
+    def start(self, obs: Obs, noise: Noise = NOISE) -> Latent:
         return Latent(obs["latent"])
 
-    def observe(self, state: State, action: Tensor, obs: Obs) -> Latent:
+    def observe(self, state: State, action: Tensor, obs: Obs, noise: Noise = NOISE) -> Latent:
         return Latent(obs["latent"])
 
-    def predict(self, state: State, action: Tensor) -> Latent:
+    def predict(self, state: State, action: Tensor, noise: Noise = NOISE) -> Latent:
         return Latent(self.net(torch.cat([state.features, action], -1)))
 
     def decode(self, state: State, key: str) -> Tensor:
         raise NotImplementedError("nothing is decoded: the plan is for a goal")
 
-    def loss(self, segment: Any, belief: State | None = None) -> dict[str, Tensor]:
+    def loss(self, segment: Any, belief: State | None = None, noise: Noise = NOISE) -> dict[str, Tensor]:
         raise NotImplementedError("nothing is learned here")
 
 

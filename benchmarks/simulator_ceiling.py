@@ -26,6 +26,7 @@ from torch import Tensor
 
 from worldloom.data.spec import ActionSpec, DataSpec, KeySpec, signal_keys
 from worldloom.model import Obs, State, WorldModel, state
+from worldloom.noise import NOISE, Noise
 from worldloom.planners.cem import CEM
 from worldloom.planners.objectives import Return
 from worldloom.planners.planner import Problem
@@ -136,7 +137,7 @@ class Simulator(WorldModel):
     def decode(self, state: Physics, key: str) -> Tensor:  # type: ignore[override]
         return state.reward
 
-    def imagine(self, state: Physics, actions: Tensor) -> Physics:  # type: ignore[override]
+    def imagine(self, state: Physics, actions: Tensor, noise: Noise = NOISE) -> Physics:  # type: ignore[override]
         repeats = self.task.repeat * self.substeps
         controls = actions.double().numpy().repeat(repeats, 1)
         states, sensors = rollout.rollout(self.model, self.scratch, state.physics.numpy(), controls)
@@ -156,16 +157,16 @@ class Simulator(WorldModel):
         mujoco.mj_getState(self.model, self.env.physics.data.ptr, physics[0], PHYSICS)
         return Physics(torch.from_numpy(physics), torch.zeros(1))
 
-    def predict(self, state: Physics, action: Tensor) -> Physics:  # type: ignore[override]
+    def predict(self, state: Physics, action: Tensor, noise: Noise = NOISE) -> Physics:  # type: ignore[override]
         return self.imagine(state, action[:, None])[:, 0]
 
-    def start(self, obs: Obs) -> Physics:
+    def start(self, obs: Obs, noise: Noise = NOISE) -> Physics:
         raise NotImplementedError("the simulator's state is read from it, not from an observation")
 
-    def observe(self, state: State, action: Tensor, obs: Obs) -> Physics:
+    def observe(self, state: State, action: Tensor, obs: Obs, noise: Noise = NOISE) -> Physics:
         raise NotImplementedError("the simulator's state is read from it, not from an observation")
 
-    def loss(self, segment: Any, belief: State | None = None) -> dict[str, Tensor]:
+    def loss(self, segment: Any, belief: State | None = None, noise: Noise = NOISE) -> dict[str, Tensor]:
         raise NotImplementedError("the simulator has nothing to learn")
 
 

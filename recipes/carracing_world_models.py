@@ -123,8 +123,8 @@ def timed(out: Path, name: str) -> Iterator[None]:
 def judge(options: Options) -> dict[str, Any]:
     """Returns on fixed seeds: the controller's in reality and in dreams as hot as those it evolved in, and chance's."""
     agent = policy_of(Named(options.out / "controller"), "cpu")
-    agent.model.temperature = options.temperature
-    gap = Gap(agent, World("carracing", {"pedal": True}, max_steps=options.max_steps), options.episodes)
+    world = World("carracing", {"pedal": True}, max_steps=options.max_steps)
+    gap = Gap(agent, world, options.episodes, options.temperature)
     with timed(options.out, "play"):
         real = gap.play()
         chance = play(RandomChoice(agent.spec), gap.world.make, gap.seeds, MOST_ENVS, options.max_steps)

@@ -13,7 +13,7 @@ flies. Frames are counted in tics, as the paper does, though only every fourth i
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ import tyro
 from worldloom.agents.floors import RandomChoice
 from worldloom.agents.play import play
 from worldloom.evaluation.cost import hardware
-from worldloom.evaluation.policies.gap import FIRST_SEED, Gap, policy_of
+from worldloom.evaluation.policies.gap import Gap, policy_of
 from worldloom.evaluation.policies.score import mean
 from worldloom.evaluation.policies.survival import Moments, survival
 from worldloom.evaluation.policies.world import World
@@ -126,12 +126,11 @@ def gap_of(options: Options, name: str) -> Gap:
 
 def score(options: Options, name: str, temperature: float) -> dict[str, Any]:
     """The policy's returns in reality, on fixed seeds, and in dreams as hot as those it learned in."""
-    gap = gap_of(options, name)
-    gap.agent.model.temperature = temperature
+    gap = replace(gap_of(options, name), temperature=temperature)
     moments = Moments()
     real = gap.play(moments.watch)
     scores = {"reality": summary(real.paid), "dream": summary(gap.dream(real.first, real.longest))}
-    lives = survival(gap.agent, moments, real.played, FIRST_SEED)
+    lives = survival(gap.agent, moments, real.played, gap.noise)
     return {"minutes": minutes(options.out / name), **scores, "survival": {k: f.to_json() for k, f in lives.items()}}
 
 

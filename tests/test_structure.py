@@ -18,7 +18,7 @@ FLOORS = (
     "errors registry console limits",
     "stats render",
     "data",
-    "model",
+    "model noise",
     "nets",
     "models",
     "conformance",
@@ -90,6 +90,18 @@ def test_families_never_meet_consumers(consumer: str) -> None:
 @pytest.mark.parametrize("module", ["torchvision", "lightning", "cv2", "lerobot", "pickle"])
 def test_nothing_imports_what_the_core_must_not_need(module: str) -> None:
     assert [file for file, name in imports(".") if name.split(".")[0] == module] == []
+
+
+# Beliefs have methods (`worldloom.model.State`); only who makes them, and what is no belief, is taken apart.
+PYTREES = {
+    "model.py",
+    "models/ensemble.py",  # what `torch.func.vmap` returns
+    "learning/stable_baselines.py",  # the replay batches of another library
+}
+
+
+def test_nobody_outside_a_family_takes_beliefs_apart() -> None:
+    assert {file for file, module in imports(".") if module.startswith("torch.utils")} <= PYTREES
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"]])

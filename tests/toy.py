@@ -22,6 +22,7 @@ from worldloom.data.segment import Segment
 from worldloom.data.spec import ActionSpec, DataSpec, KeySpec, signal_keys
 from worldloom.errors import unknown
 from worldloom.model import State, WorldModel, state
+from worldloom.noise import NOISE, Noise
 
 ENTRY = "tests.toy:ToyModel"
 NAMES = ("left", "right", "up", "down")
@@ -160,18 +161,20 @@ class ToyModel(WorldModel):
         signals = ("reward",) * self.spec.has_reward + ("terminated",) * self.spec.has_end
         return (*self.spec.image_keys, *self.spec.vector_keys, *signals)
 
-    def start(self, obs: Mapping[str, Tensor]) -> ToyState:
+    def start(self, obs: Mapping[str, Tensor], noise: Noise = NOISE) -> ToyState:
         seen = self._embed(obs)
         return ToyState(torch.tanh(self.correction(torch.cat([seen, torch.zeros_like(seen)], -1))))
 
-    def observe(self, state: State, action: Tensor, obs: Mapping[str, Tensor]) -> ToyState:
-        return self._correct(self.predict(state, action), obs)
+    def observe(self, state: State, action: Tensor, obs: Mapping[str, Tensor], noise: Noise = NOISE) -> ToyState:
+        return self._correct(self.predict(state, action, noise), obs)
 
-    def predict(self, state: State, action: Tensor) -> ToyState:
+    def predict(self, state: State, action: Tensor, noise: Noise = NOISE) -> ToyState:
         action = action if action.shape[-1] else action.new_zeros(len(action), 1)
         action = action * (not self.config.ignore_actions)
         hidden = self.transition(action, state.features)
-        return ToyState(hidden + self.config.noise * torch.randn_like(hidden) if self.config.noise else hidden)
+        return ToyState(
+            hidden + self.config.noise * noise.normal(hidden.shape, hidden) if self.config.noise else hidden
+        )
 
     def decode(self, state: State, key: str) -> Tensor:
         if key not in self.decodes:
@@ -184,12 +187,12 @@ class ToyModel(WorldModel):
             return out.sigmoid().unflatten(-1, shape)
         return out * self._moments(key, out)[1] + self._moments(key, out)[0]
 
-    def loss(self, segment: Segment, belief: State | None = None) -> dict[str, Tensor]:
+    def loss(self, segment: Segment, belief: State | None = None, noise: Noise = NOISE) -> dict[str, Tensor]:
         obs, action = segment.obs, segment.action
         belief = self.start({k: v[:, 0] for k, v in obs.items()})
         priors = [belief]
         for t in range(1, segment.shape[1]):
-            priors.append(self.predict(belief, action[:, t - 1]))
+            priors.append(self.predict(belief, action[:, t - 1], noise))
             belief = self._correct(priors[-1], {k: v[:, t] for k, v in obs.items()})
         prior = ToyState.stack(priors)
         terms = {k: self._obs_loss(prior, k, obs[k]) for k in self.decodes if k in obs}

@@ -52,7 +52,7 @@ def check_shapes(model: WorldModel, segment: Segment) -> None:
     after = model.observe(first, segment.action[:, 0], look(segment, 1))
     tracked = model.track(segment.obs, segment.action)
     imagined = model.imagine(first, segment.action[:, :HORIZON])
-    dreamt, actions = dream(model, first, lambda belief: segment.action[:, 0], HORIZON)
+    dreamt, actions = dream(model, first, lambda belief, noise: segment.action[:, 0], HORIZON)
     expected = [(first, (batch,)), (after, (batch,)), (tracked, (batch, time))]
     for belief, leading in [*expected, (imagined, (batch, HORIZON)), (dreamt, (batch, HORIZON))]:
         assert belief.features.shape[:-1] == leading, f"features {tuple(belief.features.shape)}, not {leading} + (F,)"
@@ -120,7 +120,7 @@ def check_save_and_load(model: WorldModel, segment: Segment) -> None:
     with TemporaryDirectory() as folder:
         path = str(Path(folder) / "model.safetensors")
         save_file(model.state_dict(), path)
-        again = rebuild(model.family, DataSpec.from_json(model.spec.to_json()), asdict(model.config))  # type: ignore[call-overload]
+        again = rebuild(model.family, DataSpec.from_json(model.spec.to_json()), asdict(model.config))
         again.load_state_dict(load_file(path))
     before, after = (seeded(lambda m=m: m.track(segment.obs, segment.action)) for m in (model, again))  # type: ignore[misc]
     assert_close(tree_leaves(before), tree_leaves(after), "the loaded model differs from the saved one")

@@ -9,6 +9,7 @@ import torch
 
 from tests.evaluation.worlds import BareState, LinearModel, PlaceState, judge_linear, linear_dataset, linear_spec
 from worldloom.errors import UserError
+from worldloom.noise import NOISE, Noise
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +89,13 @@ def test_a_model_that_ignores_the_world_can_have_perfect_latent_skill():
     class Clock(LinearModel):
         """Its belief counts rows and nothing else: perfectly foreseen and perfectly useless."""
 
-        def start(self, obs: Any) -> PlaceState:
+        def start(self, obs: Any, noise: Noise = NOISE) -> PlaceState:
             return PlaceState(obs["state"] * 0)
 
-        def observe(self, state: Any, action: Any, obs: Any) -> PlaceState:
+        def observe(self, state: Any, action: Any, obs: Any, noise: Noise = NOISE) -> PlaceState:
             return PlaceState(state.features + 1)
 
-        def predict(self, state: Any, action: Any) -> PlaceState:
+        def predict(self, state: Any, action: Any, noise: Noise = NOISE) -> PlaceState:
             return PlaceState(state.features + 1)
 
     judged = judge_linear(Clock(linear_spec()), linear_dataset(linear_spec()))
@@ -104,13 +105,13 @@ def test_a_model_that_ignores_the_world_can_have_perfect_latent_skill():
 
 def test_a_belief_of_pure_noise_is_flattered_as_the_docs_warn():
     class Noise(LinearModel):
-        def start(self, obs: Any) -> PlaceState:
+        def start(self, obs: Any, noise: Noise = NOISE) -> PlaceState:
             return PlaceState(torch.randn_like(obs["state"]))
 
-        def observe(self, state: Any, action: Any, obs: Any) -> PlaceState:
+        def observe(self, state: Any, action: Any, obs: Any, noise: Noise = NOISE) -> PlaceState:
             return self.start(obs)
 
-        def predict(self, state: Any, action: Any) -> PlaceState:
+        def predict(self, state: Any, action: Any, noise: Noise = NOISE) -> PlaceState:
             return PlaceState(torch.randn_like(state.features))
 
     judged = judge_linear(Noise(linear_spec()), linear_dataset(linear_spec()), batch_size=96, samples=4, seed=1)
@@ -120,10 +121,10 @@ def test_a_belief_of_pure_noise_is_flattered_as_the_docs_warn():
 
 def test_a_belief_that_never_changes_has_no_latent_skill_and_says_why():
     class Blind(LinearModel):
-        def start(self, obs: Any) -> PlaceState:
+        def start(self, obs: Any, noise: Noise = NOISE) -> PlaceState:
             return PlaceState(obs["state"] * 0)
 
-        def observe(self, state: Any, action: Any, obs: Any) -> PlaceState:
+        def observe(self, state: Any, action: Any, obs: Any, noise: Noise = NOISE) -> PlaceState:
             return PlaceState(state.features)
 
     judged = judge_linear(Blind(linear_spec(), frozen=True), linear_dataset(linear_spec()))
@@ -133,19 +134,19 @@ def test_a_belief_that_never_changes_has_no_latent_skill_and_says_why():
 
 def test_a_belief_without_features_has_no_latent_skill():
     class Plain(LinearModel):
-        def start(self, obs: Any) -> BareState:
+        def start(self, obs: Any, noise: Noise = NOISE) -> BareState:
             return BareState(obs["state"])
 
-        def observe(self, state: Any, action: Any, obs: Any) -> BareState:
+        def observe(self, state: Any, action: Any, obs: Any, noise: Noise = NOISE) -> BareState:
             return BareState(obs["state"])
 
-        def predict(self, state: Any, action: Any) -> BareState:
+        def predict(self, state: Any, action: Any, noise: Noise = NOISE) -> BareState:
             return BareState(super().predict(PlaceState(state.place), action).place)
 
         def decode(self, state: Any, key: str) -> Any:
             return super().decode(PlaceState(state.place), key)
 
-        def loss(self, segment: Any, belief: Any = None) -> Any:
+        def loss(self, segment: Any, belief: Any = None, noise: Noise = NOISE) -> Any:
             return {}
 
     judged = judge_linear(Plain(linear_spec()), linear_dataset(linear_spec()))

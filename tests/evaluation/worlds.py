@@ -19,6 +19,7 @@ from worldloom.evaluation.evaluate import evaluate_model
 from worldloom.evaluation.rollout import Plan
 from worldloom.evaluation.windows import HeldOut, held_out_episodes
 from worldloom.model import State, WorldModel, state
+from worldloom.noise import NOISE, Noise
 from worldloom.runs.run import DatasetUse, Run
 from worldloom.runs.sources import Source
 
@@ -139,19 +140,19 @@ class LinearModel(WorldModel):
     def decodes(self) -> tuple[str, ...]:
         return (*self.spec.obs, *self.heads)
 
-    def start(self, obs: Mapping[str, Tensor]) -> PlaceState:
+    def start(self, obs: Mapping[str, Tensor], noise: Noise = NOISE) -> PlaceState:
         return PlaceState(obs["state"])
 
-    def observe(self, state: State, action: Tensor, obs: Mapping[str, Tensor]) -> PlaceState:
+    def observe(self, state: State, action: Tensor, obs: Mapping[str, Tensor], noise: Noise = NOISE) -> PlaceState:
         return PlaceState(obs["state"])
 
-    def predict(self, state: State, action: Tensor) -> PlaceState:
+    def predict(self, state: State, action: Tensor, noise: Noise = NOISE) -> PlaceState:
         if self.frozen:
             return PlaceState(state.features)
         place = state.features @ torch.from_numpy(TURN.T).float()
         if not self.deaf and action.shape[-1]:
             place = place + action @ torch.from_numpy(PUSH.T).float()
-        return PlaceState(place + self.noise * torch.randn_like(place) if self.noise else place)
+        return PlaceState(place + self.noise * noise.normal(place.shape, place) if self.noise else place)
 
     def decode(self, state: State, key: str) -> Tensor:
         place = state.features
@@ -163,7 +164,7 @@ class LinearModel(WorldModel):
             return (place.norm(dim=-1) > 1).float()
         return torch.from_numpy(pictures(place.numpy())).float()
 
-    def loss(self, segment: Segment, belief: State | None = None) -> dict[str, Tensor]:
+    def loss(self, segment: Segment, belief: State | None = None, noise: Noise = NOISE) -> dict[str, Tensor]:
         place = segment.obs["state"]
         ahead = self.predict(PlaceState(place[:, :-1]), segment.action[:, :-1]).place
         error = (ahead - place[:, 1:]).square().sum(-1)

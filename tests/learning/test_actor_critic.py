@@ -95,7 +95,7 @@ def trained(world: WorldModel, updates: int = 150, config: ActorCriticConfig = S
 def paid(policy: ActorCritic, world: Plane) -> float:
     """The mean reward of the likeliest actions, from starts that are given."""
     starts = torch.stack(torch.meshgrid(*[torch.linspace(-1, 1, 5)] * 2, indexing="ij"), -1).view(-1, 2)
-    states, _ = dream(world, Place(starts), lambda s: policy.actor(s.features).mode.clamp(-1, 1), 8)
+    states, _ = dream(world, Place(starts), lambda s, _: policy.actor(s.features).mode.clamp(-1, 1), 8)
     return float(world.decode(states[:, 1:], "reward").mean())
 
 

@@ -21,6 +21,7 @@ from worldloom.errors import UserError
 from worldloom.learning.cma import dreamt_returns, make_strategy
 from worldloom.learning.settings import CMASettings
 from worldloom.model import State
+from worldloom.noise import NOISE, Noise
 from worldloom.planners.check import Place, Plane
 from worldloom.runs.checkpoint import Checkpoint
 from worldloom.runs.run import RunRecord
@@ -55,7 +56,7 @@ class Ending(Plane):
         place = state.features[..., 0]
         return place.clamp(0, 1) if key == "terminated" else torch.ones_like(place)
 
-    def predict(self, state: State, action: torch.Tensor) -> State:
+    def predict(self, state: State, action: torch.Tensor, noise: Noise = NOISE) -> State:
         return state
 
 

@@ -96,7 +96,7 @@ def explore(world: Plane, episodes: int, by: str) -> int:
             seen.append(random_walks(world, middle, 16))
             continue
         actor = policy.explorer.actor if by == "explorer" else policy.actor
-        states, actions = dream(world, Place(middle), lambda s, a=actor: a(s.features).sample(), 16)
+        states, actions = dream(world, Place(middle), lambda s, noise, a=actor: a(s.features).sample(noise), 16)
         seen.append(walked(states.features, actions))
     return cells(seen)
 

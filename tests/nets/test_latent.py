@@ -1,13 +1,14 @@
 import torch
 
 from worldloom.nets.latent import Categorical, Gaussian
+from worldloom.noise import NOISE
 
 
 def test_draws_are_one_hot_and_follow_the_probabilities() -> None:
     torch.manual_seed(0)
     latent = Categorical(variables=1, classes=3, unimix=0.0)
     params = torch.tensor([0.5, 0.3, 0.2]).log().expand(20_000, 3)
-    samples = latent.sample(params)
+    samples = latent.sample(params, NOISE)
     assert (samples.sum(-1) == 1).all()
     torch.testing.assert_close(samples.mean(0), torch.tensor([0.5, 0.3, 0.2]), atol=0.02, rtol=0)
 
@@ -16,7 +17,7 @@ def test_draws_stay_one_hot_when_a_class_is_certain() -> None:
     latent = Categorical(variables=4, classes=5, unimix=0.0)
     params = torch.full((1000, 5, 4), -1e4)
     params[:, -1] = 1e4
-    samples = latent.sample(params.flatten(-2)).unflatten(-1, (5, 4))
+    samples = latent.sample(params.flatten(-2), NOISE).unflatten(-1, (5, 4))
     assert (samples[:, -1] == 1).all()
     assert samples.sum() == 4000
 
@@ -42,7 +43,7 @@ def test_straight_through_gradient_is_that_of_the_probabilities() -> None:
     latent = Categorical(variables=2, classes=3)
     params = torch.randn(1, 6, requires_grad=True)
     weight = torch.randn(1, 6)
-    (latent.sample(params) * weight).sum().backward()
+    (latent.sample(params, NOISE) * weight).sum().backward()
     through_sample = params.grad.clone()
     params.grad = None
     (latent.probs(params).flatten(-2) * weight).sum().backward()
@@ -57,17 +58,19 @@ def test_temperature_sharpens_and_flattens_what_is_drawn() -> None:
     torch.manual_seed(0)
     params = torch.tensor([0.5, 0.3, 0.2]).log().expand(20_000, 3)
     for temperature in (0.5, 2.0):
-        drawn = Categorical(1, 3, unimix=0.0).sample(params, temperature).mean(0)
+        drawn = Categorical(1, 3, unimix=0.0).sample(params, NOISE, temperature).mean(0)
         weights = torch.tensor([0.5, 0.3, 0.2]) ** (1 / temperature)
         torch.testing.assert_close(drawn, weights / weights.sum(), atol=0.02, rtol=0)
-    assert (Categorical(1, 3, unimix=0.0).sample(params, 0.0)[:, 0] == 1).all()
+    assert (Categorical(1, 3, unimix=0.0).sample(params, NOISE, 0.0)[:, 0] == 1).all()
     normal = torch.zeros(20_000, 2)
-    assert (Gaussian(1).sample(normal, 0.0) == 0).all()
-    ratio = Gaussian(1).sample(normal, 4.0).var() / Gaussian(1).sample(normal).var()
+    assert (Gaussian(1).sample(normal, NOISE, 0.0) == 0).all()
+    ratio = Gaussian(1).sample(normal, NOISE, 4.0).var() / Gaussian(1).sample(normal, NOISE).var()
     torch.testing.assert_close(ratio, torch.tensor(4.0), atol=0.2, rtol=0)
 
 
 def test_samples_pass_gradients_inside_vmap_too() -> None:
     weight = torch.randn(3, 5, 8, requires_grad=True)
-    torch.vmap(Categorical(2, 4).sample, randomness="same")(weight).square().mul(torch.arange(8)).sum().backward()
+    torch.vmap(lambda x: Categorical(2, 4).sample(x, NOISE), randomness="same")(weight).square().mul(
+        torch.arange(8)
+    ).sum().backward()
     assert weight.grad.abs().sum() > 0

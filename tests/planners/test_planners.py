@@ -40,12 +40,12 @@ def test_the_plan_carries_its_own_trajectory_and_score(case: Case) -> None:
 
 @every
 def test_the_same_seed_gives_the_same_plan_even_in_a_world_that_samples(case: Case) -> None:
-    check.check_seed(case.planner, Plane(case.discrete, noise=0.1))
+    check.check_seed(case.planner, Plane(case.discrete, spread=0.1))
 
 
 @every
 def test_another_seed_gives_another_search(case: Case) -> None:
-    noisy = Plane(case.discrete, noise=0.1)
+    noisy = Plane(case.discrete, spread=0.1)
     one, other = (case.planner.plan(problem(noisy, seed=seed)) for seed in (0, 1))
     assert not torch.equal(one.score, other.score)
 

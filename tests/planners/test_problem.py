@@ -8,6 +8,7 @@ import torch
 from worldloom.data.spec import ActionSpec
 from worldloom.errors import UserError
 from worldloom.model import State
+from worldloom.noise import NOISE, Noise
 from worldloom.planners.bounds import Bounds
 from worldloom.planners.check import STARTS, Plane, Ticks, problem
 from worldloom.planners.clock import Clock
@@ -73,7 +74,7 @@ class Counting(Plane):
         super().__init__()
         self.asked: list[int] = []
 
-    def imagine(self, state: State, actions: torch.Tensor) -> State:
+    def imagine(self, state: State, actions: torch.Tensor, noise: Noise = NOISE) -> State:
         self.asked.append(len(actions) // len(STARTS))
         return super().imagine(state, actions)
 

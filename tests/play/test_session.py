@@ -12,7 +12,6 @@ from worldloom.data.spec import DataSpec, KeySpec
 from worldloom.errors import UserError
 from worldloom.models import build
 from worldloom.play.engine import Ask, Engine
-from worldloom.play.luck import Luck
 from worldloom.play.replay import to_replay, walk, walking
 from worldloom.play.session import Session, to_tensors
 
@@ -62,19 +61,6 @@ def test_a_moment_is_the_same_bit_for_bit_alone_and_in_a_crowd(family: str) -> N
             assert alone.keys() == crowded.keys()
             assert all(np.array_equal(alone[key], crowded[key]) for key in alone)
         assert (single.signals, single.spread) == (among.signals, among.spread)
-
-
-def test_each_player_draws_luck_of_their_own() -> None:
-    with Luck([1, 2, 1]):
-        drawn = torch.rand(3, 5)
-        again = torch.randn_like(drawn)
-    assert torch.equal(drawn[0], drawn[2])
-    assert not torch.equal(drawn[0], drawn[1])
-    assert torch.equal(again[0], again[2])
-    with Luck([1]):
-        assert torch.equal(torch.rand((1, 5)), drawn[:1])
-        with pytest.raises(NotImplementedError, match="must use rand or randn"):
-            torch.normal(torch.zeros(1), torch.ones(1))
 
 
 def test_going_back_and_doing_the_same_leads_to_the_same_moment() -> None:

@@ -15,6 +15,7 @@ from worldloom.data.segment import Segment
 from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
 from worldloom.errors import unknown
 from worldloom.model import Obs, State, WorldModel, state
+from worldloom.noise import NOISE, Noise
 from worldloom.safety.calibration import Calibration, calibrate
 from worldloom.safety.rules import Limit, Values
 
@@ -70,27 +71,27 @@ class Cart(WorldModel):
     def decodes(self) -> tuple[str, ...]:
         return ("state",)
 
-    def start(self, obs: Obs) -> CartState:
+    def start(self, obs: Obs, noise: Noise = NOISE) -> CartState:
         return CartState(obs["state"])
 
-    def observe(self, state: State, action: Tensor, obs: Obs) -> CartState:
+    def observe(self, state: State, action: Tensor, obs: Obs, noise: Noise = NOISE) -> CartState:
         if self.recurrent:
-            prior = self.predict(state, action).place
+            prior = self.predict(state, action, noise).place
             return CartState(prior + 1.2 * (obs["state"] - prior))
         return CartState(obs["state"])
 
-    def predict(self, state: State, action: Tensor) -> CartState:
+    def predict(self, state: State, action: Tensor, noise: Noise = NOISE) -> CartState:
         place = step(state.features, action) - self.bias
         if self.broken:
             place = place * torch.nan
-        return CartState(place + self.noise * torch.randn_like(place) if self.noise else place)
+        return CartState(place + self.noise * noise.normal(place.shape, place) if self.noise else place)
 
     def decode(self, state: State, key: str) -> Tensor:
         if key != "state":
             raise unknown("key", key, self.decodes)
         return state.features
 
-    def loss(self, segment: Segment, belief: State | None = None) -> dict[str, Tensor]:
+    def loss(self, segment: Segment, belief: State | None = None, noise: Noise = NOISE) -> dict[str, Tensor]:
         return {}
 
 

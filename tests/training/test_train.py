@@ -13,6 +13,7 @@ from tests.conftest import MakeSettings
 from tests.toy import ToyModel, write_toy_dataset
 from worldloom.cli import main
 from worldloom.errors import MissingExtra, UserError
+from worldloom.noise import NOISE, Noise
 from worldloom.runs.checkpoint import load, steps_saved
 from worldloom.runs.folders import claimed
 from worldloom.runs.run import RunRecord
@@ -145,7 +146,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, at: int, term: str, value: float) -> 
     """Make one loss term of the `at`-th training update (from 1) `value`."""
     real, calls = ToyModel.loss, iter(range(1, 1000))
 
-    def loss(model: ToyModel, segment: Any, belief: Any = None) -> dict[str, torch.Tensor]:
+    def loss(model: ToyModel, segment: Any, belief: Any = None, noise: Noise = NOISE) -> dict[str, torch.Tensor]:
         terms = real(model, segment)
         if model.training and next(calls) == at:
             terms[term] = terms[term] * value
@@ -172,7 +173,7 @@ def test_a_loss_that_is_not_finite_stops_at_once_and_keeps_the_last_good_checkpo
 def test_a_gradient_that_is_not_finite_stops_too(toy_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     real = ToyModel.loss
 
-    def loss(model: ToyModel, segment: Any, belief: Any = None) -> dict[str, torch.Tensor]:
+    def loss(model: ToyModel, segment: Any, belief: Any = None, noise: Noise = NOISE) -> dict[str, torch.Tensor]:
         terms = real(model, segment)
         bias = model.get_parameter("heads.reward.bias")[0]
         return {**terms, "reward": terms["reward"] + (bias - bias.detach()).abs().sqrt()}
@@ -205,7 +206,7 @@ def test_ctrl_c_saves_and_prints_the_line_that_goes_on(
 ) -> None:
     real, calls = ToyModel.loss, iter(range(1, 1000))
 
-    def loss(model: ToyModel, segment: Any, belief: Any = None) -> dict[str, torch.Tensor]:
+    def loss(model: ToyModel, segment: Any, belief: Any = None, noise: Noise = NOISE) -> dict[str, torch.Tensor]:
         if next(calls) == 3:
             os.kill(os.getpid(), signal.SIGINT)
         return real(model, segment)

@@ -16,16 +16,17 @@ from worldloom.data.spec import ActionSpec
 from worldloom.errors import UserError
 from worldloom.nets.dense import initialise, mlp
 from worldloom.nets.latent import draw
+from worldloom.noise import NOISE, Noise
 
 
 class ActionDistribution(ABC):
     """What a policy may do, for any leading shape `[...]`."""
 
     @abstractmethod
-    def sample(self) -> Tensor:
+    def sample(self, noise: Noise = NOISE) -> Tensor:
         """An action `[..., A]` in model units, without gradients."""
 
-    def rsample(self) -> Tensor:
+    def rsample(self, noise: Noise = NOISE) -> Tensor:
         """An action `[..., A]` in model units through which gradients flow, where numbers are drawn."""
         raise NotImplementedError(f"{type(self).__name__} has no gradient through its draws")
 
@@ -55,11 +56,11 @@ class BoundedNormal(ActionDistribution):
     mean: Tensor
     std: Tensor
 
-    def sample(self) -> Tensor:
-        return self.rsample().detach()
+    def sample(self, noise: Noise = NOISE) -> Tensor:
+        return self.rsample(noise).detach()
 
-    def rsample(self) -> Tensor:
-        return torch.addcmul(self.mean, torch.randn_like(self.mean), self.std)
+    def rsample(self, noise: Noise = NOISE) -> Tensor:
+        return torch.addcmul(self.mean, noise.normal(self.mean.shape, self.mean), self.std)
 
     def carried_out(self, action: Tensor) -> Tensor:
         return action.clamp(-1, 1)
@@ -86,8 +87,8 @@ class Choice(ActionDistribution):
     def log_probs(self) -> Tensor:
         return self.probs.log()
 
-    def sample(self) -> Tensor:
-        return draw(self.probs.detach()[..., None])[..., 0]
+    def sample(self, noise: Noise = NOISE) -> Tensor:
+        return draw(self.probs.detach()[..., None], noise)[..., 0]
 
     @property
     def mode(self) -> Tensor:

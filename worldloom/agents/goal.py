@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from worldloom.model import WorldModel
+from worldloom.noise import TorchNoise
 from worldloom.planners.objectives import Goal
 from worldloom.runs.moment import find_moment, parse_start
 from worldloom.runs.run import Run
@@ -21,6 +22,5 @@ def find_goal(model: WorldModel, run: Run, where: str, data: Path | None = None)
     episode, frame = parse_start(where, "--goal")
     seen = find_moment(open_sources(run, data)[0], episode, frame, CONTEXT, "--goal").seen
     seen = seen.to(next(model.parameters()).device)
-    with torch.no_grad(), torch.random.fork_rng():
-        torch.manual_seed(0)
-        return Goal(model.track(seen.obs, seen.action)[:, -1])
+    with torch.no_grad():
+        return Goal(model.track(seen.obs, seen.action, TorchNoise.seeded(0, seen.action.device))[:, -1])

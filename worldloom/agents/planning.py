@@ -15,8 +15,10 @@ from worldloom.agents.agent import Agent, following
 from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
 from worldloom.model import Obs, Policy, State, WorldModel, state
+from worldloom.nets.latent import draw
+from worldloom.noise import Noise, TorchNoise
 from worldloom.planners.objectives import Constraint, Objective, Return
-from worldloom.planners.planner import Bounds, Clock, Plan, Planner, Problem, Seeded
+from worldloom.planners.planner import Bounds, Clock, Plan, Planner, Problem
 from worldloom.runs.precision import autocast, choose_precision
 
 # How often an exploring agent with discrete actions takes any of them, as a search that has decided is never unsure.
@@ -49,8 +51,8 @@ class PlanningAgent(Agent):
     observation on. `precision` is that of the model's matrix products during the search: "bf16", "fp32", or "auto",
     which is bf16 where the processor has it and there is much to multiply. Beliefs and scores are fp32.
 
-    Whatever model and planner draw follows from the seed of the episode, and the caller's generators are left as they
-    were; rows decided together draw from the first row's seed. Raises `UserError` when the parts do not fit together.
+    Whatever model and planner draw follows from the seed of the episode, and torch's generators are left as they are;
+    rows decided together draw from the first row's seed. Raises `UserError` when the parts do not fit together.
     """
 
     model: WorldModel
@@ -92,31 +94,33 @@ class PlanningAgent(Agent):
         clock = self.make_clock(self.deadline)
         batch = next(iter(obs.values())).shape[0]
         seeds = following(torch.full((batch,), seed, device=self.device))
-        with Seeded(int(seeds[0]), self.device):
-            with clock.section("observe"):
-                belief = self.model.start(obs)
-            return self._decide(belief, None, seeds, clock)
+        noise = TorchNoise.seeded(int(seeds[0]), self.device)
+        with clock.section("observe"):
+            belief = self.model.start(obs, noise)
+        return self._decide(belief, None, seeds, clock, noise)
 
     @torch.no_grad()
     def act(self, memory: State, obs: Obs) -> tuple[Tensor, PlanningMemory]:
         assert isinstance(memory, PlanningMemory), f"this is the memory of another agent: {type(memory).__name__}"
         clock = self.make_clock(self.deadline)
         seeds, age = following(memory.seed), memory.age + 1
-        with Seeded(int(seeds[0]), self.device):
-            with clock.section("observe"):
-                belief = self.model.observe(memory.belief, memory.action, obs)
-            if int(age.max()) < self.replan_every:
-                action = self._explored(at(memory.plan.actions, age), at(memory.plan.std, age))
-                return action, replace(memory, belief=belief, action=action, age=age, seed=seeds)
-            return self._decide(belief, shift(memory.plan.actions, age), seeds, clock)
+        noise = TorchNoise.seeded(int(seeds[0]), self.device)
+        with clock.section("observe"):
+            belief = self.model.observe(memory.belief, memory.action, obs, noise)
+        if int(age.max()) < self.replan_every:
+            action = self._explored(at(memory.plan.actions, age), at(memory.plan.std, age), noise)
+            return action, replace(memory, belief=belief, action=action, age=age, seed=seeds)
+        return self._decide(belief, shift(memory.plan.actions, age), seeds, clock, noise)
 
-    def _decide(self, belief: State, warm: Tensor | None, seed: Tensor, clock: Clock) -> tuple[Tensor, PlanningMemory]:
+    def _decide(
+        self, belief: State, warm: Tensor | None, seed: Tensor, clock: Clock, noise: Noise
+    ) -> tuple[Tensor, PlanningMemory]:
         prior = self._prior()
         # Another stream than the one the belief was drawn from.
         problem = Problem(self.model, belief, self.objective, self.constraints, warm, prior, int(seed[0]) ^ 1, clock)
         with autocast(self.precision_for(problem.batch), self.device):
             plan = self.planner.plan(problem)
-        action = self._explored(plan.actions[:, 0], plan.std[:, 0])
+        action = self._explored(plan.actions[:, 0], plan.std[:, 0], noise)
         return action, PlanningMemory(belief, action, plan, torch.zeros_like(seed), seed)
 
     def precision_for(self, batch: int) -> str:
@@ -129,13 +133,13 @@ class PlanningAgent(Agent):
     def _parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
 
-    def _explored(self, action: Tensor, std: Tensor) -> Tensor:
+    def _explored(self, action: Tensor, std: Tensor, noise: Noise) -> Tensor:
         """The action `[B, A]`, with noise as wide as the search still was where the agent explores."""
         if not self.explore:
             return action
-        noisy = action + std * torch.randn_like(action)
+        noisy = action + std * noise.normal(action.shape, action)
         if self.spec.action.kind == "discrete":
-            return any_choice(F.one_hot(noisy.argmax(-1), noisy.shape[-1]).to(action), ANY_CHOICE)
+            return any_choice(F.one_hot(noisy.argmax(-1), noisy.shape[-1]).to(action), ANY_CHOICE, noise)
         low, high = (getattr(self.planner, name, None) for name in ("low", "high"))
         return Bounds.of(self.spec.action, low, high, self.device).clip(noisy)
 
@@ -143,20 +147,19 @@ class PlanningAgent(Agent):
         if not (self.use_prior and "action" in self.model.decodes):
             return None
 
-        def policy(belief: State) -> Tensor:
+        def policy(belief: State, noise: Noise) -> Tensor:
             chosen = self.model.decode(belief, "action")
             if self.spec.action.kind == "discrete":
-                return any_choice(chosen, self.prior_noise)
-            return (chosen + self.prior_noise * torch.randn_like(chosen)).clamp(-1, 1)
+                return any_choice(chosen, self.prior_noise, noise)
+            return (chosen + self.prior_noise * noise.normal(chosen.shape, chosen)).clamp(-1, 1)
 
         return policy
 
 
-def any_choice(one_hot: Tensor, probability: float) -> Tensor:
+def any_choice(one_hot: Tensor, probability: float, noise: Noise) -> Tensor:
     """One-hot choices `[N, A]`, each replaced by a uniform one with a probability."""
-    size = one_hot.shape[-1]
-    drawn = F.one_hot(torch.randint(size, one_hot.shape[:-1], device=one_hot.device), size).to(one_hot)
-    return torch.where(torch.rand_like(one_hot[..., :1]) < probability, drawn, one_hot)
+    drawn = draw(torch.full_like(one_hot, 1 / one_hot.shape[-1])[..., None], noise)[..., 0]
+    return torch.where(noise.uniform((*one_hot.shape[:-1], 1), one_hot) < probability, drawn, one_hot)
 
 
 def at(actions: Tensor, age: Tensor) -> Tensor:

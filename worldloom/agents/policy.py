@@ -9,7 +9,7 @@ from worldloom.agents.actor import Actor, LinearController
 from worldloom.agents.agent import Agent, following
 from worldloom.data.spec import DataSpec
 from worldloom.model import Obs, State, WorldModel, state
-from worldloom.planners.planner import Seeded
+from worldloom.noise import Noise, TorchNoise
 
 
 @state
@@ -29,8 +29,8 @@ class PolicyMemory(State):
 class PolicyAgent(Agent):
     """Acts as `actor` says of the belief of `model`: its likeliest action, or with `explore` one drawn from it.
 
-    Whatever is drawn follows from the seed of the episode, and the caller's generators are left as they were; rows
-    decided together draw from the first row's seed.
+    Whatever is drawn follows from the seed of the episode, and torch's generators are left as they are; rows decided
+    together draw from the first row's seed.
     """
 
     model: WorldModel
@@ -45,19 +45,21 @@ class PolicyAgent(Agent):
     def device(self) -> torch.device:
         return next(self.actor.parameters()).device
 
+    @torch.no_grad()
     def start(self, obs: Obs, seed: int = 0) -> tuple[Tensor, PolicyMemory]:
         batch = next(iter(obs.values())).shape[0]
         seeds = following(torch.full((batch,), seed, device=self.device))
-        with Seeded(int(seeds[0]), self.device):
-            return self._decide(self.model.start(obs), seeds)
+        noise = TorchNoise.seeded(int(seeds[0]), self.device)
+        return self._decide(self.model.start(obs, noise), seeds, noise)
 
+    @torch.no_grad()
     def act(self, memory: State, obs: Obs) -> tuple[Tensor, PolicyMemory]:
         assert isinstance(memory, PolicyMemory), f"this is the memory of another agent: {type(memory).__name__}"
         seeds = following(memory.seed)
-        with Seeded(int(seeds[0]), self.device):
-            return self._decide(self.model.observe(memory.belief, memory.action, obs), seeds)
+        noise = TorchNoise.seeded(int(seeds[0]), self.device)
+        return self._decide(self.model.observe(memory.belief, memory.action, obs, noise), seeds, noise)
 
-    def _decide(self, belief: State, seeds: Tensor) -> tuple[Tensor, PolicyMemory]:
+    def _decide(self, belief: State, seeds: Tensor, noise: Noise) -> tuple[Tensor, PolicyMemory]:
         chosen = self.actor(belief.features)
-        action = chosen.carried_out(chosen.sample() if self.explore else chosen.mode)
+        action = chosen.carried_out(chosen.sample(noise) if self.explore else chosen.mode)
         return action, PolicyMemory(belief, action, seeds)

@@ -15,11 +15,11 @@ from worldloom.agents.agent import Agent
 from worldloom.agents.saved import load_agent
 from worldloom.augment.roots import Roots, draw_places, recorded_actions
 from worldloom.data.spec import ActionSpec
-from worldloom.envs.dream import seeded
 from worldloom.envs.policy import AGENT_FILE
 from worldloom.errors import UserError, unknown
 from worldloom.evaluation.actions import random_actions
 from worldloom.model import Obs, State, WorldModel
+from worldloom.noise import TorchNoise
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ def imagined(
 ) -> Branches:
     """Actions that are known beforehand, `[B, H, A]`."""
     device = next(model.parameters()).device
-    with seeded(int(rng.integers(2**31)), device):
-        return Branches(model.imagine(roots.belief, torch.from_numpy(actions).to(device)), actions, steps)
+    noise = TorchNoise.seeded(int(rng.integers(2**31)), device)
+    return Branches(model.imagine(roots.belief, torch.from_numpy(actions).to(device), noise), actions, steps)
 
 
 def acted(agent: Agent, model: WorldModel, roots: Roots, horizon: int, rng: np.random.Generator) -> Branches:
@@ -90,16 +90,16 @@ def acted(agent: Agent, model: WorldModel, roots: Roots, horizon: int, rng: np.r
     belief, obs, memory = roots.belief, dict(roots.obs), None
     states: list[State] = []
     actions: list[Tensor] = []
-    with seeded(int(rng.integers(2**31)), next(model.parameters()).device):
-        for _ in range(horizon):
-            if memory is None:
-                chosen, memory = agent.start(obs, int(rng.integers(2**31)))
-            else:
-                chosen, memory = agent.act(memory, obs)
-            actions.append(translate(chosen, agent.spec.action, model.spec.action).to(chosen.device))
-            belief = model.predict(belief, actions[-1])
-            states.append(belief)
-            obs = shown(model, belief, roots.obs)
+    noise = TorchNoise.seeded(int(rng.integers(2**31)), next(model.parameters()).device)
+    for _ in range(horizon):
+        if memory is None:
+            chosen, memory = agent.start(obs, int(rng.integers(2**31)))
+        else:
+            chosen, memory = agent.act(memory, obs)
+        actions.append(translate(chosen, agent.spec.action, model.spec.action).to(chosen.device))
+        belief = model.predict(belief, actions[-1], noise)
+        states.append(belief)
+        obs = shown(model, belief, roots.obs)
     return Branches(State.stack(states), torch.stack(actions, 1).cpu().numpy(), np.full(len(roots), horizon))
 
 

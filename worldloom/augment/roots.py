@@ -13,9 +13,9 @@ from torch import Tensor
 
 from worldloom.data.cache import CachedDataset, WindowBuffers
 from worldloom.data.segment import Segment
-from worldloom.envs.dream import seeded
 from worldloom.errors import UserError
 from worldloom.model import State, WorldModel
+from worldloom.noise import TorchNoise
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Roots:
         device = next(model.parameters()).device
         rows = windows(dataset, episode, first, reach.context).to(device)
         each, seen = torch.arange(count, device=device), torch.from_numpy(frame - first).to(device)
-        with seeded(int(rng.integers(2**31)), device):
-            belief = model.track(rows.obs, rows.action)[each, seen]
+        noise = TorchNoise.seeded(int(rng.integers(2**31)), device)
+        belief = model.track(rows.obs, rows.action, noise)[each, seen]
         return cls(dataset, episode, frame, {k: v[each, seen] for k, v in rows.obs.items()}, belief)
 
     def __len__(self) -> int:

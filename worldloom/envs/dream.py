@@ -4,8 +4,7 @@ N environments dreaming side by side, S starts, C context rows, F features, D ve
 height and width. Rewards, costs and ends are what the model decodes from each new belief.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
@@ -22,6 +21,7 @@ from worldloom.data.segment import Segment
 from worldloom.data.spec import DataSpec, KeySpec
 from worldloom.errors import UserError, unknown
 from worldloom.model import State, WorldModel
+from worldloom.noise import TorchNoise
 
 COLDEST = 1e-4
 INFO_KEYS = ("cost", "disagreement")
@@ -48,8 +48,7 @@ class Starts:
         if not going.any():
             raise UserError("no start data: none of the windows holds a real row that its episode goes on from")
         each, last = each[going], last[going]
-        with seeded(seed, rows.action.device):
-            tracked = model.track(rows.obs, rows.action)
+        tracked = model.track(rows.obs, rows.action, TorchNoise.seeded(seed, rows.action.device))
         return cls(tracked[each, last], {k: rows.obs[k][each, last] for k in model.spec.category_keys})
 
     def __len__(self) -> int:
@@ -75,26 +74,13 @@ def draw_rows(
     return Segment.cat(parts)
 
 
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """torch's draws inside follow from `seed`, and those after are as if there had been none."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        # `torch.manual_seed` would also note for every other kind of device where it was called, which takes longer
-        # than a small model's step.
-        torch.default_generator.manual_seed(seed)
-        if device.type == "cuda":
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield
-
-
 @dataclass(frozen=True)
 class DreamSettings:
     """How dreams are played. Raises `UserError` for values no dream can have.
 
     horizon: steps until a dream is truncated. observation: "decoded" shows what the model decodes, or of it `keys`;
-    "features" the belief itself, `[F]`. temperature scales how randomly the model samples (`WorldModel.temperature`)
-    and an end is drawn: 1 is as learned, 0 takes the likeliest, above 1 makes a dream that is harder to exploit (Ha &
+    "features" the belief itself, `[F]`. temperature scales how randomly the model samples (`Noise.temperature`) and
+    an end is drawn: 1 is as learned, 0 takes the likeliest, above 1 makes a dream that is harder to exploit (Ha &
     Schmidhuber, 2018). Of a model that does not sample it moves the ends alone.
     """
 
@@ -311,13 +297,9 @@ class DreamEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
 
     def _predict(self, dreams: _Dreams, actions: Tensor) -> State:
         """The next beliefs, sampled at the dreams' temperature."""
-        device, before = dreams.belief.features.device, self.model.temperature
-        with seeded(int(self._noise.integers(2**31)), device):
-            self.model.temperature = self.settings.temperature
-            try:
-                return self.model.predict(dreams.belief, actions.to(device))
-            finally:
-                self.model.temperature = before
+        device = self.starts.belief.features.device
+        noise = TorchNoise.seeded(int(self._noise.integers(2**31)), device, self.settings.temperature)
+        return self.model.predict(dreams.belief, actions.to(device), noise)
 
     def _ends(self, dreams: _Dreams) -> np.ndarray:
         """Whether each dream ends here, drawn from the probability at the temperature."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from worldloom.model import State, WorldModel
+from worldloom.noise import TorchNoise
 from worldloom.stats.bootstrap import Figure
 
 WARM_UPS = 20
@@ -38,11 +39,11 @@ def measure_cost(model: WorldModel, belief: State, device: str) -> dict[str, Fig
 
 
 def _step_times(model: WorldModel, belief: State, device: str) -> list[float]:
-    action = _still(model, 1, device)
+    action, noise = _still(model, 1, device), TorchNoise.seeded(0, device)
     times = []
     for number in range(WARM_UPS + STEPS):
         start = perf_counter()
-        belief = model.predict(belief, action)
+        belief = model.predict(belief, action, noise)
         for key in model.decodes:
             model.decode(belief, key)
         _finish(device)
@@ -53,10 +54,11 @@ def _step_times(model: WorldModel, belief: State, device: str) -> list[float]:
 
 def _dream_speed(model: WorldModel, beliefs: State, device: str) -> float:
     actions = _still(model, BATCH, device)[:, None].expand(-1, BATCH_STEPS, -1)
-    model.imagine(beliefs, actions)
+    noise = TorchNoise.seeded(0, device)
+    model.imagine(beliefs, actions, noise)
     _finish(device)
     start = perf_counter()
-    model.imagine(beliefs, actions)
+    model.imagine(beliefs, actions, noise)
     _finish(device)
     return BATCH * BATCH_STEPS / (perf_counter() - start)
 

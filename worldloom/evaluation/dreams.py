@@ -47,7 +47,7 @@ def show_dreams(model: WorldModel, held: Sequence[HeldOut], plan: Plan, count: i
     long = [h for h in held if h.length > plan.context + 1]
     long = [h for h in long if h.length >= plan.context + plan.length] or sorted(long, key=lambda h: -h.length)[:count]
     picked = sorted({int(i) for i in np.linspace(0, len(long) - 1, min(count, len(long)))})
-    with torch.inference_mode(), torch.random.fork_rng():
+    with torch.inference_mode():
         return [_dream(model, held, long[i], plan) for i in picked]
 
 
@@ -60,6 +60,7 @@ def _dream(model: WorldModel, held: Sequence[HeldOut], chosen: HeldOut, plan: Pl
     tracked = model.track(
         {k: v[:, : plan.context].to(plan.device) for k, v in batch.segment.obs.items()},
         batch.segment.action[:, : plan.context].to(plan.device),
+        plan.noise,
     )
     belief = tracked[:, -1]
     states = rollout.imagine(model, belief, actions, one, 1)

@@ -5,7 +5,6 @@ from dataclasses import replace
 from time import perf_counter
 
 import torch
-from torch.utils._pytree import tree_leaves
 
 from worldloom.console import say
 from worldloom.errors import UserError
@@ -34,7 +33,7 @@ def evaluate_model(
 ) -> Evaluation:
     """Measure everything on the card. Raises `UserError` when no held-out episode is longer than the context."""
     started = perf_counter() if started is None else started
-    with torch.inference_mode(), torch.random.fork_rng():
+    with torch.inference_mode():
         plan = plan_for(model, held, plan)
         chosen = choose_windows(held, plan.context, num_windows, plan.seed)
         say(f"judging {run.family} of {run.path} at step {run.step} on {len(held)} held-out episodes")
@@ -67,17 +66,18 @@ def plan_for(model: WorldModel, held: Sequence[HeldOut], plan: Plan) -> Plan:
 def is_deterministic(model: WorldModel, held: Sequence[HeldOut], plan: Plan) -> bool:
     """Whether the same belief and action lead to the same belief twice."""
     belief, action = first_belief(model, held, plan)
-    with torch.inference_mode(), torch.random.fork_rng():
-        torch.manual_seed(plan.seed)
-        once, again = (tree_leaves(model.predict(belief, action)) for _ in range(2))
-        return all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
+    noise = plan.noise
+    with torch.inference_mode():
+        once, again = (model.predict(belief, action, noise) for _ in range(2))
+        decoded = all(torch.equal(model.decode(once, key), model.decode(again, key)) for key in model.decodes)
+        return decoded and (not rollout.has_features(once) or torch.equal(once.features, again.features))
 
 
 def first_belief(model: WorldModel, held: Sequence[HeldOut], plan: Plan) -> tuple:
     """The belief after the first rows of the first usable episode, and the action taken then."""
     usable = [h for h in held if h.length > plan.context]
     batch = read_windows(choose_windows(usable[:1], plan.context, 1, 0)[:1], plan.context, 1)
-    with torch.inference_mode(), torch.random.fork_rng():
+    with torch.inference_mode():
         belief = rollout.track_context(model, batch, replace(plan, samples=1))
     return belief, batch.actions[:, 0].to(plan.device)
 

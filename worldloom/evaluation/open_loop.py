@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from worldloom.model import State, WorldModel
+from worldloom.noise import TorchNoise
 from worldloom.runs.moment import Moment
 
 
@@ -20,10 +21,10 @@ class Dreams:
 
 def dream_from(model: WorldModel, moment: Moment, actions: np.ndarray, seed: int, device: str) -> Dreams:
     """Watch the real rows, then close the eyes."""
-    with torch.inference_mode(), torch.random.fork_rng():
-        torch.manual_seed(seed)
+    noise = TorchNoise.seeded(seed, device)
+    with torch.inference_mode():
         seen = moment.seen.to(device)
         # The last row's action may be zeroed at an episode's end; `track` does not use it.
-        watched = model.track(seen.obs, seen.action)
+        watched = model.track(seen.obs, seen.action, noise)
         belief = watched[:, -1].repeat(len(actions))
-        return Dreams(watched, model.imagine(belief, torch.from_numpy(actions).to(device)), actions)
+        return Dreams(watched, model.imagine(belief, torch.from_numpy(actions).to(device), noise), actions)

@@ -15,6 +15,7 @@ from worldloom.data.spec import DataSpec
 from worldloom.evaluation.baselines import Baselines, unit
 from worldloom.evaluation.windows import HeldOut, Window, WindowBatch, batches, end_windows
 from worldloom.model import State, WorldModel
+from worldloom.noise import Noise, TorchNoise
 from worldloom.stats.scores import ssim
 from worldloom.training.objective import weigh_windows
 
@@ -38,6 +39,15 @@ class Plan:
     @property
     def length(self) -> int:
         return max(self.horizons)
+
+    @property
+    def noise(self) -> Noise:
+        """What is drawn while the model watches: the same at every call, so two that watch the same rows agree."""
+        return TorchNoise.seeded(self.seed, self.device)
+
+    def noise_for(self, number: int) -> Noise:
+        """What is drawn for rollout `number`, whatever its actions are."""
+        return TorchNoise.seeded(self.seed * 1_000_003 + number, self.device)
 
 
 @dataclass
@@ -122,15 +132,14 @@ def shuffle_actions(actions: Tensor, episode: np.ndarray, pool: WindowBatch | No
 def track_context(model: WorldModel, batch: WindowBatch, plan: Plan) -> State:
     """The belief after the context rows, M times: `[B * M]`."""
     obs = {k: v[:, : plan.context].to(plan.device) for k, v in batch.segment.obs.items()}
-    torch.manual_seed(plan.seed)
-    beliefs = model.track(obs, batch.segment.action[:, : plan.context].to(plan.device))
+    beliefs = model.track(obs, batch.segment.action[:, : plan.context].to(plan.device), plan.noise)
     return beliefs[:, -1].repeat(plan.samples)
 
 
-def imagine(model: WorldModel, beliefs: State, actions: Tensor, plan: Plan, seed: int) -> State:
-    """Open-loop beliefs `[B * M, H]`; the same `seed` draws the same noise whatever the actions are."""
-    torch.manual_seed(plan.seed * 1_000_003 + seed)
-    return model.imagine(beliefs, actions.to(plan.device).repeat_interleave(plan.samples, 0))
+def imagine(model: WorldModel, beliefs: State, actions: Tensor, plan: Plan, number: int) -> State:
+    """Open-loop beliefs `[B * M, H]`; the same `number` draws the same noise whatever the actions are."""
+    repeated = actions.to(plan.device).repeat_interleave(plan.samples, 0)
+    return model.imagine(beliefs, repeated, plan.noise_for(number))
 
 
 def expected(model: WorldModel, states: State, key: str, samples: int) -> Tensor:
@@ -151,8 +160,7 @@ def track_episodes(model: WorldModel, held: Sequence[HeldOut], plan: Plan) -> li
         windows = [Window(held[i], 0) for i in chosen]
         batch = next(batches(windows, count, 1, longest - 1))
         segment = batch.segment.to(plan.device)
-        torch.manual_seed(plan.seed)
-        states = model.track(segment.obs, segment.action)
+        states = model.track(segment.obs, segment.action, plan.noise)
         for head in heads:
             decoded = model.decode(states, head).float().cpu().numpy()
             real = batch.segment.signals[head].numpy()
@@ -236,8 +244,8 @@ def _score_latent(model: WorldModel, batch: WindowBatch, states: State, plan: Pl
     if LATENT in model.spec.obs or not has_features(states):
         return
     segment = batch.segment.to(plan.device)
-    torch.manual_seed(plan.seed)  # as in `track_context`: the same draws up to t, where the dream begins
-    seen = model.track(segment.obs, segment.action).features.float().flatten(2)
+    # The noise of `track_context`: the same draws up to t, where the dream begins.
+    seen = model.track(segment.obs, segment.action, plan.noise).features.float().flatten(2)
     picked = torch.tensor(plan.grid) - 1
     now, later = seen[:, batch.context - 1, None], seen[:, batch.context + picked]
     imagined = states.features[:, picked].float().flatten(2).unflatten(0, (-1, plan.samples)).mean(1)
@@ -301,8 +309,8 @@ def _score_loss(
     shuffled = shuffle_actions(filled, batch.episode, None, rng).to(plan.device)
     collect.add("loss|episode", batch.episode)
     for name, actions in (("loss|", segment.action), ("shuffled_loss|", shuffled)):
-        torch.manual_seed(plan.seed * 1_000_003 + number)
-        terms = weigh_windows(model.loss(segment.with_action(actions)), segment.mask)
+        losses = model.loss(segment.with_action(actions), noise=plan.noise_for(number))
+        terms = weigh_windows(losses, segment.mask)
         for term, values in terms.items():
             collect.add(name + term, values)
         weighed = [model.loss_weights[term] * values for term, values in terms.items()]

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from worldloom.agents.actor import Actor
 from worldloom.data.segment import Segment
@@ -22,6 +21,7 @@ from worldloom.model import State, WorldModel, dream
 from worldloom.nets.dense import initialise
 from worldloom.nets.heads import LowestHead, TwoHotHead
 from worldloom.nets.observation import blank
+from worldloom.noise import NOISE, Noise, TorchNoise
 
 # What is paid on arrival in each of the states `[N, H]` of a dream whose actions were `[N, H, A]`: `[N, H]`.
 Reward = Callable[[WorldModel, State, Tensor], Tensor]
@@ -37,15 +37,22 @@ class ActorCritic(nn.Module):
 
     Terms: "actor" and "critic" (scalars) from dreams, "replay_critic" `[B, T]` from the real rows, whose gradients go
     into the beliefs. In dreams `reward` says what is paid, by default the model; "terminated" is used where it is
-    decoded.
+    decoded. What model and actor sample there is drawn from `noise`.
     """
 
     low: Tensor
     high: Tensor
 
-    def __init__(self, features: int, spec: DataSpec, config: ActorCriticConfig, reward: Reward = decoded_reward):
+    def __init__(
+        self,
+        features: int,
+        spec: DataSpec,
+        config: ActorCriticConfig,
+        reward: Reward = decoded_reward,
+        noise: Noise = NOISE,
+    ):
         super().__init__()
-        self.features, self.config, self.reward = features, config, reward
+        self.features, self.config, self.reward, self.noise = features, config, reward, noise
         self.actor = Actor(features, spec.action, units=config.units, layers=config.layers)
         if config.gradient == "dynamics" and self.actor.discrete:
             raise UserError("gradient=dynamics needs continuous actions, and these are choices: use reinforce")
@@ -57,14 +64,14 @@ class ActorCritic(nn.Module):
         self.loss_weights = {"actor": 1.0, "critic": 1.0, "replay_critic": config.replay_weight}
 
     @classmethod
-    def of(cls, model: WorldModel, config: ActorCriticConfig) -> "ActorCritic":
+    def of(cls, model: WorldModel, config: ActorCriticConfig, noise: Noise = NOISE) -> "ActorCritic":
         """For the beliefs of `model`. Raises `UserError` when it knows no reward or takes no actions."""
         if "reward" not in model.decodes:
             raise UserError(
                 f"the model decodes {', '.join(model.decodes)} but no reward: a policy can only learn in the dreams of "
                 "a model that was trained on data with rewards"
             )
-        return cls(feature_size(model), model.spec, config)
+        return cls(feature_size(model), model.spec, config, noise=noise)
 
     def forward(self, model: WorldModel, belief: State, segment: Segment) -> dict[str, Tensor]:
         """The terms for beliefs `[B, T]` tracked on `segment`."""
@@ -74,7 +81,7 @@ class ActorCritic(nn.Module):
     def starts(self, belief: State, segment: Segment) -> State:
         """Beliefs `[N]` for dreams to begin in: all that an episode goes on from, or as many as are asked for."""
         going = segment.mask & ~segment.terminated
-        start = tree_map(lambda x: x.detach()[going], belief)
+        start = belief.detach()[going]
         if self.config.starts and len(start.features) > self.config.starts:
             start = start[torch.randperm(len(start.features))[: self.config.starts].to(start.features.device)]
         return start
@@ -108,12 +115,12 @@ class ActorCritic(nn.Module):
         """Beliefs `[N, H]`, the actions `[N, H, A]` carried out in them, and as drawn, before any was clipped."""
         drawn: list[Tensor] = []
 
-        def act(state: State) -> Tensor:
+        def act(state: State, noise: Noise) -> Tensor:
             chosen = self.actor(state.features)
-            drawn.append(chosen.rsample() if torch.is_grad_enabled() else chosen.sample())
+            drawn.append(chosen.rsample(noise) if torch.is_grad_enabled() else chosen.sample(noise))
             return chosen.carried_out(drawn[-1])
 
-        states, actions = dream(model, start, act, steps)
+        states, actions = dream(model, start, act, steps, self.noise)
         return states, actions, torch.stack(drawn, 1)
 
     def replay_terms(self, belief: State, segment: Segment) -> Tensor:
@@ -191,5 +198,4 @@ def unmoved(module: nn.Module) -> Iterator[None]:
 def feature_size(model: WorldModel) -> int:
     """How many features a belief of `model` has, found by looking at an empty observation."""
     device = next(model.parameters()).device
-    with torch.random.fork_rng([]):
-        return int(model.start(blank(model.spec, device)).features.shape[-1])
+    return int(model.start(blank(model.spec, device), TorchNoise.seeded(0, device)).features.shape[-1])

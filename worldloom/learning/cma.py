@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from worldloom.agents.actor import LinearController
 from worldloom.model import State, WorldModel
+from worldloom.noise import NOISE, Noise
 from worldloom.registry import require
 
 MOST_FOR_COVARIANCE = 1500  # weights; beyond, CMA-ES adapts a diagonal, whose cost does not grow with their square
@@ -36,7 +36,12 @@ def make_strategy(weights: int, population: int, sigma: float, seed: int) -> Any
 
 
 def dreamt_returns(
-    model: WorldModel, controller: LinearController, candidates: Tensor, moments: State, horizon: int
+    model: WorldModel,
+    controller: LinearController,
+    candidates: Tensor,
+    moments: State,
+    horizon: int,
+    noise: Noise = NOISE,
 ) -> np.ndarray:
     """The mean return of each of `candidates` `[P, weights]` over dreams from `moments` `[D]`, all at once: `[P]`.
 
@@ -48,13 +53,13 @@ def dreamt_returns(
     alive, total = torch.ones(len(owner), device=device), torch.zeros(count, device=device)
     scores = Scores(controller, candidates.to(device), owner)
     for _ in range(horizon):
-        belief = model.predict(belief, scores.actions(belief.features))
+        belief = model.predict(belief, scores.actions(belief.features), noise)
         total.index_add_(0, owner, alive * model.decode(belief, "reward"))
         if "terminated" in model.decodes:
             alive = alive * (1 - model.decode(belief, "terminated"))
         going = alive > LEAST_ALIVE
         if going.sum() < 0.8 * len(going):  # often enough to save work, seldom enough not to make some
-            belief, alive, owner = tree_map(lambda x, kept=going: x[kept], belief), alive[going], owner[going]
+            belief, alive, owner = belief[going], alive[going], owner[going]
             scores = Scores(controller, candidates.to(device), owner)
         if not len(owner):
             break

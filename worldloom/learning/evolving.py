@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from rich.console import Console
 from torch import nn
-from torch.utils._pytree import tree_map
 
 from worldloom.agents.actor import LinearController
 from worldloom.agents.saved import save_policy
@@ -26,6 +25,7 @@ from worldloom.learning.frozen import material
 from worldloom.learning.loop import describe_learning, resume_or_refuse
 from worldloom.learning.settings import CMASettings
 from worldloom.model import State, WorldModel
+from worldloom.noise import TorchNoise
 from worldloom.runs import checkpoint, folders
 from worldloom.runs.checkpoint import Checkpoint, choose, prune, steps_saved
 from worldloom.runs.precision import choose_device
@@ -66,7 +66,8 @@ class Evolution:
         """One generation; the fitness of its candidates `[P]`."""
         candidates = self.strategy.ask()
         weights = torch.as_tensor(np.stack(candidates), dtype=torch.float32)
-        fitness = dreamt_returns(self.model, self.controller, weights, self._moments(), self.settings.horizon)
+        noise, moments = TorchNoise(self.settings.temperature), self._moments()
+        fitness = dreamt_returns(self.model, self.controller, weights, moments, self.settings.horizon, noise)
         if not np.isfinite(fitness).all():
             raise UserError(f"generation {self.generation + 1}: a dream paid {fitness.min()} to {fitness.max()}")
         self._tell(candidates, fitness)
@@ -83,7 +84,7 @@ class Evolution:
         segment = next(self.starts).to(next(self.model.parameters()).device)
         belief = self.model.track(segment.obs, segment.action)
         going = segment.mask & ~segment.terminated
-        found = tree_map(lambda x: x[going], belief)
+        found = belief[going]
         index = torch.randint(len(found.features), (self.settings.dreams,))
         return found[index.to(found.features.device)]
 
@@ -92,7 +93,7 @@ class Evolution:
             step=self.generation,
             family=type(self.model).family,
             spec=self.model.spec.to_json(),
-            config=asdict(self.model.config),  # type: ignore[call-overload]
+            config=asdict(self.model.config),
             model=self.model.state_dict(),
             companion=self.controller.state_dict(),
             trainer={"fitness": torch.from_numpy(np.stack(self.fitness)), "random": torch.get_rng_state()},
@@ -121,7 +122,6 @@ def evolve_inside(settings: CMASettings) -> None:
     source, run = Path(settings.env), settings.out
     device = choose_device(settings.device)
     record, (model, found) = RunRecord.load(source), checkpoint.load(source, str(device))
-    model.temperature = settings.temperature
     training = replace(
         record.settings,
         data=tuple(Path(use.path) for use in record.datasets),

@@ -19,6 +19,7 @@ from worldloom.evaluation.card import useful_for_less
 from worldloom.learning.actor_critic import ActorCritic
 from worldloom.learning.loop import describe_learning, resume_or_refuse
 from worldloom.learning.settings import DreamerSettings
+from worldloom.noise import TorchNoise
 from worldloom.runs import checkpoint, folders
 from worldloom.runs.checkpoint import Checkpoint, choose, steps_saved
 from worldloom.runs.precision import choose_device, choose_precision, slow_precision
@@ -45,9 +46,8 @@ def learn_inside(settings: DreamerSettings) -> None:
     device = choose_device(settings.device)
     record, (model, found) = RunRecord.load(source), checkpoint.load(source, str(device))
     training = train_settings(settings, record)
-    model.temperature = settings.temperature
     torch.manual_seed(settings.seed)
-    policy = ActorCritic.of(model, settings.policy).to(device)
+    policy = ActorCritic.of(model, settings.policy, TorchNoise(settings.temperature)).to(device)
     precision = choose_precision(settings.precision, device)
     joint = Joint(model, policy, frozen=True)
     trainer = Trainer(model, material(training, record, source), training, device, precision, joint=joint)

@@ -37,9 +37,9 @@ class PlanningLearner:
             )
         training = settings.training()
         model = build_model(training, spec).to(device)
-        horizon: int = model.config.horizon  # type: ignore[assignment, union-attr]
-        discount: float = model.config.discount  # type: ignore[assignment, union-attr]
-        frames: int = model.config.frames  # type: ignore[assignment, union-attr]
+        horizon: int = model.config.horizon
+        discount: float = model.config.discount
+        frames: int = model.config.frames
         length = horizon + frames
         self.replay = Replay(
             spec, batch_size=settings.batch_size, length=length, capacity=settings.capacity, seed=settings.seed

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from worldloom.agents.scripted import Scripted
 from worldloom.data.episode import EpisodeSource
-from worldloom.envs.dream import seeded
 from worldloom.errors import UserError
 from worldloom.model import Obs
+from worldloom.noise import seeded_generators
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def learn_offline(sources: Sequence[EpisodeSource], config: TD3BCConfig | None =
     Raises `UserError` for data that TD3+BC can't learn from.
     """
     config, data = config or TD3BCConfig(), [Steps.of(source) for source in sources]
-    with seeded(seed, torch.device("cpu")):
+    with seeded_generators(seed, torch.device("cpu")):
         learners = TD3BC(data, config)
         for number in range(config.updates):
             learners.update(learners.draw(), policy_too=number % config.policy_every == 0)

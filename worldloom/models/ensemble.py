@@ -4,8 +4,8 @@ B batch, T time, H horizon, K members, F features of one member, C size of the c
 
 Every member sees every row and they differ in their initial weights alone, which makes better ensembles of networks
 than bootstrapped data do (section 2.4 of the paper). All draw the same random numbers: they then disagree in what they
-learned and not in their luck, identical members agree exactly, and luck is averaged by particles (`State.repeat`) as in
-any other model.
+learned and not in what they drew, identical members agree exactly, and draws are averaged by particles (`State.repeat`)
+as in any other model.
 
 The members' parameters are stored stacked, so that one pass can run through all of them (`torch.func.vmap`), or they
 take turns, which gives the same numbers. An update of five members, in CPU time of five separate models' updates:
@@ -40,9 +40,10 @@ from worldloom.model import Obs, State, WorldModel, state
 from worldloom.models import FAMILIES, build
 from worldloom.nets.dense import BlockLinear, initialise
 from worldloom.nets.observation import PictureScale, VectorScale, blank
+from worldloom.noise import NOISE, Noise, RecordedNoise
 
 R = TypeVar("R")
-Call = Callable[[Any, Any], R]
+Call = Callable[[Any, Any, Noise], R]  # a member, its belief, and what it draws from
 COMMON, DISAGREEMENT = "common", "disagreement"
 SMALL = 500_000
 GRID = 8  # pictures enter the common code as averages over this many rows and columns
@@ -90,7 +91,7 @@ class EnsembleState(State):
         return self.members.features.ndim - 2
 
 
-class Ensemble(WorldModel):
+class Ensemble(WorldModel[EnsembleState]):
     """The family `ensemble`. What is decoded is the members' mean; "disagreement" is how far their beliefs are apart.
 
     Beliefs that share no axes are compared in a common code, a fixed random projection of what is seen (`ObsCode`). A
@@ -104,6 +105,7 @@ class Ensemble(WorldModel):
     sizes: ClassVar[dict[str, EnsembleConfig]] = {
         size: EnsembleConfig(size=size) for size in ("debug", "nano", "small", "base")
     }
+    config: EnsembleConfig
 
     def __init__(self, spec: DataSpec, config: EnsembleConfig):
         super().__init__()
@@ -140,35 +142,35 @@ class Ensemble(WorldModel):
         alone.load_state_dict({name: value[number] if name in stacked else value for name, value in tensors.items()})
         return alone
 
-    @property
-    def temperature(self) -> float:
-        """That of the members."""
-        return self.members.temperature
+    def start(self, obs: Obs, noise: Noise = NOISE) -> EnsembleState:
+        return EnsembleState(self._each(lambda member, _, noise: member.start(obs, noise), noise, out=1))
 
-    @temperature.setter
-    def temperature(self, value: float) -> None:
-        self.members.temperature = value
+    def observe(self, state: EnsembleState, action: Tensor, obs: Obs, noise: Noise = NOISE) -> EnsembleState:
+        def observe(member: Any, own: Any, noise: Noise) -> Any:
+            return member.observe(own, action, obs, noise)
 
-    def start(self, obs: Obs) -> EnsembleState:
-        return EnsembleState(self._each(lambda member, _: member.start(obs), out=1))
+        return EnsembleState(self._each(observe, noise, state, out=1))
 
-    def observe(self, state: EnsembleState, action: Tensor, obs: Obs) -> EnsembleState:  # type: ignore[override]
-        return EnsembleState(self._each(lambda member, own: member.observe(own, action, obs), state, out=1))
+    def predict(self, state: EnsembleState, action: Tensor, noise: Noise = NOISE) -> EnsembleState:
+        def predict(member: Any, own: Any, noise: Noise) -> Any:
+            return member.predict(own, action, noise)
 
-    def predict(self, state: EnsembleState, action: Tensor) -> EnsembleState:  # type: ignore[override]
-        return EnsembleState(self._each(lambda member, own: member.predict(own, action), state, out=1))
+        return EnsembleState(self._each(predict, noise, state, out=1))
 
-    def track(self, obs: Obs, actions: Tensor) -> EnsembleState:
-        return EnsembleState(self._each(lambda member, _: member.track(obs, actions), out=2))
+    def track(self, obs: Obs, actions: Tensor, noise: Noise = NOISE) -> EnsembleState:
+        return EnsembleState(self._each(lambda member, _, noise: member.track(obs, actions, noise), noise, out=2))
 
-    def imagine(self, state: EnsembleState, actions: Tensor) -> EnsembleState:  # type: ignore[override]
-        return EnsembleState(self._each(lambda member, own: member.imagine(own, actions), state, out=2))
+    def imagine(self, state: EnsembleState, actions: Tensor, noise: Noise = NOISE) -> EnsembleState:
+        def imagine(member: Any, own: Any, noise: Noise) -> Any:
+            return member.imagine(own, actions, noise)
+
+        return EnsembleState(self._each(imagine, noise, state, out=2))
 
     @property
     def decodes(self) -> tuple[str, ...]:
         return (*self.members.decodes, DISAGREEMENT)
 
-    def decode(self, state: EnsembleState, key: str) -> Tensor:  # type: ignore[override]
+    def decode(self, state: EnsembleState, key: str) -> Tensor:
         if key == DISAGREEMENT:
             return rms(apart(self._codes(state.features), -2), 2)
         return self._decode_each(state, key).mean(0)
@@ -177,18 +179,19 @@ class Ensemble(WorldModel):
         """The members' standard deviation of a decoded `key`, in its own units and with the shape of `decode`."""
         return rms(apart(self._decode_each(state, key), 0).movedim(0, -1), 1)
 
-    def loss(self, segment: Segment, belief: EnsembleState | None = None) -> dict[str, Tensor]:  # type: ignore[override]
+    def loss(self, segment: Segment, belief: EnsembleState | None = None, noise: Noise = NOISE) -> dict[str, Tensor]:
         """The members' mean of every term of theirs, and "common" `[B, T]`."""
-        belief = self.track(segment.obs, segment.action) if belief is None else belief
-        terms = self._each(lambda member, own: member.loss(segment, own), belief)
-        return {**{name: term.mean(0) for name, term in terms.items()}, COMMON: self._code_loss(segment, belief)}
+        belief = self.track(segment.obs, segment.action, noise) if belief is None else belief
+        terms = self._each(lambda member, own, noise: member.loss(segment, own, noise), noise, belief)
+        common = self._code_loss(segment, belief, noise)
+        return {**{name: term.mean(0) for name, term in terms.items()}, COMMON: common}
 
-    def _code_loss(self, segment: Segment, belief: EnsembleState) -> Tensor:
+    def _code_loss(self, segment: Segment, belief: EnsembleState, noise: Noise) -> Tensor:
         """How well each readout tells what is seen, from the belief that saw it and from the one that foresaw it."""
         seen = self.code(segment.obs)
         with torch.no_grad():
-            before = tree_map(lambda x: x[:, :-1].flatten(0, 1), belief)
-            foreseen = self.predict(before, segment.action[:, :-1].flatten(0, 1)).features
+            before = belief[:, :-1].flatten()
+            foreseen = self.predict(before, segment.action[:, :-1].flatten(0, 1), noise).features
         told, foretold = (
             self._codes(belief.features.detach()),
             self._codes(foreseen.unflatten(0, seen[:, 1:].shape[:2])),
@@ -198,7 +201,7 @@ class Ensemble(WorldModel):
 
     def after_update(self) -> None:
         for tensors in self._tensors_of_each(detach=True):
-            functional_call(Caller(self.members), tensors, (lambda member, _: member.after_update(), None))
+            functional_call(Caller(self.members), tensors, (lambda member, *_: member.after_update(), None, NOISE))
 
     @property
     def batched(self) -> bool:
@@ -211,7 +214,7 @@ class Ensemble(WorldModel):
         """What each member decodes, `[K, ...]`."""
         if key not in self.members.decodes:
             raise UserError(f"this model can't decode {key!r}; it decodes {', '.join(self.decodes)}")
-        return self._each(lambda member, own: member.decode(own, key), state)
+        return self._each(lambda member, own, _: member.decode(own, key), NOISE, state)
 
     def _codes(self, features: Tensor) -> Tensor:
         """The common code as each member's belief tells it: `[..., K * F]` to `[..., K, C]`."""
@@ -219,33 +222,34 @@ class Ensemble(WorldModel):
         told = self.readout(rows, self.readout_bias.to(rows.dtype)).float()
         return told.transpose(0, 1).unflatten(0, features.shape[:-1])
 
-    def _each(self, call: Call[R], belief: EnsembleState | None = None, out: int = 0) -> R:
-        """`call(member, its belief)` for every member; K becomes dimension `out` of every tensor returned."""
+    def _each(self, call: Call[R], noise: Noise, belief: EnsembleState | None = None, out: int = 0) -> R:
+        """`call(member, its belief, noise)` for every member; K becomes dimension `out` of every tensor returned."""
         own, place = ((), None) if belief is None else (belief.members, belief.leading)
-        results = (self._together if self.batched else self._in_turns)(call, own, place)
-        return tree_map(lambda x: x.movedim(0, out), results)
+        return (self._together if self.batched else self._in_turns)(call, noise, own, place, out)
 
-    def _together(self, call: Call[R], own: Any, place: int | None) -> R:
+    def _together(self, call: Call[R], noise: Noise, own: Any, place: int | None, out: int) -> R:
         caller, tensors = Caller(self.members), prefixed(self.members)
 
         def one(tensors: dict[str, Tensor], own: Any) -> R:
-            return functional_call(caller, tensors, (call, own))
+            return functional_call(caller, tensors, (call, own, noise))
 
         try:
-            return vmap(one, in_dims=(0, place), randomness="same")(tensors, own)
+            results = vmap(one, in_dims=(0, place), randomness="same")(tensors, own)
         except RuntimeError as error:
             if "vmap" not in str(error) and "batching rule" not in str(error):
                 raise
             what = f"members of family {self.config.member!r} can't be computed in one pass"
             raise UserError(f"{what}: make the ensemble with --set batched=false ({error})") from error
+        # Not vmap's own `out_dims`, which fails on what no member computed, such as the action it was given.
+        return tree_map(lambda x: x.movedim(0, out), results)
 
-    def _in_turns(self, call: Call[R], own: Any, place: int | None) -> R:
-        caller, results, again = Caller(self.members), [], same_luck(self.readout.weight.device)
+    def _in_turns(self, call: Call[R], noise: Noise, own: Any, place: int | None, out: int) -> R:
+        caller, results, shared = Caller(self.members), [], RecordedNoise(source=noise)
         for number, tensors in enumerate(self._tensors_of_each()):
-            again()
-            mine = own if place is None else tree_map(lambda x, k=number: x.select(place, k), own)
-            results.append(functional_call(caller, tensors, (call, mine)))
-        return tree_map(lambda *xs: torch.stack(xs), *results)
+            shared.rewind()
+            mine = own if place is None else own[(slice(None),) * place + (number,)]
+            results.append(functional_call(caller, tensors, (call, mine, shared)))
+        return stack(results, out)
 
     def _tensors_of_each(self, detach: bool = False) -> Iterator[dict[str, Tensor]]:
         """Each member's parameters, as views of the stacked ones."""
@@ -261,8 +265,8 @@ class Caller(nn.Module):
         super().__init__()
         self.member = member
 
-    def forward(self, call: Call[R], own: Any) -> R:
-        return call(self.member, own)
+    def forward(self, call: Call[R], own: Any, noise: Noise) -> R:
+        return call(self.member, own, noise)
 
 
 class ObsCode(nn.Module):
@@ -302,7 +306,7 @@ def build_member(spec: DataSpec, config: EnsembleConfig) -> WorldModel:
 
 def hyperparameters(model: WorldModel) -> dict[str, Any]:
     """All of a model's hyperparameters, as they come back from JSON."""
-    return json.loads(json.dumps(asdict(model.config)))  # type: ignore[call-overload]
+    return json.loads(json.dumps(asdict(model.config)))
 
 
 def stack_members(models: Sequence[WorldModel]) -> WorldModel:
@@ -329,17 +333,14 @@ def prefixed(members: nn.Module) -> dict[str, Tensor]:
     return {f"member.{name}": parameter for name, parameter in members.named_parameters()}
 
 
-def same_luck(device: torch.device) -> Callable[[], None]:
-    """Puts torch's generators back to where they stand now, so that everybody draws the same numbers."""
-    cpu = torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-
-    def again() -> None:
-        torch.set_rng_state(cpu)
-        if cuda is not None:
-            torch.cuda.set_rng_state(cuda, device)
-
-    return again
+def stack(results: Sequence[Any], dim: int) -> Any:
+    """What each member returned (beliefs, tensors or a dict of tensors) as one, K at dimension `dim`."""
+    first = results[0]
+    if isinstance(first, State):
+        return type(first).stack(results, dim)
+    if isinstance(first, dict):
+        return {name: torch.stack([each[name] for each in results], dim) for name in first}
+    return torch.stack(tuple(results), dim)
 
 
 def apart(values: Tensor, dim: int) -> Tensor:

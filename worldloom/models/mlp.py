@@ -20,6 +20,7 @@ from worldloom.errors import UserError
 from worldloom.model import Obs, State, WorldModel, state
 from worldloom.nets.heads import head_losses, signal_heads
 from worldloom.nets.observation import VectorScale
+from worldloom.noise import NOISE, Noise
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class MLPState(State):
         return torch.cat([self.seen, self.context], -1)
 
 
-class MLP(WorldModel):
+class MLP(WorldModel[MLPState]):
     """The family `mlp`. `loss` returns one term a decoded key `[B, T]`: row t > 0 holds what predicting row t cost."""
 
     family: ClassVar[str] = "mlp"
@@ -65,6 +66,7 @@ class MLP(WorldModel):
         "small": MLPConfig(units=256, layers=3),
         "base": MLPConfig(units=512, layers=4),
     }
+    config: MLPConfig
 
     def __init__(self, spec: DataSpec, config: MLPConfig):
         super().__init__()
@@ -91,19 +93,19 @@ class MLP(WorldModel):
     def decodes(self) -> tuple[str, ...]:
         return (*self.parts, *self.heads)
 
-    def start(self, obs: Obs) -> MLPState:
+    def start(self, obs: Obs, noise: Noise = NOISE) -> MLPState:
         seen, context = self._see(obs)
         return MLPState(seen, context, seen.new_zeros(*seen.shape[:-1], self.config.units))
 
-    def observe(self, state: MLPState, action: Tensor, obs: Obs) -> MLPState:  # type: ignore[override]
+    def observe(self, state: MLPState, action: Tensor, obs: Obs, noise: Noise = NOISE) -> MLPState:
         return MLPState(*self._see(obs), self._hidden(state, action))
 
-    def predict(self, state: MLPState, action: Tensor) -> MLPState:  # type: ignore[override]
+    def predict(self, state: MLPState, action: Tensor, noise: Noise = NOISE) -> MLPState:
         hidden = self._hidden(state, action)
         moved = self.change(hidden) + self.linear(torch.cat([state.features, action], -1))
         return MLPState(state.seen + moved, state.context, hidden)
 
-    def decode(self, state: MLPState, key: str) -> Tensor:  # type: ignore[override]
+    def decode(self, state: MLPState, key: str) -> Tensor:
         if key in self.heads:
             return self.heads[key](state.hidden).mean
         if key in self.parts:
@@ -112,14 +114,14 @@ class MLP(WorldModel):
             ]
         raise UserError(f"this model can't decode {key!r}; it decodes {', '.join(self.decodes)}")
 
-    def track(self, obs: Obs, actions: Tensor) -> MLPState:
+    def track(self, obs: Obs, actions: Tensor, noise: Noise = NOISE) -> MLPState:
         """One call for all rows: each belief is its observation."""
         seen, context = self._see(obs)
         first = self.start({key: value[:, :1] for key, value in obs.items()})
         later = self._hidden(MLPState(seen, context, seen)[:, :-1], actions[:, :-1])
         return MLPState(seen, context, torch.cat([first.hidden, later], 1))
 
-    def loss(self, segment: Segment, belief: State | None = None) -> dict[str, Tensor]:
+    def loss(self, segment: Segment, belief: MLPState | None = None, noise: Noise = NOISE) -> dict[str, Tensor]:
         seen, context = self._see(segment.obs)
         ahead = self.predict(MLPState(seen, context, seen)[:, :-1], segment.action[:, :-1])
         errors = (ahead.seen - seen[:, 1:]).square().split(list(self.parts.values()), -1)

@@ -22,6 +22,7 @@ from worldloom.nets.dense import BlockLinear, initialise, join, mlp, split
 from worldloom.nets.heads import head_losses, signal_heads
 from worldloom.nets.latent import Categorical, Gaussian, Latent
 from worldloom.nets.observation import ObsDecoder, ObsEncoder
+from worldloom.noise import NOISE, Noise
 
 
 @dataclass(frozen=True)
@@ -132,13 +133,14 @@ class BlockGRU(nn.Module):
         return join(torch.lerp(split(deter, self.blocks), candidate, (update - 1).sigmoid().to(deter.dtype)))
 
 
-class RSSM(WorldModel):
+class RSSM(WorldModel[RSSMState]):
     """The family `rssm`. `loss` returns one term a decoded key, "dynamics" and "representation", all `[B, T]`."""
 
     family: ClassVar[str] = "rssm"
     config_class: ClassVar[type] = RSSMConfig
-    latent: Latent
     sizes: ClassVar[dict[str, RSSMConfig]] = SIZES
+    config: RSSMConfig
+    latent: Latent
 
     def __init__(self, spec: DataSpec, config: RSSMConfig):
         super().__init__()
@@ -164,31 +166,32 @@ class RSSM(WorldModel):
             "representation": config.representation_weight,
         }
 
-    def start(self, obs: Obs) -> RSSMState:
+    def start(self, obs: Obs, noise: Noise = NOISE) -> RSSMState:
         batch = next(iter(obs.values())).shape[0]
-        return self.observe(self._nothing(batch), self.look_deter.weight.new_zeros(batch, self.spec.action.size), obs)
+        no_action = self.look_deter.weight.new_zeros(batch, self.spec.action.size)
+        return self.observe(self._nothing(batch), no_action, obs, noise)
 
-    def observe(self, state: RSSMState, action: Tensor, obs: Obs) -> RSSMState:  # type: ignore[override]
+    def observe(self, state: RSSMState, action: Tensor, obs: Obs, noise: Noise = NOISE) -> RSSMState:
         deter = self.cell(state.deter, state.stoch, self.cell.embed_action(action))
-        return self._look(deter, self.look_obs(self.encoder(obs)))
+        return self._look(deter, self.look_obs(self.encoder(obs)), noise)
 
-    def predict(self, state: RSSMState, action: Tensor) -> RSSMState:  # type: ignore[override]
+    def predict(self, state: RSSMState, action: Tensor, noise: Noise = NOISE) -> RSSMState:
         deter = self.cell(state.deter, state.stoch, self.cell.embed_action(action))
         latent = self.prior(deter).float()
-        return RSSMState(deter, self.latent.sample(latent, self.temperature), latent)
+        return RSSMState(deter, self.latent.sample(latent, noise, noise.temperature), latent)
 
     @property
     def decodes(self) -> tuple[str, ...]:
         return (*self.decoder.keys, *self.heads)
 
-    def decode(self, state: RSSMState, key: str) -> Tensor:  # type: ignore[override]
+    def decode(self, state: RSSMState, key: str) -> Tensor:
         if key in self.heads:
             return self.heads[key](state.features).mean
         if key in self.decoder.keys:
             return self.decoder.decode(state.features, key)
         raise UserError(f"this model can't decode {key!r}; it decodes {', '.join(self.decodes)}")
 
-    def track(self, obs: Obs, actions: Tensor) -> RSSMState:
+    def track(self, obs: Obs, actions: Tensor, noise: Noise = NOISE) -> RSSMState:
         """As the default scan, but everything that does not wait for the recurrence is one call for all rows."""
         seen = self.look_obs(self.encoder(obs)).float()
         before = torch.cat([torch.zeros_like(actions[:, :1]), actions[:, :-1]], 1)
@@ -198,37 +201,37 @@ class RSSM(WorldModel):
         # Small steps wait on latency, not on arithmetic: here fp32 is faster than the casts that bf16 needs.
         with torch.autocast(actions.device.type, enabled=False):
             for moved_t, seen_t in zip(moved.unbind(1), seen.unbind(1), strict=True):
-                belief = self._look(self.cell(belief.deter, belief.stoch, moved_t), seen_t)
+                belief = self._look(self.cell(belief.deter, belief.stoch, moved_t), seen_t, noise)
                 beliefs.append(belief)
         return RSSMState.stack(beliefs)
 
-    def loss(self, segment: Segment, belief: RSSMState | None = None) -> dict[str, Tensor]:  # type: ignore[override]
-        belief = self.track(segment.obs, segment.action) if belief is None else belief
+    def loss(self, segment: Segment, belief: RSSMState | None = None, noise: Noise = NOISE) -> dict[str, Tensor]:
+        belief = self.track(segment.obs, segment.action, noise) if belief is None else belief
         features = belief.features
         losses = self.decoder.loss(features, segment.targets) | head_losses(self.heads, features, segment)
         prior, free = self.prior(belief.deter).float(), self.config.free_nats
         if self.config.blind_heads:
-            blind = self._foreseen(belief.deter, segment.action)
+            blind = self._foreseen(belief.deter, segment.action, noise)
             for key, error in head_losses(self.heads, blind, segment).items():
                 losses[key] = losses[key] + self.config.blind_heads * error
         losses["dynamics"] = self.latent.kl(belief.latent.detach(), prior).clamp(min=free)
         losses["representation"] = self.latent.kl(belief.latent, prior.detach()).clamp(min=free)
         return losses
 
-    def _foreseen(self, deter: Tensor, actions: Tensor) -> Tensor:
+    def _foreseen(self, deter: Tensor, actions: Tensor, noise: Noise) -> Tensor:
         """Features `[B, T, F]` of every row with eyes closed for up to `blind_steps` rows."""
         dreamt = dream_along(
             deter,
             actions,
             self.config.blind_steps,
-            draw=lambda deter: self.latent.sample(self.prior(deter).float()),
+            draw=lambda deter: self.latent.sample(self.prior(deter).float(), noise),
             move=lambda deter, stoch, action: self.cell(deter, stoch, self.cell.embed_action(action)),
         )
         return torch.cat(dreamt, -1)
 
-    def _look(self, deter: Tensor, seen: Tensor) -> RSSMState:
+    def _look(self, deter: Tensor, seen: Tensor, noise: Noise) -> RSSMState:
         latent = self.posterior(self.look_deter(deter) + seen).float()
-        return RSSMState(deter, self.latent.sample(latent), latent)
+        return RSSMState(deter, self.latent.sample(latent, noise), latent)
 
     def _nothing(self, batch: int) -> RSSMState:
         zeros = self.look_deter.weight.new_zeros

@@ -18,6 +18,7 @@ from worldloom.data.segment import Segment
 from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
 from worldloom.model import Obs, State, WorldModel, state
+from worldloom.noise import NOISE, Noise
 
 MOST_PLACES = 2048
 SCALE = 50.0  # of the logits, which are kept this many times smaller: an optimiser's steps suit weights, not logits
@@ -44,7 +45,7 @@ class TabularState(State):
         return self.place
 
 
-class Tabular(WorldModel):
+class Tabular(WorldModel[TabularState]):
     """The family `tabular`. An action never tried is thought to leave one where one is, unpaid.
 
     `loss` returns "place", and "reward" and "terminated" where the data has them, `[B, T]`: row t > 0 holds what
@@ -54,6 +55,7 @@ class Tabular(WorldModel):
     family: ClassVar[str] = "tabular"
     config_class: ClassVar[type] = TabularConfig
     sizes: ClassVar[dict[str, TabularConfig]] = dict.fromkeys(("debug", "nano", "small", "base"), TabularConfig())
+    config: TabularConfig
 
     def __init__(self, spec: DataSpec, config: TabularConfig):
         super().__init__()
@@ -77,14 +79,14 @@ class Tabular(WorldModel):
         terms = {"place": True, "reward": spec.has_reward, "terminated": spec.has_end}
         self.loss_weights = {name: 1.0 for name, there in terms.items() if there}
 
-    def start(self, obs: Obs) -> TabularState:
+    def start(self, obs: Obs, noise: Noise = NOISE) -> TabularState:
         place = obs[self.key].float()
         return TabularState(place, place.new_zeros(place.shape[:-1]), place.new_zeros(place.shape[:-1]))
 
-    def observe(self, state: TabularState, action: Tensor, obs: Obs) -> TabularState:  # type: ignore[override]
+    def observe(self, state: TabularState, action: Tensor, obs: Obs, noise: Noise = NOISE) -> TabularState:
         return TabularState(obs[self.key].float(), *self._outcome(state.place, action))
 
-    def predict(self, state: TabularState, action: Tensor) -> TabularState:  # type: ignore[override]
+    def predict(self, state: TabularState, action: Tensor, noise: Noise = NOISE) -> TabularState:
         place = torch.einsum("...s,...a,sat->...t", state.place, action, (SCALE * self.following).softmax(-1))
         return TabularState(place, *self._outcome(state.place, action))
 
@@ -92,19 +94,19 @@ class Tabular(WorldModel):
     def decodes(self) -> tuple[str, ...]:
         return (self.key, *(name for name in ("reward", "terminated") if name in self.loss_weights))
 
-    def decode(self, state: TabularState, key: str) -> Tensor:  # type: ignore[override]
+    def decode(self, state: TabularState, key: str) -> Tensor:
         found = {self.key: state.place, "reward": state.reward, "terminated": state.ended}
         if key in self.decodes:
             return found[key]
         raise UserError(f"this model can't decode {key!r}; it decodes {', '.join(self.decodes)}")
 
-    def track(self, obs: Obs, actions: Tensor) -> TabularState:
+    def track(self, obs: Obs, actions: Tensor, noise: Noise = NOISE) -> TabularState:
         """One call for all rows: a place is seen."""
         place = obs[self.key].float()
         paid, over = self._outcome(place[:, :-1], actions[:, :-1])
         return TabularState(place, F.pad(paid, (1, 0)), F.pad(over, (1, 0)))
 
-    def loss(self, segment: Segment, belief: State | None = None) -> dict[str, Tensor]:
+    def loss(self, segment: Segment, belief: TabularState | None = None, noise: Noise = NOISE) -> dict[str, Tensor]:
         place, action = segment.obs[self.key].float(), segment.action[:, :-1]
         # Rows are known, so logits can be looked up: unlike a probability of nearly 0 they have gradients.
         following, over = (

@@ -23,6 +23,7 @@ from worldloom.nets.heads import BernoulliHead, TwoHot, head_losses, signal_head
 from worldloom.nets.latent import draw
 from worldloom.nets.observation import ObsEncoder
 from worldloom.nets.value import TwoHotEnsemble
+from worldloom.noise import NOISE, Noise
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def trunk(inputs: int, units: int, layers: int) -> list[nn.Module]:
     return [m for i in range(layers) for m in (nn.Linear(widths[i], units), nn.LayerNorm(units), nn.SiLU())]
 
 
-class TDMPC(WorldModel):
+class TDMPC(WorldModel[TDMPCState]):
     """The family `tdmpc`. It decodes "reward", "value", "action", and "terminated" where the data has ends.
 
     `loss` needs rewards. Its terms are all `[B, T]`: row t > 0 holds what the step into row t cost.
@@ -119,6 +120,7 @@ class TDMPC(WorldModel):
     family: ClassVar[str] = "tdmpc"
     config_class: ClassVar[type] = TDMPCConfig
     sizes: ClassVar[dict[str, TDMPCConfig]] = SIZES
+    config: TDMPCConfig
     bins: Tensor
 
     def __init__(self, spec: DataSpec, config: TDMPCConfig):
@@ -160,23 +162,23 @@ class TDMPC(WorldModel):
             "policy": 1.0,
         } | dict.fromkeys((*(("terminated",) if spec.has_end else ()), *self.heads), 1.0)
 
-    def start(self, obs: Obs) -> TDMPCState:
+    def start(self, obs: Obs, noise: Noise = NOISE) -> TDMPCState:
         window = self.encoder(obs)[:, None].expand(-1, self.frames, -1)
         latent = self._latents(window)[:, 0]
         return TDMPCState(latent, latent, latent.new_zeros(len(latent), self.spec.action.size), window[:, 1:])
 
-    def observe(self, state: TDMPCState, action: Tensor, obs: Obs) -> TDMPCState:  # type: ignore[override]
+    def observe(self, state: TDMPCState, action: Tensor, obs: Obs, noise: Noise = NOISE) -> TDMPCState:
         window = torch.cat([state.history, self.encoder(obs)[:, None]], 1)
         return TDMPCState(self._latents(window)[:, 0], state.latent, action, window[:, 1:])
 
-    def predict(self, state: TDMPCState, action: Tensor) -> TDMPCState:  # type: ignore[override]
+    def predict(self, state: TDMPCState, action: Tensor, noise: Noise = NOISE) -> TDMPCState:
         return TDMPCState(self._step(state.latent, action), state.latent, action, state.history)
 
     @property
     def decodes(self) -> tuple[str, ...]:
         return ("reward", *(("terminated",) if self.terminated is not None else ()), *self.heads, "value", "action")
 
-    def decode(self, state: TDMPCState, key: str) -> Tensor:  # type: ignore[override]
+    def decode(self, state: TDMPCState, key: str) -> Tensor:
         if key == "reward":
             return self._reward(state.before, state.action).mean
         if key == "value":
@@ -191,7 +193,7 @@ class TDMPC(WorldModel):
             return self.terminated(state.latent).mean
         raise UserError(f"this model can't decode {key!r}; it decodes {', '.join(self.decodes)}")
 
-    def track(self, obs: Obs, actions: Tensor) -> TDMPCState:
+    def track(self, obs: Obs, actions: Tensor, noise: Noise = NOISE) -> TDMPCState:
         """One call for all rows: a belief is the encoding of its last observations."""
         embedded = self.encoder(obs)
         more, time = self.frames - 1, embedded.shape[1]
@@ -203,7 +205,7 @@ class TDMPC(WorldModel):
         action = torch.cat([torch.zeros_like(actions[:, :1]), actions[:, :-1]], 1)
         return TDMPCState(latent, before, action, torch.stack(history, 2) if more else embedded[:, :, None][:, :, :0])
 
-    def imagine(self, state: TDMPCState, actions: Tensor) -> TDMPCState:  # type: ignore[override]
+    def imagine(self, state: TDMPCState, actions: Tensor, noise: Noise = NOISE) -> TDMPCState:
         latent, latents = state.latent, []
         for action in actions.unbind(1):
             latent = self._step(latent, action)
@@ -213,12 +215,12 @@ class TDMPC(WorldModel):
         history = state.history[:, None].expand(-1, actions.shape[1], -1, -1)
         return TDMPCState(imagined, before, actions, history)
 
-    def loss(self, segment: Segment, belief: TDMPCState | None = None) -> dict[str, Tensor]:  # type: ignore[override]
+    def loss(self, segment: Segment, belief: TDMPCState | None = None, noise: Noise = NOISE) -> dict[str, Tensor]:
         """Windows of `horizon` steps, each unrolled from the encoding of its first row (equations 3 and 4)."""
         windows = Windows.cut(segment, self.config.horizon, self.frames)
         with torch.no_grad():
             truth = self._latents(self.encoder(windows.obs_after))
-            targets = self._value_targets(truth, windows)
+            targets = self._value_targets(truth, windows, noise)
         latent = self._latents(self.encoder(windows.obs_first))[:, 0]
         latents = [latent]
         steps = windows.steps
@@ -231,7 +233,7 @@ class TDMPC(WorldModel):
             "consistency": (after - truth).square().mean(-1),
             "reward": TwoHot(self.reward(pairs).float(), self.bins).nll(steps.reward),
             "value": self.value(pairs).nll(targets.expand(self.config.members, *targets.shape)).mean(0),
-            "policy": self._policy_loss(before.detach()),
+            "policy": self._policy_loss(before.detach(), noise),
         }
         if self.terminated is not None:
             terms["terminated"] = self.terminated(after).nll(steps.terminated)
@@ -264,27 +266,30 @@ class TDMPC(WorldModel):
             return F.one_hot(parameters.argmax(-1), self.spec.action.size).float()
         return parameters.chunk(2, -1)[0].tanh()
 
-    def _sample_action(self, latent: Tensor) -> tuple[Tensor, Tensor]:
+    def _sample_action(self, latent: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         """A reparametrised action `[..., A]` of the prior and its negative log-likelihood `[...]`."""
         parameters = self.prior(latent).float()
         if self.discrete:
-            return sample_choice(parameters)
-        return sample_squashed(*parameters.chunk(2, -1))
+            return sample_choice(parameters, noise)
+        mean, raw = parameters.chunk(2, -1)
+        return sample_squashed(mean, raw, noise)
 
-    def _draw_two(self) -> Tensor | None:
+    def _draw_two(self, noise: Noise) -> Tensor | None:
         """Two members at random, None for all where there are no more."""
-        return None if self.config.members <= 2 else torch.randperm(self.config.members)[:2]
+        if self.config.members <= 2:
+            return None
+        return noise.uniform((self.config.members,), self.bins).argsort()[:2]
 
-    def _value_targets(self, after: Tensor, windows: "Windows") -> Tensor:
+    def _value_targets(self, after: Tensor, windows: "Windows", noise: Noise) -> Tensor:
         """One-step temporal-difference targets `[N, H]`, the smaller of two random members of the slow copy."""
-        action, _ = self._sample_action(after)
-        values = self.slow_value(torch.cat([after, action], -1), members=self._draw_two()).mean.amin(0)
+        action, _ = self._sample_action(after, noise)
+        values = self.slow_value(torch.cat([after, action], -1), members=self._draw_two(noise)).mean.amin(0)
         return windows.steps.reward + self.config.discount * ~windows.steps.terminated * values
 
-    def _policy_loss(self, latent: Tensor) -> Tensor:
+    def _policy_loss(self, latent: Tensor, noise: Noise) -> Tensor:
         """The prior goes where the values are high; values are divided by their range in the batch."""
-        action, surprise = self._sample_action(latent)
-        values = self.value(torch.cat([latent, action], -1), members=self._draw_two(), frozen=True).mean.mean(0)
+        action, surprise = self._sample_action(latent, noise)
+        values = self.value(torch.cat([latent, action], -1), members=self._draw_two(noise), frozen=True).mean.mean(0)
         ordered = values.detach().flatten().sort().values
         low, high = ordered[int(0.05 * (len(ordered) - 1))], ordered[int(0.95 * (len(ordered) - 1))]
         return -(values / (high - low).clamp(min=1.0) + self.config.entropy * surprise)
@@ -340,20 +345,20 @@ class Windows:
         return F.pad(steps, (self.frames, time - self.frames - steps.shape[1]))
 
 
-def sample_squashed(mean: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+def sample_squashed(mean: Tensor, raw: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
     """A tanh-squashed normal `[..., A]`: a sample and its negative log-likelihood `[...]`, with gradients."""
     log_std = -4 + 6 * raw.tanh()  # within [-10, 2]
-    noise = torch.randn_like(mean)
-    action = torch.addcmul(mean, noise, log_std.exp()).tanh()
-    nll = 0.5 * noise.square() + log_std + (1 - action.square() + 1e-6).log() + 0.9189385
+    drawn = noise.normal(mean.shape, mean)
+    action = torch.addcmul(mean, drawn, log_std.exp()).tanh()
+    nll = 0.5 * drawn.square() + log_std + (1 - action.square() + 1e-6).log() + 0.9189385
     return action, nll.sum(-1)
 
 
-def sample_choice(logits: Tensor) -> tuple[Tensor, Tensor]:
+def sample_choice(logits: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
     """A one-hot choice `[..., A]` with straight-through gradients, and the entropy `[...]` in place of its surprise."""
     log_probs = logits.log_softmax(-1)
     probs = log_probs.exp()
-    one_hot = draw(probs.detach()[..., None])[..., 0]
+    one_hot = draw(probs.detach()[..., None], noise)[..., 0]
     return one_hot + (probs - probs.detach()), -(probs * log_probs).sum(-1)
 
 

@@ -29,6 +29,7 @@ from worldloom.nets.dense import initialise
 from worldloom.nets.heads import head_losses, signal_heads
 from worldloom.nets.latent import COLDEST, draw
 from worldloom.nets.observation import ObsDecoder, ObsEncoder
+from worldloom.noise import NOISE, Noise
 
 LEAST_LOG_STD, MOST_LOG_STD = -5.0, 3.0
 
@@ -101,14 +102,14 @@ class Mixture:
     mean: Tensor
     log_std: Tensor
 
-    def sample(self, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    def sample(self, noise: Noise, temperature: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
         """A draw `[..., Z]` with mean and log std of the components it came from.
 
         As in the paper, logits are divided by the temperature and variances multiplied by it.
         """
-        one_hot = draw((self.logits / max(temperature, COLDEST)).softmax(-2).detach())
+        one_hot = draw((self.logits / max(temperature, COLDEST)).softmax(-2).detach(), noise)
         mean, log_std = ((one_hot * x).sum(-2) for x in (self.mean, self.log_std))
-        return mean + math.sqrt(temperature) * log_std.exp() * torch.randn_like(mean), mean, log_std
+        return mean + math.sqrt(temperature) * log_std.exp() * noise.normal(mean.shape, mean), mean, log_std
 
     def nll(self, code: Tensor) -> Tensor:
         """Nats that `code` `[..., Z]` costs: `[...]`."""
@@ -117,7 +118,7 @@ class Mixture:
         return -(self.logits.log_softmax(-2) + normal).logsumexp(-2).sum(-1)
 
 
-class VAERNN(WorldModel):
+class VAERNN(WorldModel[VAERNNState]):
     """The family `vae_rnn`. `loss` returns one term a decoded key, "code" and "memory", all `[B, T]`.
 
     "code" is the price of a look's code, KL(q(z | o) || N(0, 1)), and "memory" what the next code cost the memory.
@@ -126,6 +127,7 @@ class VAERNN(WorldModel):
     family: ClassVar[str] = "vae_rnn"
     config_class: ClassVar[type] = VAERNNConfig
     sizes: ClassVar[dict[str, VAERNNConfig]] = SIZES
+    config: VAERNNConfig
 
     def __init__(self, spec: DataSpec, config: VAERNNConfig):
         super().__init__()
@@ -141,49 +143,49 @@ class VAERNN(WorldModel):
         self.heads = signal_heads(spec, features, units=config.units, layers=config.head_layers, bins=config.bins)
         self.loss_weights = dict.fromkeys((*self.decodes, "code", "memory"), 1.0)
 
-    def start(self, obs: Obs) -> VAERNNState:
+    def start(self, obs: Obs, noise: Noise = NOISE) -> VAERNNState:
         mean, log_std = self._see(obs)
         nothing = mean.new_zeros(*mean.shape[:-1], self.config.memory)
-        return VAERNNState(draw_normal(mean, log_std), nothing, nothing, mean, log_std)
+        return VAERNNState(draw_normal(mean, log_std, noise), nothing, nothing, mean, log_std)
 
-    def observe(self, state: VAERNNState, action: Tensor, obs: Obs) -> VAERNNState:  # type: ignore[override]
+    def observe(self, state: VAERNNState, action: Tensor, obs: Obs, noise: Noise = NOISE) -> VAERNNState:
         memory, cell = self._remember(state.code, action, state)
         mean, log_std = self._see(obs)
-        return VAERNNState(draw_normal(mean, log_std), memory, cell, mean, log_std)
+        return VAERNNState(draw_normal(mean, log_std, noise), memory, cell, mean, log_std)
 
-    def predict(self, state: VAERNNState, action: Tensor) -> VAERNNState:  # type: ignore[override]
+    def predict(self, state: VAERNNState, action: Tensor, noise: Noise = NOISE) -> VAERNNState:
         memory, cell = self._remember(state.code, action, state)
-        code, mean, log_std = self._foresee(memory).sample(self.temperature)
+        code, mean, log_std = self._foresee(memory).sample(noise, noise.temperature)
         return VAERNNState(code, memory, cell, mean, log_std)
 
     @property
     def decodes(self) -> tuple[str, ...]:
         return (*self.decoder.keys, *self.heads)
 
-    def decode(self, state: VAERNNState, key: str) -> Tensor:  # type: ignore[override]
+    def decode(self, state: VAERNNState, key: str) -> Tensor:
         if key in self.heads:
             return self.heads[key](state.features).mean
         if key in self.decoder.keys:
             return self.decoder.decode(state.code, key)
         raise UserError(f"this model can't decode {key!r}; it decodes {', '.join(self.decodes)}")
 
-    def track(self, obs: Obs, actions: Tensor) -> VAERNNState:
+    def track(self, obs: Obs, actions: Tensor, noise: Noise = NOISE) -> VAERNNState:
         """As the default scan, but with one look at all rows. What is remembered does not move the vision."""
         mean, log_std = self._see(obs)
-        belief = self.start({key: value[:, 0] for key, value in obs.items()})
+        belief = self.start({key: value[:, 0] for key, value in obs.items()}, noise)
         beliefs = [belief]
         for t in range(1, actions.shape[1]):
             memory, cell = self._remember(belief.code.detach(), actions[:, t - 1], belief)
-            code = draw_normal(mean[:, t], log_std[:, t])
+            code = draw_normal(mean[:, t], log_std[:, t], noise)
             belief = VAERNNState(code, memory, cell, mean[:, t], log_std[:, t])
             beliefs.append(belief)
         return VAERNNState.stack(beliefs)
 
-    def loss(self, segment: Segment, belief: VAERNNState | None = None) -> dict[str, Tensor]:  # type: ignore[override]
-        belief = self.track(segment.obs, segment.action) if belief is None else belief
+    def loss(self, segment: Segment, belief: VAERNNState | None = None, noise: Noise = NOISE) -> dict[str, Tensor]:
+        belief = self.track(segment.obs, segment.action, noise) if belief is None else belief
         losses = self.decoder.loss(belief.code, segment.targets) | head_losses(self.heads, belief.features, segment)
         if self.config.blind_heads:
-            blind = self._foreseen(belief, segment.action)
+            blind = self._foreseen(belief, segment.action, noise)
             for key, error in head_losses(self.heads, blind, segment).items():
                 losses[key] = losses[key] + self.config.blind_heads * F.pad(error[:, 1:], (1, 0))
         price = 0.5 * (belief.mean.square() + (2 * belief.log_std).exp() - 1) - belief.log_std
@@ -191,7 +193,7 @@ class VAERNN(WorldModel):
         losses["memory"] = F.pad(self._foresee(belief.memory[:, 1:]).nll(belief.code[:, 1:].detach()), (1, 0))
         return losses
 
-    def _foreseen(self, belief: VAERNNState, actions: Tensor) -> Tensor:
+    def _foreseen(self, belief: VAERNNState, actions: Tensor, noise: Noise) -> Tensor:
         """Features `[B, T, F]` of every row with eyes closed for up to `blind_steps` rows."""
         size = self.config.memory
 
@@ -202,7 +204,7 @@ class VAERNN(WorldModel):
             torch.cat([belief.memory, belief.cell], -1),
             actions,
             self.config.blind_steps,
-            draw=lambda both: self._foresee(both[..., :size]).sample(1.0)[0],
+            draw=lambda both: self._foresee(both[..., :size]).sample(noise)[0],
             move=move,
         )
         return torch.cat([code, both[..., :size]], -1)
@@ -224,5 +226,5 @@ class VAERNN(WorldModel):
         return Mixture(logits, mean, log_std.clamp(LEAST_LOG_STD, MOST_LOG_STD))
 
 
-def draw_normal(mean: Tensor, log_std: Tensor) -> Tensor:
-    return mean + log_std.exp() * torch.randn_like(mean)
+def draw_normal(mean: Tensor, log_std: Tensor, noise: Noise) -> Tensor:
+    return mean + log_std.exp() * noise.normal(mean.shape, mean)

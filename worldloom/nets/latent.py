@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from worldloom.noise import Noise
+
 COLDEST = 1e-4  # a temperature that leaves nothing but the likeliest class
 
 
@@ -20,7 +22,7 @@ class Latent(ABC):
     size: int
 
     @abstractmethod
-    def sample(self, params: Tensor, temperature: float = 1.0) -> Tensor:
+    def sample(self, params: Tensor, noise: Noise, temperature: float = 1.0) -> Tensor:
         """A sample `[..., size]` that passes gradients to `params` `[..., parameters]`.
 
         `temperature` flattens (above 1) or sharpens what is drawn from, as in Ha & Schmidhuber (2018): logits are
@@ -57,11 +59,11 @@ class Categorical(Latent):
         softmax = params.unflatten(-1, (self.classes, self.variables)).softmax(-2)
         return softmax * (1 - self.unimix) + self.unimix / self.classes
 
-    def sample(self, params: Tensor, temperature: float = 1.0) -> Tensor:
+    def sample(self, params: Tensor, noise: Noise, temperature: float = 1.0) -> Tensor:
         probs = self.probs(params)
         if temperature != 1:
             probs = (probs.log() / max(temperature, COLDEST)).softmax(-2)
-        one_hot = draw(probs.detach())
+        one_hot = draw(probs.detach(), noise)
         # Not `probs.requires_grad`, which says no inside vmap.
         return (one_hot + (probs - probs.detach())).flatten(-2) if torch.is_grad_enabled() else one_hot.flatten(-2)
 
@@ -70,9 +72,9 @@ class Categorical(Latent):
         return (probs_p * (probs_p.log() - probs_q.log())).sum((-2, -1))
 
 
-def draw(probs: Tensor) -> Tensor:
+def draw(probs: Tensor, noise: Noise) -> Tensor:
     """One-hot draws over dimension -2 by inverting the cumulative distribution: one uniform number a variable."""
-    uniform = torch.rand((*probs.shape[:-2], 1, probs.shape[-1]), dtype=probs.dtype, device=probs.device)
+    uniform = noise.uniform((*probs.shape[:-2], 1, probs.shape[-1]), probs)
     # Class k is drawn when the number lies past k boundaries. The last boundary, 1, is left out: no number passes it.
     passed = (probs.cumsum(-2)[..., :-1, :] <= uniform).to(probs.dtype)
     return -passed.diff(dim=-2, prepend=torch.ones_like(uniform), append=torch.zeros_like(uniform))
@@ -92,9 +94,9 @@ class Gaussian(Latent):
     def size(self) -> int:  # type: ignore[override]
         return self.variables
 
-    def sample(self, params: Tensor, temperature: float = 1.0) -> Tensor:
+    def sample(self, params: Tensor, noise: Noise, temperature: float = 1.0) -> Tensor:
         mean, std = self._moments(params)
-        return mean + math.sqrt(temperature) * std * torch.randn_like(mean)
+        return mean + math.sqrt(temperature) * std * noise.normal(mean.shape, mean)
 
     def kl(self, p: Tensor, q: Tensor) -> Tensor:
         (mean_p, std_p), (mean_q, std_q) = self._moments(p), self._moments(q)

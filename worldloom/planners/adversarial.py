@@ -79,7 +79,7 @@ class Adversarial(Planner):
         if not self.replies and problem.warm is None:
             raise UserError("without replies there must be a plan to attack: give it as the problem's warm")
         bounds = problem.bounds(getattr(self.inner, "low", None), getattr(self.inner, "high", None))
-        with problem.search(self.horizon):
+        with problem.search(self.horizon) as problem:
             start, rest = bounds.clip(problem.warm_start(self.horizon)), bounds.rest(self.horizon)
             if self.replies:
                 rounds = self._alternate(problem, sides, start, rest)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from worldloom.errors import UserError
+from worldloom.nets.latent import draw
 from worldloom.planners.elites import choose, settle
 from worldloom.planners.planner import Plan, Planner, Problem, check_range, check_search
 
@@ -40,16 +41,15 @@ class CategoricalCEM(Planner):
 
     def plan(self, problem: Problem) -> Plan:
         check_discrete(problem)
-        size = problem.action.size
-        with problem.search(self.horizon):
+        with problem.search(self.horizon) as problem:
             chances = self.mixed(likely(problem.warm_start(self.horizon)))
             best = pick(torch.zeros_like(chances))[:, None]
             given = problem.prior(self.policy_samples, self.horizon, pick)
             drawn = self.samples - 2 - given.shape[1]
             for number in problem.rounds(self.iterations):
                 with problem.clock.section("sample"):
-                    draws = chances.flatten(0, 1).multinomial(drawn, replacement=True)
-                    around = one_hot(draws.T, size).to(chances).view(drawn, *chances.shape).transpose(0, 1)
+                    each = chances[:, None, ..., None].expand(-1, drawn, -1, -1, -1)
+                    around = draw(each, problem.noise)[..., 0]
                     actions = torch.cat([pick(chances)[:, None], best, given, around], 1)
                 elites = choose(problem, actions, self.elites, self.iterations - number)
                 with problem.clock.section("refit"):

@@ -36,13 +36,13 @@ class CEM(Planner):
 
     def plan(self, problem: Problem) -> Plan:
         bounds = problem.bounds(self.low, self.high)
-        with problem.search(self.horizon):
+        with problem.search(self.horizon) as problem:
             mean = bounds.clip(problem.warm_start(self.horizon))
             best, std = torch.zeros_like(mean)[:, None], torch.full_like(mean, self.max_std)
             for number in problem.rounds(self.iterations):
                 with problem.clock.section("sample"):
-                    noise = torch.randn(len(mean), self.samples - 2, *mean.shape[1:], device=mean.device)
-                    around = torch.addcmul(mean[:, None], noise, std[:, None])
+                    drawn = problem.noise.normal((len(mean), self.samples - 2, *mean.shape[1:]), mean)
+                    around = torch.addcmul(mean[:, None], drawn, std[:, None])
                     actions = bounds.clip(torch.cat([mean[:, None], best, around], 1))
                 elites = choose(problem, actions, self.elites, self.iterations - number)
                 with problem.clock.section("refit"):

@@ -14,23 +14,16 @@ from worldloom.planners.planner import Plan, Problem, conclude, rank
 
 @dataclass(frozen=True)
 class Elites:
-    """The best K of a pool, best first: actions `[B, K, H, A]` and scores `[B, K]`; states `[B * N, H]` of the pool.
+    """The best K of a pool, best first: actions `[B, K, H, A]` and scores `[B, K]`.
 
-    Of the best one of each belief, `index` `[B]` is its place in the pool, and `value` `[B]` what the objective makes
+    Of the best one of each belief, `trajectory` `[B, H]` are the states and `value` `[B]` is what the objective makes
     of it; its score only ranks it where there are constraints.
     """
 
     actions: Tensor
     scores: Tensor
     value: Tensor
-    states: State
-    index: Tensor
-
-    @property
-    def trajectory(self) -> State:
-        """The states of the best ones, `[B, H]`."""
-        batch, pool = len(self.index), len(self.states.features) // len(self.index)
-        return self.states[torch.arange(0, batch * pool, pool, device=self.index.device) + self.index]
+    trajectory: State
 
     @property
     def best(self) -> Tensor:
@@ -50,7 +43,9 @@ def choose(problem: Problem, actions: Tensor, count: int, left: int = 1) -> Elit
         scores, order = scores.topk(min(count, scores.shape[1]), 1)
         chosen = actions.gather(1, order[..., None, None].expand(-1, -1, *actions.shape[2:]))
         value = scores[:, 0] if excess is None else values.gather(1, order[:, :1])[:, 0]
-        return Elites(chosen, scores, value, states, order[:, 0])
+        first = torch.arange(0, values.numel(), values.shape[1], device=order.device)
+        # A copy: the pool's own states are the most that a search holds, and must go before those of the next.
+        return Elites(chosen, scores, value, states[first + order[:, 0]].clone())
 
 
 def settle(problem: Problem, elites: Elites, std: Tensor, iterations: int, rest: Tensor) -> Plan:

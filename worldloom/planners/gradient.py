@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from worldloom.errors import UserError
 from worldloom.model import State
@@ -49,8 +48,8 @@ class Gradient(Planner):
     def plan(self, problem: Problem) -> Plan:
         bounds = problem.bounds(self.low, self.high)
         # A belief made in inference mode cannot be differentiated through; a copy made outside of it can.
-        problem = replace(problem, state=tree_map(lambda x: x.clone() if x.is_inference() else x, problem.state))
-        with problem.search(self.horizon):
+        problem = replace(problem, state=problem.state.clone())
+        with problem.search(self.horizon) as problem:
             for number in problem.rounds(self.iterations, growth=BACKWARD):
                 if number == 0:
                     elites = choose(problem, self._pool(problem, bounds), self.restarts)
@@ -71,7 +70,7 @@ class Gradient(Planner):
         warm = bounds.clip(problem.warm_start(self.horizon))[:, None]
         given = problem.prior(self.policy_samples, self.horizon, bounds.clip)
         drawn = self.samples - 2 - given.shape[1]
-        even = torch.rand(len(warm), drawn, *warm.shape[2:], device=warm.device)
+        even = problem.noise.uniform((len(warm), drawn, *warm.shape[2:]), warm)
         rest = bounds.rest(self.horizon).expand_as(warm)
         return torch.cat([warm, rest, given, bounds.low + (bounds.high - bounds.low) * even], 1)
 
@@ -114,5 +113,5 @@ class Best:
         def pick(new: Tensor, old: Tensor) -> Tensor:
             return torch.where(better.view(-1, *[1] * (new.dim() - 1)), new, old)
 
-        kept = tree_map(pick, states[rows * points.shape[1] + chosen], self.states)
+        kept = states[rows * points.shape[1] + chosen].where(better, self.states)
         return Best(pick(points[rows, chosen], self.actions), pick(over, self.excess), pick(value, self.value), kept)

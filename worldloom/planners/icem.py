@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from worldloom.noise import Noise
 from worldloom.planners.elites import choose, settle
 from worldloom.planners.planner import Plan, Planner, Problem, check_range, check_search, check_widths
 
@@ -45,13 +46,13 @@ class ICEM(Planner):
 
     def plan(self, problem: Problem) -> Plan:
         bounds = problem.bounds(self.low, self.high)
-        with problem.search(self.horizon):
+        with problem.search(self.horizon) as problem:
             mean = bounds.clip(problem.warm_start(self.horizon))
             kept, std = torch.zeros_like(mean)[:, None], torch.full_like(mean, self.max_std)
             for number in problem.rounds(self.iterations):
                 with problem.clock.section("sample"):
-                    noise = coloured((len(mean), self.drawn(number), *mean.shape[1:]), self.colour, mean.device)
-                    around = torch.addcmul(mean[:, None], noise, std[:, None])
+                    drawn = coloured(problem.noise, (len(mean), self.drawn(number), *mean.shape[1:]), self.colour, mean)
+                    around = torch.addcmul(mean[:, None], drawn, std[:, None])
                     actions = bounds.clip(torch.cat([mean[:, None], kept, around], 1))
                 elites = choose(problem, actions, self.elites, self.iterations - number)
                 with problem.clock.section("refit"):
@@ -66,18 +67,18 @@ class ICEM(Planner):
         return max(1, min(self.samples - 2, max(round(self.samples * self.decay**-number), 2 * self.elites)))
 
 
-def coloured(shape: tuple[int, ...], colour: float, device: torch.device) -> Tensor:
-    """Noise `[B, N, H, A]` of variance 1 whose power falls with `1 / f ** colour` along H (Timmer & Koenig, 1995)."""
+def coloured(noise: Noise, shape: tuple[int, ...], colour: float, like: Tensor) -> Tensor:
+    """Numbers `[B, N, H, A]` of variance 1 whose power falls with `1 / f ** colour` along H (Timmer & Koenig, 1995)."""
     *leading, horizon, size = shape
     if colour == 0 or horizon < 2:
-        return torch.randn(shape, device=device)
-    scale = torch.fft.rfftfreq(horizon, device=device)
+        return noise.normal(shape, like)
+    scale = torch.fft.rfftfreq(horizon, device=like.device)
     scale[0] = scale[1]  # what does not change at all is as strong as the slowest wave
     scale = scale ** (-colour / 2)
-    waves = torch.randn(*leading, size, len(scale), 2, device=device) * scale[:, None]
+    waves = noise.normal((*leading, size, len(scale), 2), like) * scale[:, None]
     # The first and, of an even horizon, the last wave are real: all their power is in one number.
-    real = torch.zeros(len(scale), dtype=torch.bool, device=device)
+    real = torch.zeros(len(scale), dtype=torch.bool, device=like.device)
     real[0], real[-1] = True, horizon % 2 == 0
-    waves = torch.where(real[:, None], waves * torch.tensor([2**0.5, 0.0], device=device), waves)
+    waves = torch.where(real[:, None], waves * torch.tensor([2**0.5, 0.0], device=like.device), waves)
     sigma = (torch.where(real, 2.0, 4.0) * scale.square()).sum().sqrt() / horizon
     return (torch.fft.irfft(torch.view_as_complex(waves), n=horizon) / sigma).transpose(-1, -2)

@@ -40,14 +40,14 @@ class MPPI(Planner):
 
     def plan(self, problem: Problem) -> Plan:
         bounds = problem.bounds(self.low, self.high)
-        with problem.search(self.horizon):
+        with problem.search(self.horizon) as problem:
             mean = bounds.clip(problem.warm_start(self.horizon))
             best, std = torch.zeros_like(mean)[:, None], torch.full_like(mean, self.max_std)
             given = problem.prior(self.policy_samples, self.horizon, bounds.clip)
             drawn = self.samples - 2 - given.shape[1]
             for number in problem.rounds(self.iterations):
                 with problem.clock.section("sample"):
-                    noise = torch.randn(len(mean), drawn, *mean.shape[1:], device=mean.device)
+                    noise = problem.noise.normal((len(mean), drawn, *mean.shape[1:]), mean)
                     around = torch.addcmul(mean[:, None], noise, std[:, None])
                     actions = bounds.clip(torch.cat([mean[:, None], best, given, around], 1))
                 elites = choose(problem, actions, self.elites, self.iterations - number)

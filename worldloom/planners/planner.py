@@ -7,17 +7,17 @@ inside [-1, 1], discrete ones one-hot. Bigger scores are better.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Self
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from worldloom.data.spec import ActionSpec
 from worldloom.errors import UserError
 from worldloom.model import Policy, State, WorldModel, state
+from worldloom.noise import NOISE, Noise, TorchNoise
 from worldloom.planners.bounds import Bounds
 from worldloom.planners.clock import Clock
 from worldloom.planners.objectives import Constraint, Objective
@@ -78,37 +78,14 @@ class Others:
         return ActionSpec(action.kind, len(self.searched), names, low, high)  # type: ignore[arg-type]
 
 
-class Seeded:
-    """A block without gradients in which torch's generators start from `seed`; both are as before afterwards.
-
-    Models and policies that sample draw from torch's own generators, so this is what makes their plans repeatable.
-    """
-
-    def __init__(self, seed: int, device: torch.device):
-        self.seed, self.generators = seed, [torch.default_generator]
-        if device.type == "cuda":
-            self.generators.append(torch.cuda.default_generators[device.index or 0])
-
-    def __enter__(self) -> Self:
-        self.states, self.grad = [each.get_state() for each in self.generators], torch.is_grad_enabled()
-        for each in self.generators:
-            each.manual_seed(self.seed)
-        torch.set_grad_enabled(False)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        torch.set_grad_enabled(self.grad)
-        for each, before in zip(self.generators, self.states, strict=True):
-            each.set_state(before)
-
-
 @dataclass(frozen=True)
 class Problem:
     """What is to be decided: from beliefs `[B]`, which actions make the most of the objective?
 
     warm `[B, H, A]` is the last plan, already shifted to now. policy is a prior to start from. seed makes the search
-    repeatable. others, where given, hold a part of the action: planners then search the rest, and `A` is its size.
-    Raises `UserError` when the model cannot decode what the objective or a constraint reads.
+    repeatable: within `search` all that planner, model and policy draw comes from `noise`, which begins there. others,
+    where given, hold a part of the action: planners then search the rest, and `A` is its size. Raises `UserError` when
+    the model cannot decode what the objective or a constraint reads.
     """
 
     model: WorldModel
@@ -120,6 +97,7 @@ class Problem:
     seed: int = 0
     clock: Clock = field(default_factory=Clock)
     others: Others | None = None
+    noise: Noise = NOISE
 
     def __post_init__(self) -> None:
         for part in (self.objective, *(constraint.cost for constraint in self.constraints)):
@@ -146,8 +124,9 @@ class Problem:
         whole = Bounds.of(self.model.spec.action, low, high, self.device)
         return whole if self.others is None else whole.part(self.others.searched)
 
-    def search(self, horizon: int) -> Seeded:
-        """`with problem.search(horizon):` around a whole search: inputs checked, gradients off, generators seeded.
+    @contextmanager
+    def search(self, horizon: int) -> "Iterator[Problem]":
+        """`with problem.search(horizon) as problem:` around a whole search: inputs checked, gradients off, new noise.
 
         Raises `UserError` when `warm` has another shape than the plan will have.
         """
@@ -157,7 +136,8 @@ class Problem:
                 f"warm is {tuple(self.warm.shape)}, but this plan is (beliefs, horizon, action size) = {expected}: "
                 "start from the last plan of the same planner, or from None"
             )
-        return Seeded(self.seed, self.device)
+        with torch.no_grad():
+            yield replace(self, noise=TorchNoise.seeded(self.seed, self.device))
 
     def warm_start(self, horizon: int) -> Tensor:
         """The actions to start from `[B, H, A]`: the last plan, or zeros."""
@@ -191,8 +171,8 @@ class Problem:
             actions: list[Tensor] = []
             for step in range(horizon):
                 if step:
-                    belief = self.model.predict(belief, actions[-1])
-                actions.append(legal(self.policy(belief).nan_to_num()))
+                    belief = self.model.predict(belief, actions[-1], self.noise)
+                actions.append(legal(self.policy(belief, self.noise).nan_to_num()))
             return torch.stack(actions, 1).unflatten(0, (self.batch, count))
 
     def score(self, actions: Tensor) -> tuple[Tensor, State]:
@@ -265,7 +245,7 @@ class Problem:
         batch, count = actions.shape[:2]
         flat, clock = actions.flatten(0, 1), self.clock
         with clock.section("imagine"):
-            states = self.model.imagine(self.state.repeat(count), flat)
+            states = self.model.imagine(self.state.repeat(count), flat, self.noise)
         with clock.section("objective"):
             values = self.objective(self.model, states, flat).float().view(batch, count)
             values = values.nan_to_num(-math.inf, -math.inf, -math.inf)
@@ -304,12 +284,9 @@ def rank(values: Tensor, excess: Tensor) -> Tensor:
 
 def join(parts: list[Judged], batch: int) -> Judged:
     """Pools of judged candidates as one, the candidates of each belief side by side again."""
-
-    def cat(*xs: Tensor) -> Tensor:
-        return torch.cat([x.unflatten(0, (batch, -1)) for x in xs], 1).flatten(0, 1)
-
     values, excess, states = zip(*parts, strict=True)
-    return torch.cat(values, 1), None if excess[0] is None else torch.cat(excess, 1), tree_map(cat, *states)
+    together = State.cat([each.unflatten(batch) for each in states], dim=1).flatten()
+    return torch.cat(values, 1), None if excess[0] is None else torch.cat(excess, 1), together
 
 
 def conclude(

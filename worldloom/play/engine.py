@@ -9,15 +9,13 @@ B rows, N askers, P particles, A action size.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from worldloom.model import State, WorldModel
-from worldloom.play.luck import Luck
+from worldloom.noise import Noise, RowNoise
 from worldloom.render.filmstrip import as_frames
 
 Arrays = dict[str, np.ndarray]
@@ -85,21 +83,20 @@ class Engine:
     @torch.inference_mode()
     def _call(self, name: str, asks: Sequence[Ask]) -> list[Answer]:
         filled = [*asks, *[asks[-1]] * (self.width - len(asks))]
-        with Luck([particle_seed(ask.luck, p) for ask in filled for p in range(self.particles)]):
-            belief = VERBS[name](self, filled)
-        return self._read(belief, len(asks))
+        noise = RowNoise([particle_seed(ask.luck, p) for ask in filled for p in range(self.particles)])
+        return self._read(VERBS[name](self, filled, noise), len(asks))
 
-    def look(self, asks: Sequence[Ask]) -> State:
+    def look(self, asks: Sequence[Ask], noise: Noise) -> State:
         """First looks `[B]`."""
-        return self.model.start(self._obs(asks))
+        return self.model.start(self._obs(asks), noise)
 
-    def act(self, asks: Sequence[Ask]) -> State:
+    def act(self, asks: Sequence[Ask], noise: Noise) -> State:
         """Predicted beliefs `[B]`."""
-        return self.model.predict(beliefs(asks), self._actions(asks))
+        return self.model.predict(beliefs(asks), self._actions(asks), noise)
 
-    def act_and_look(self, asks: Sequence[Ask]) -> State:
+    def act_and_look(self, asks: Sequence[Ask], noise: Noise) -> State:
         """Beliefs `[B]` after an action and what it led to."""
-        return self.model.observe(beliefs(asks), self._actions(asks), self._obs(asks))
+        return self.model.observe(beliefs(asks), self._actions(asks), self._obs(asks), noise)
 
     def _obs(self, asks: Sequence[Ask]) -> dict[str, Tensor]:
         obs = [ask.obs for ask in asks if ask.obs is not None]
@@ -122,7 +119,7 @@ class Engine:
         return [
             Answer(
                 # Copies, or every moment would keep the whole batch alive in which it was imagined.
-                tree_map(Tensor.clone, belief[i * self.particles : (i + 1) * self.particles]),
+                belief[i * self.particles : (i + 1) * self.particles].clone(),
                 {key: value[i].copy() for key, value in pictures.items()},
                 {key: value[i].copy() for key, value in vectors.items()},
                 {key: value[i] for key, value in signals.items()},
@@ -146,7 +143,7 @@ class Engine:
         return found
 
 
-VERBS: dict[str, Callable[[Engine, Sequence[Ask]], State]] = {
+VERBS: dict[str, Callable[[Engine, Sequence[Ask], Noise], State]] = {
     "look": Engine.look,
     "act": Engine.act,
     "act and look": Engine.act_and_look,
@@ -161,8 +158,7 @@ def kind(ask: Ask) -> str:
 
 def beliefs(asks: Sequence[Ask]) -> State:
     """All particles of all askers `[B]`."""
-    known: list[Any] = [ask.belief for ask in asks if ask.belief is not None]
-    return type(known[0]).cat(known)
+    return State.cat([ask.belief for ask in asks if ask.belief is not None])
 
 
 def particle_seed(luck: int, particle: int) -> int:

@@ -3,16 +3,16 @@
 N trajectories, P particles of each, H horizon, R rules, A action size.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
 from worldloom.model import Obs, State, WorldModel
+from worldloom.noise import NOISE, Noise
 from worldloom.safety.rules import Rule, Values, margins, own_units, read_by
 
 FallbackFunction = Callable[[Values], Tensor]
@@ -109,6 +109,7 @@ class Forecaster:
         fallback: Fallback | None = None,
         horizon: int = 0,
         imagined: State | None = None,
+        noise: Noise = NOISE,
     ) -> Forecast:
         """From beliefs `[N]`: the actions `prefix` `[N, F, A]`, then the fallback in closed loop up to `horizon`.
 
@@ -117,18 +118,22 @@ class Forecaster:
         particles = state.repeat(self.particles)
         actions = prefix.repeat_interleave(self.particles, 0)
         known = imagined if self.particles == 1 else None
-        visited = [self.model.imagine(particles, actions) if known is None else known] if actions.shape[1] else []
+        visited = []
+        if actions.shape[1]:
+            visited.append(self.model.imagine(particles, actions, noise) if known is None else known)
         last = visited[0][:, -1] if visited else particles
-        tail, taken = self._fall_back(last, fallback, horizon - actions.shape[1])
-        states = join([*visited, *tail])
+        tail, taken = self._fall_back(last, fallback, horizon - actions.shape[1], noise)
+        states = State.cat([*visited, *tail], dim=1)
         return self._read(states, torch.cat([actions, *taken], 1))
 
-    def _fall_back(self, state: State, fallback: Fallback | None, steps: int) -> tuple[list[State], list[Tensor]]:
+    def _fall_back(
+        self, state: State, fallback: Fallback | None, steps: int, noise: Noise
+    ) -> tuple[list[State], list[Tensor]]:
         visited, taken = [], []
         for _ in range(steps if fallback else 0):
             assert fallback is not None
             action = fallback(Reading(self.model, state, {}))
-            state = self.model.predict(state, action)
+            state = self.model.predict(state, action, noise)
             visited.append(state[:, None])
             taken.append(action[:, None])
         return visited, taken
@@ -149,8 +154,3 @@ class Forecaster:
     def _grouped(self, values: Tensor) -> Tensor:
         """`[N * P, ...]` to `[N, P, ...]`."""
         return values.unflatten(0, (-1, self.particles))
-
-
-def join(pieces: Sequence[State]) -> State:
-    """Trajectories one after the other: `[N, H1]`, `[N, H2]` to `[N, H1 + H2]`."""
-    return tree_map(lambda *parts: torch.cat(parts, 1), *pieces)

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from worldloom.model import State, state
+from worldloom.noise import Noise
 from worldloom.safety.calibration import Calibration
 from worldloom.safety.forecast import Forecaster
 
@@ -52,7 +52,13 @@ class Hindsight(State):
         return cls(belief, actions, torch.zeros_like(bounds), sound.long() - 1, torch.ones_like(bounds[:, 0, 0]))
 
     def compare(
-        self, forecaster: Forecaster, calibration: Calibration, action: Tensor, happened: Tensor, belief: State
+        self,
+        forecaster: Forecaster,
+        calibration: Calibration,
+        action: Tensor,
+        happened: Tensor,
+        belief: State,
+        noise: Noise,
     ) -> "Hindsight":
         """After `action` `[B, A]` was sent, margins `[B, R]` `happened` and the belief became `belief`.
 
@@ -64,7 +70,7 @@ class Hindsight(State):
         actions = torch.where(newest[..., None], action[:, None], self.actions)
         seen = torch.where(newest[..., None], happened[:, None], self.margins)
         count = self.count + 1
-        foreseen = forecaster.foresee(self.anchor, actions)
+        foreseen = forecaster.foresee(self.anchor, actions, noise=noise)
         slack = calibration.slack(foreseen.spread)
         # At least a thousandth of a scale: a bound that is already tight needs no division by nothing.
         ratio = (foreseen.margin - seen) / slack.clamp(min=1e-3 * float(slack.abs().mean()) + 1e-9)
@@ -77,7 +83,5 @@ class Hindsight(State):
 
     def _moved(self, full: Tensor, belief: State, sound: Tensor) -> "Hindsight":
         """Anchored at `belief` in the rows that are `full`, for good in those that are `sound`."""
-        anchor = tree_map(
-            lambda old, new: torch.where(full.view(-1, *[1] * (old.ndim - 1)), new, old), self.anchor, belief
-        )
+        anchor = belief.where(full, self.anchor)
         return replace(self, anchor=anchor, count=torch.where(full, sound.long() - 1, self.count))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from worldloom.model import State, WorldModel
+from worldloom.noise import NOISE, Noise
 from worldloom.planners.objectives import Constraint, Objective
 from worldloom.planners.planner import Plan, Planner, Problem
 from worldloom.safety.calibration import Calibration
@@ -60,29 +61,34 @@ class Judge:
     calibration: Calibration
     fallback: Fallback
 
-    def assess(self, state: State, prefix: Tensor, widen: Tensor, imagined: State | None = None) -> Assessed:
+    def assess(
+        self, state: State, prefix: Tensor, widen: Tensor, imagined: State | None = None, noise: Noise = NOISE
+    ) -> Assessed:
         """Beliefs `[N]`, then actions `[N, F, A]`, then the fallback; bounds widened by `widen` `[N]`."""
-        forecast = self.forecaster.foresee(state, prefix, self.fallback, self.calibration.horizon, imagined)
+        forecast = self.forecaster.foresee(state, prefix, self.fallback, self.calibration.horizon, imagined, noise)
         return Assessed(forecast, self.calibration.lower(forecast, widen))
 
-    def assess_each(self, state: State, plans: Tensor, steps: Tensor, widen: Tensor) -> Assessed:
+    def assess_each(self, state: State, plans: Tensor, steps: Tensor, widen: Tensor, noise: Noise) -> Assessed:
         """As `assess`, but of plans `[N, F, A]` only the first `steps` `[N]`, 1 to F, come before the fallback."""
-        judged = self.assess(state, plans[:, :1], widen)
+        judged = self.assess(state, plans[:, :1], widen, noise=noise)
         for count in steps[steps > 1].unique().tolist():
-            judged = self.assess(state, plans[:, :count], widen).where(steps == count, judged)
+            longer = self.assess(state, plans[:, :count], widen, noise=noise)
+            judged = longer.where(steps == count, judged)
         return judged
 
-    def repair(self, planner: Planner, state: State, wanted: Tensor, widen: Tensor, seed: int) -> tuple[Plan, Assessed]:
+    def repair(
+        self, planner: Planner, state: State, wanted: Tensor, widen: Tensor, seed: int, noise: Noise
+    ) -> tuple[Plan, Assessed]:
         """For beliefs `[B]` the safe plan that leads nearest to where `wanted` `[B, F, A]` does, or that of least harm.
 
         The plan is judged once more, as a stochastic model never foresees quite the same twice.
         """
-        harmless = Constraint(Harm(self, state, widen), 0.0)
+        harmless = Constraint(Harm(self, state, widen, noise), 0.0)
         model = self.forecaster.model
-        nearest = Nearest(model.imagine(state, wanted).features)
+        nearest = Nearest(model.imagine(state, wanted, noise).features)
         problem = Problem(model, state, nearest, (harmless,), warm=wanted, seed=seed)
         plan = planner.plan(problem)
-        return plan, self.assess(state, plan.actions, widen)
+        return plan, self.assess(state, plan.actions, widen, noise=noise)
 
 
 @dataclass(frozen=True)
@@ -110,8 +116,9 @@ class Harm(Objective):
     judge: Judge
     state: State
     widen: Tensor
+    noise: Noise
 
     def __call__(self, model: WorldModel, states: State, actions: Tensor) -> Tensor:
         count = len(actions) // len(self.widen)
         widen = self.widen.repeat_interleave(count)
-        return self.judge.assess(self.state.repeat(count), actions, widen, states).harm
+        return self.judge.assess(self.state.repeat(count), actions, widen, states, self.noise).harm

@@ -11,10 +11,10 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from worldloom.data.segment import Segment
 from worldloom.model import Obs, State, WorldModel
+from worldloom.noise import Noise
 from worldloom.safety.conformal import conformal_quantile
 from worldloom.safety.rules import as_decoded
 
@@ -39,10 +39,9 @@ class Looks:
         return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
     @classmethod
-    def of(cls, model: WorldModel, keys: Sequence[str], beliefs: State, segment: Segment) -> "Looks":
+    def of(cls, model: WorldModel, keys: Sequence[str], beliefs: State, segment: Segment, noise: Noise) -> "Looks":
         """At every row of episodes `[B, T]` whose beliefs are known."""
-        before = tree_map(lambda x: x[:, :-1].flatten(0, 1), beliefs)
-        prior = model.predict(before, segment.action[:, :-1].flatten(0, 1))
+        prior = model.predict(beliefs[:, :-1].flatten(), segment.action[:, :-1].flatten(0, 1), noise)
         first = surprise(model, keys, beliefs[:, 0], {key: value[:, 0] for key, value in segment.obs.items()})
         later = surprise(model, keys, prior, {key: value[:, 1:].flatten(0, 1) for key, value in segment.obs.items()})
         rows = (segment.shape[0], segment.shape[1] - 1)

@@ -9,13 +9,11 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from worldloom.data.segment import Segment
 from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
-from worldloom.model import State
-from worldloom.planners.planner import Seeded
+from worldloom.noise import Noise, TorchNoise
 from worldloom.safety.forecast import Forecaster
 from worldloom.safety.novelty import Looks
 from worldloom.safety.rules import as_decoded, margins, own_units
@@ -42,30 +40,30 @@ class Residuals:
         return Residuals(**rest, looks=self.looks[index])
 
 
+@torch.no_grad()
 def residuals(forecaster: Forecaster, episodes: Sequence[Segment], horizon: int, seed: int = 0) -> Residuals:
     """Of all `episodes` `[1, T]`, padded to the longest of them; what the model draws follows from `seed`."""
     longest = max(episode.shape[1] for episode in episodes)
     padded = [pad(episode, longest) for episode in episodes]
-    with Seeded(seed, episodes[0].action.device):
-        parts = [_residuals(forecaster, join(padded[i : i + BATCH]), horizon) for i in range(0, len(padded), BATCH)]
+    noise = TorchNoise.seeded(seed, episodes[0].action.device)
+    parts = [_residuals(forecaster, join(padded[i : i + BATCH]), horizon, noise) for i in range(0, len(padded), BATCH)]
     rest = {f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Residuals) if f.name != "looks"}
     return Residuals(**rest, looks=Looks.cat([part.looks for part in parts]))
 
 
-def _residuals(forecaster: Forecaster, segment: Segment, horizon: int) -> Residuals:
+def _residuals(forecaster: Forecaster, segment: Segment, horizon: int, noise: Noise) -> Residuals:
     model, steps = forecaster.model, segment.shape[1] - 1
-    beliefs = model.track(segment.obs, segment.action)
+    beliefs = model.track(segment.obs, segment.action, noise)
     known = truth(segment, forecaster.keys, model.spec)
     true = margins(forecaster.rules, known, own_units(segment.action[:, :-1], model.spec.action))
     index = torch.arange(steps)[:, None] + torch.arange(horizon)
     inside = index.clamp(max=steps - 1)
     valid = segment.mask[:, 1:][:, inside] & (index < steps)
-    start: State = beliefs[:, :-1]
     actions = segment.action[:, inside].flatten(0, 1)
-    foreseen = forecaster.foresee(flat(start), actions)
+    foreseen = forecaster.foresee(beliefs[:, :-1].flatten(), actions, noise=noise)
     shape = (segment.shape[0], steps)
     error = foreseen.margin.unflatten(0, shape) - true[:, inside]
-    looks = Looks.of(model, forecaster.keys, beliefs, segment)
+    looks = Looks.of(model, forecaster.keys, beliefs, segment, noise)
     return Residuals(error, foreseen.spread.unflatten(0, shape), true[:, inside], valid, looks)
 
 
@@ -113,8 +111,3 @@ def pad(episode: Segment, length: int) -> Segment:
 def join(episodes: Sequence[Segment]) -> Segment:
     """B episodes `[1, T]` of one length: `[B, T]`."""
     return Segment.cat(episodes)
-
-
-def flat(beliefs: State) -> State:
-    """`[B, T]` to `[B * T]`."""
-    return tree_map(lambda x: x.flatten(0, 1), beliefs)

@@ -16,11 +16,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
 
 from worldloom.agents.agent import Agent, following
 from worldloom.agents.floors import rows_of
@@ -28,8 +27,9 @@ from worldloom.agents.planning import shift
 from worldloom.data.spec import ActionSpec, DataSpec
 from worldloom.errors import UserError
 from worldloom.model import Obs, State, WorldModel, state
+from worldloom.noise import Noise, TorchNoise
 from worldloom.planners import PLANNERS
-from worldloom.planners.planner import Plan, Planner, Seeded
+from worldloom.planners.planner import Plan, Planner
 from worldloom.safety.calibration import Calibration
 from worldloom.safety.choice import Choice
 from worldloom.safety.decisions import explain, write_log
@@ -39,7 +39,6 @@ from worldloom.safety.judge import Assessed, Judge
 from worldloom.safety.novelty import surprise
 from worldloom.safety.rules import Rule, Values, check_rules
 
-T = TypeVar("T")
 ROUNDING = 1e-4  # bounds that went through JSON and float32 may differ in the last digit
 
 
@@ -85,8 +84,8 @@ class Shield(Agent):
     world that has changed. `tolerance` multiplies the threshold above which an observation is refused: with more than 1
     a changed world is driven in with widened bounds rather than not at all. `log` gets one JSON line a decision.
 
-    Whatever agent, model and planner draw follows from the seed of the episode, and the caller's generators are left as
-    they were. Raises `UserError` when the parts do not belong together.
+    Whatever agent, model and planner draw follows from the seed of the episode, and torch's generators are left as they
+    are. Raises `UserError` when the parts do not belong together.
     """
 
     agent: Agent
@@ -136,32 +135,30 @@ class Shield(Agent):
     def start(self, obs: Obs, seed: int = 0) -> tuple[Tensor, ShieldMemory]:
         # Another stream than the wrapped agent's, which is given the seed as it is.
         seeds = following(torch.full((rows_of(obs),), ~seed, device=self.device))
-        with Seeded(int(seeds[0]), self.device):
-            shown = self._shown(obs)
-            nothing_seen = self.model.start({key: torch.zeros_like(value) for key, value in shown.items()})
-            look = self._look(self.model.start(shown), nothing_seen, shown)
-            wanted, agent = self.agent.start({**obs, **look.shown}, seed)
-            zeros = torch.zeros_like(seeds)
-            plan = wanted.new_zeros(len(wanted), self.repairs.horizon, wanted.shape[1])
-            lower = wanted.new_zeros(len(wanted), self.calibration.horizon, len(self.rules))
-            nothing = Choice(wanted, plan, zeros, zeros, lower)
-            hindsight = Hindsight.none(look.belief, wanted, lower, look.sound)
-            memory = ShieldMemory(agent, look.belief, nothing, hindsight, zeros - 1, seeds)
-            return self._decide(memory, wanted, look.belief, look)
+        noise, shown = TorchNoise.seeded(int(seeds[0]), self.device), self._shown(obs)
+        nothing_seen = self.model.start({key: torch.zeros_like(value) for key, value in shown.items()}, noise)
+        look = self._look(self.model.start(shown, noise), nothing_seen, shown)
+        wanted, agent = self.agent.start({**obs, **look.shown}, seed)
+        zeros = torch.zeros_like(seeds)
+        plan = wanted.new_zeros(len(wanted), self.repairs.horizon, wanted.shape[1])
+        lower = wanted.new_zeros(len(wanted), self.calibration.horizon, len(self.rules))
+        nothing = Choice(wanted, plan, zeros, zeros, lower)
+        hindsight = Hindsight.none(look.belief, wanted, lower, look.sound)
+        memory = ShieldMemory(agent, look.belief, nothing, hindsight, zeros - 1, seeds)
+        return self._decide(memory, wanted, look.belief, look, noise)
 
     @torch.no_grad()
     def act(self, memory: State, obs: Obs) -> tuple[Tensor, ShieldMemory]:
         assert isinstance(memory, ShieldMemory), f"this is the memory of another agent: {type(memory).__name__}"
         shown, sent, seeds = self._shown(obs), memory.sent.action, following(memory.seed)
-        forecaster = self.judge.forecaster
-        with Seeded(int(seeds[0]), self.device):
-            expected = self.model.predict(memory.belief, sent)
-            look = self._look(self.model.observe(memory.belief, sent, shown), expected, shown)
-            wanted, agent = self.agent.act(told(memory.agent, sent), {**obs, **look.shown})
-            happened = forecaster.now(look.belief, look.shown, sent).masked_fill(~look.sound[:, None], torch.nan)
-            hindsight = memory.hindsight.compare(forecaster, self.calibration, sent, happened, look.belief)
-            memory = replace(memory, agent=agent, belief=look.belief, hindsight=hindsight, seed=seeds)
-            return self._decide(memory, wanted, expected, look)
+        noise, forecaster = TorchNoise.seeded(int(seeds[0]), self.device), self.judge.forecaster
+        expected = self.model.predict(memory.belief, sent, noise)
+        look = self._look(self.model.observe(memory.belief, sent, shown, noise), expected, shown)
+        wanted, agent = self.agent.act(told(memory.agent, sent), {**obs, **look.shown})
+        happened = forecaster.now(look.belief, look.shown, sent).masked_fill(~look.sound[:, None], torch.nan)
+        hindsight = memory.hindsight.compare(forecaster, self.calibration, sent, happened, look.belief, noise)
+        memory = replace(memory, agent=agent, belief=look.belief, hindsight=hindsight, seed=seeds)
+        return self._decide(memory, wanted, expected, look, noise)
 
     def _shown(self, obs: Obs) -> dict[str, Tensor]:
         """What the model looks at."""
@@ -169,19 +166,21 @@ class Shield(Agent):
 
     def _look(self, seen: State, expected: State, shown: dict[str, Tensor]) -> Look:
         """The belief `seen` after a look at what was `shown` where both are all numbers, else what was `expected`."""
-        sound = finite(seen) & finite(shown)
+        sound = seen.isfinite() & torch.stack([finite(value) for value in shown.values()]).all(0)
         if bool(sound.all()):
             return Look(seen, shown, sound)
-        belief, model = choose(sound, seen, expected), self.model
+        belief, model = seen.where(sound, expected), self.model
         guessed = {key: value.nan_to_num(0.0, 0.0, 0.0) for key, value in shown.items()}
         guessed |= {key: model.decode(belief, key) for key in model.spec.vector_keys if key in model.decodes}
-        return Look(belief, choose(sound, shown, guessed), sound)
+        return Look(belief, {key: choose(sound, value, guessed[key]) for key, value in shown.items()}, sound)
 
-    def _decide(self, memory: ShieldMemory, wanted: Tensor, expected: State, look: Look) -> tuple[Tensor, ShieldMemory]:
+    def _decide(
+        self, memory: ShieldMemory, wanted: Tensor, expected: State, look: Look, noise: Noise
+    ) -> tuple[Tensor, ShieldMemory]:
         """Judge `wanted` `[B, A]`; `expected` is the belief before the `look` that led to `memory.belief`."""
         widen = memory.hindsight.widen if self.adapt else torch.ones_like(memory.hindsight.widen)
         intent, planned = self._intent(memory.agent, wanted)
-        asked, left = self._ask(memory.belief, intent, planned, widen)
+        asked, left = self._ask(memory.belief, intent, planned, widen, noise)
         surprised = surprise(self.model, self.judge.forecaster.keys, expected, look.shown)
         strange = self.calibration.novelty.score(surprised, look.belief.features) / self.tolerance
         strange = strange.masked_fill(~look.sound, torch.inf)
@@ -190,10 +189,10 @@ class Shield(Agent):
         verdict = torch.where(familiar, verdict, Verdict.REFUSE)
         choice = Choice(wanted, follow(intent), left, verdict, asked.lower)
         if bool((verdict != Verdict.ACCEPT).any()):
-            fallen, harm = self._fall_back(memory, verdict, look.shown, widen)
-            choice = choose(verdict == Verdict.ACCEPT, choice, fallen)
+            fallen, harm = self._fall_back(memory, verdict, look.shown, widen, noise)
+            choice = choice.where(verdict == Verdict.ACCEPT, fallen)
             rows = (verdict == Verdict.FALL_BACK).nonzero()[:, 0]
-            choice = self._repair(memory, choice, rows, intent, harm, widen)
+            choice = self._repair(memory, choice, rows, intent, harm, widen, noise)
         made = replace(memory, sent=choice, step=memory.step + 1)
         if self.log is not None:
             write_log(self.log, explain(self.judge, made.step, choice, wanted, asked, strange, widen))
@@ -212,20 +211,24 @@ class Shield(Agent):
         rest = torch.cat([wanted[:, None], rest[:, 1:steps]], 1)
         return torch.cat([rest, held[:, rest.shape[1] :]], 1), True
 
-    def _ask(self, belief: State, intent: Tensor, planned: bool, widen: Tensor) -> tuple[Assessed, Tensor]:
+    def _ask(
+        self, belief: State, intent: Tensor, planned: bool, widen: Tensor, noise: Noise
+    ) -> tuple[Assessed, Tensor]:
         """Is it safe to take the action and then fall back, or to follow the agent's plan and then fall back?
 
         And how many steps `[B]` follow the action before the fallback.
         """
-        asked = self.judge.assess(belief, intent[:, :1], widen)
+        asked = self.judge.assess(belief, intent[:, :1], widen, noise=noise)
         left = torch.zeros(len(intent), dtype=torch.long, device=intent.device)
         if planned and not bool(asked.safe.all()):
-            whole = self.judge.assess(belief, intent, widen)
+            whole = self.judge.assess(belief, intent, widen, noise=noise)
             better = ~asked.safe & whole.safe
             return whole.where(better, asked), torch.where(better, self.repairs.horizon - 1, left)
         return asked, left
 
-    def _fall_back(self, memory: ShieldMemory, verdict: Tensor, obs: Obs, widen: Tensor) -> tuple[Choice, Tensor]:
+    def _fall_back(
+        self, memory: ShieldMemory, verdict: Tensor, obs: Obs, widen: Tensor, noise: Noise
+    ) -> tuple[Choice, Tensor]:
         """The rest of the last safe plan where the model is believed and there is some, else the user's fallback.
 
         And the harm it does, `[B]`.
@@ -235,23 +238,32 @@ class Shield(Agent):
         now = self.judge.fallback(Reading.now(self.model, memory.belief, obs))
         action = torch.where(going[:, None], rest[:, 0], now)
         steps = torch.where(going, memory.sent.left, 1)
-        judged = self.judge.assess_each(memory.belief, torch.cat([action[:, None], rest[:, 1:]], 1), steps, widen)
+        plans = torch.cat([action[:, None], rest[:, 1:]], 1)
+        judged = self.judge.assess_each(memory.belief, plans, steps, widen, noise)
         return Choice(action, follow(rest), steps - 1, verdict, judged.lower), judged.harm
 
     def _repair(
-        self, memory: ShieldMemory, choice: Choice, rows: Tensor, intent: Tensor, harm: Tensor, widen: Tensor
+        self,
+        memory: ShieldMemory,
+        choice: Choice,
+        rows: Tensor,
+        intent: Tensor,
+        harm: Tensor,
+        widen: Tensor,
+        noise: Noise,
     ) -> Choice:
         """In `rows`, put the nearest safe plan in the place of the fallback, or one that does less harm than it."""
         if not len(rows):
             return choice
         seed = int(memory.seed[0]) ^ 1  # another stream than the one the belief was drawn from
-        plan, judged = self.judge.repair(self.repairs, memory.belief[rows], intent[rows], widen[rows], seed)
+        plan, judged = self.judge.repair(self.repairs, memory.belief[rows], intent[rows], widen[rows], seed, noise)
         verdict = torch.where(judged.safe, Verdict.REPAIR, Verdict.RECOVER)
         left = torch.where(judged.safe, self.repairs.horizon - 1, 0)
         found = Choice(plan.actions[:, 0], follow(plan.actions), left, verdict, judged.lower)
         better = judged.safe | (judged.harm < harm[rows])
-        best = choose(better, found, choice[rows])
-        return tree_map(lambda old, new: old.index_copy(0, rows, new), choice, best)
+        best, source = found.where(better, choice[rows]), torch.arange(len(harm), device=rows.device)
+        source[rows] = len(harm) + torch.arange(len(rows), device=rows.device)
+        return Choice.cat([choice, best])[source]
 
 
 def follow(actions: Tensor) -> Tensor:
@@ -259,14 +271,14 @@ def follow(actions: Tensor) -> Tensor:
     return torch.cat([actions[:, 1:], torch.zeros_like(actions[:, :1])], 1)
 
 
-def choose(mask: Tensor, one: T, other: T) -> T:
-    """Of two trees of tensors `[B, ...]`, `one` where `mask` `[B]`, else the `other`."""
-    return tree_map(lambda a, b: torch.where(mask.view(-1, *[1] * (a.ndim - 1)), a, b), one, other)
+def choose(mask: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """Of two tensors `[B, ...]`, `one` where `mask` `[B]`, else the `other`."""
+    return torch.where(mask.view(-1, *[1] * (one.ndim - 1)), one, other)
 
 
-def finite(tree: Any) -> Tensor:
-    """Which rows of a tensor, or of a tree of them, `[B, ...]` hold nothing but finite numbers: bool `[B]`."""
-    return torch.stack([leaf.isfinite().reshape(len(leaf), -1).all(1) for leaf in tree_leaves(tree)]).all(0)
+def finite(rows: Tensor) -> Tensor:
+    """Which rows of a tensor `[B, ...]` hold nothing but finite numbers: bool `[B]`."""
+    return rows.isfinite().reshape(len(rows), -1).all(1)
 
 
 def told(memory: Any, action: Tensor) -> Any:

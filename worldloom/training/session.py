@@ -192,7 +192,7 @@ def describe(settings: TrainSettings, material: Material, trainer: Trainer) -> R
     }
     return RunRecord(
         family=settings.family,
-        config=asdict(trainer.model.config),  # type: ignore[call-overload]
+        config=asdict(trainer.model.config),
         spec=material.spec,
         datasets=material.uses,
         image_size=(settings.image_size, settings.image_size),

@@ -125,7 +125,7 @@ class Trainer:
             step=self.step,
             family=type(self.model).family,
             spec=json.loads(json.dumps(self.model.spec.to_json())),
-            config=asdict(self.model.config),  # type: ignore[call-overload]
+            config=asdict(self.model.config),
             model=self.averaged.state_dict(),
             companion={} if self.joint is None else self.joint.companion.state_dict(),
             trainer={**self._optimizer_tensors(), **self._random_states(), **self._trained_weights()},

@@ -11,6 +11,7 @@ from worldloom.agents.policy import PolicyAgent
 from worldloom.evaluation.policies.survival import Moments, survival
 from worldloom.evaluation.verdict import verdict
 from worldloom.model import State, state
+from worldloom.noise import NOISE, Noise
 from worldloom.stats.bootstrap import Figure
 
 
@@ -28,7 +29,7 @@ class Hazardous(nn.Module):
 
     decodes = ("reward", "terminated")
 
-    def predict(self, belief: Count, action: Tensor) -> Count:
+    def predict(self, belief: Count, action: Tensor, noise: Noise = NOISE) -> Count:
         return Count(belief.value + 1)
 
     def decode(self, belief: Count, key: str) -> Tensor:

@@ -15,7 +15,6 @@ from worldloom.agents.floors import RandomChoice
 from worldloom.agents.play import Decision, Played, Watcher, play
 from worldloom.agents.policy import PolicyAgent
 from worldloom.agents.saved import load_agent
-from worldloom.envs.dream import seeded
 from worldloom.envs.options import parse_options
 from worldloom.errors import UserError
 from worldloom.evaluation.measure import Table
@@ -23,6 +22,7 @@ from worldloom.evaluation.policies.score import mean
 from worldloom.evaluation.policies.survival import Moments, survival
 from worldloom.evaluation.policies.world import World
 from worldloom.model import Obs
+from worldloom.noise import TorchNoise
 from worldloom.runs.named import Named
 from worldloom.runs.run import Run, read_json
 
@@ -49,11 +49,17 @@ class Real:
 
 @dataclass(frozen=True)
 class Gap:
-    """Who is asked, where, and on how many fixed seeds."""
+    """Who is asked, where, on how many fixed seeds, and at which temperature dreams are sampled."""
 
     agent: PolicyAgent
     world: World
     episodes: int
+    temperature: float = 1.0
+
+    @property
+    def noise(self) -> TorchNoise:
+        """What dreams draw from."""
+        return TorchNoise.seeded(FIRST_SEED, self.agent.device, self.temperature)
 
     @property
     def seeds(self) -> range:
@@ -76,7 +82,7 @@ class Gap:
             "dream minus reality": mean([more - less for more, less in zip(dreamed, real.paid, strict=True)]),
             "random": mean([episode.episode_return for episode in random]),
         }
-        lives = survival(self.agent, moments, real.played, FIRST_SEED)
+        lives = survival(self.agent, moments, real.played, self.noise)
         return {"policy": returns} | ({"policy_survival": lives} if lives else {})
 
     def play(self, watcher: Watcher | None = None) -> Real:
@@ -96,18 +102,17 @@ class Gap:
     @torch.no_grad()
     def dream(self, first: Obs, steps: int) -> list[float]:
         """The return of one dream from each of the first looks `[N]`."""
-        model, actor = self.agent.model, self.agent.actor
-        with seeded(FIRST_SEED, self.agent.device):
-            belief = model.start(first)
-            alive = torch.ones(len(belief.features), device=self.agent.device)
-            total = torch.zeros_like(alive)
-            for _ in range(steps):
-                chosen = actor(belief.features)
-                belief = model.predict(belief, chosen.carried_out(chosen.mode))
-                total = total + alive * model.decode(belief, "reward")
-                if "terminated" in model.decodes:
-                    alive = alive * (1 - model.decode(belief, "terminated"))
-            return total.tolist()
+        model, actor, noise = self.agent.model, self.agent.actor, self.noise
+        belief = model.start(first, noise)
+        alive = torch.ones(len(belief.features), device=self.agent.device)
+        total = torch.zeros_like(alive)
+        for _ in range(steps):
+            chosen = actor(belief.features)
+            belief = model.predict(belief, chosen.carried_out(chosen.mode), noise)
+            total = total + alive * model.decode(belief, "reward")
+            if "terminated" in model.decodes:
+                alive = alive * (1 - model.decode(belief, "terminated"))
+        return total.tolist()
 
 
 def policy_of(named: Named, device: str) -> PolicyAgent:

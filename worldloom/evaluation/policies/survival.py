@@ -12,8 +12,8 @@ import torch
 
 from worldloom.agents.play import Decision, Played
 from worldloom.agents.policy import PolicyAgent, PolicyMemory
-from worldloom.envs.dream import seeded
 from worldloom.model import State
+from worldloom.noise import Noise
 from worldloom.stats.bootstrap import Figure, figure
 
 STEPS = (1, 5, 10, 15, 30)
@@ -39,7 +39,7 @@ class Moments:
 
 
 @torch.no_grad()
-def survival(agent: PolicyAgent, moments: Moments, played: Sequence[Played], seed: int) -> dict[str, Figure]:
+def survival(agent: PolicyAgent, moments: Moments, played: Sequence[Played], noise: Noise) -> dict[str, Figure]:
     """The share of moments after which an episode goes on for k steps: "reality@k", "dream@k" and their difference.
 
     Nothing for a model that knows no ends. An episode that was cut off does not say what would have come.
@@ -50,7 +50,7 @@ def survival(agent: PolicyAgent, moments: Moments, played: Sequence[Played], see
     left = np.array([ends[seed].length - step for seed, step in zip(moments.seeds, moments.steps, strict=True)])
     died = np.array([ends[seed].terminated for seed in moments.seeds])
     found: dict[str, Figure] = {}
-    for step, dreamt in foretold(agent, State.cat(moments.beliefs), seed).items():
+    for step, dreamt in foretold(agent, State.cat(moments.beliefs), noise).items():
         known, lived = died | (left >= step), (~died | (left > step)).astype(float)
         episodes = np.array(moments.seeds)[known]
         for name, shares in (("reality", lived), ("dream", dreamt), ("dream minus reality", dreamt - lived)):
@@ -58,17 +58,16 @@ def survival(agent: PolicyAgent, moments: Moments, played: Sequence[Played], see
     return found
 
 
-def foretold(agent: PolicyAgent, belief: State, seed: int) -> dict[int, np.ndarray]:
+def foretold(agent: PolicyAgent, belief: State, noise: Noise) -> dict[int, np.ndarray]:
     """The probability `[M]` of living on from each belief, by steps, when the policy goes on in the dream."""
     found: dict[int, np.ndarray] = {}
     alive = torch.ones(len(belief.features), device=agent.device)
-    with seeded(seed, agent.device):
-        for step in range(1, max(STEPS) + 1):
-            chosen = agent.actor(belief.features)
-            belief = agent.model.predict(belief, chosen.carried_out(chosen.mode))
-            alive = alive * (1 - agent.model.decode(belief, "terminated"))
-            if step in STEPS:
-                found[step] = alive.cpu().numpy().astype(float)
+    for step in range(1, max(STEPS) + 1):
+        chosen = agent.actor(belief.features)
+        belief = agent.model.predict(belief, chosen.carried_out(chosen.mode), noise)
+        alive = alive * (1 - agent.model.decode(belief, "terminated"))
+        if step in STEPS:
+            found[step] = alive.cpu().numpy().astype(float)
     return found
 
 
