@@ -26,11 +26,11 @@ def check(rows: Any, root: Path) -> None:
 def faults(row: Any, root: Path) -> list[str]:
     """What is wrong with one row, in words."""
     if not isinstance(row, dict) or set(row) != set(KEYS):
-        return [f"has {sorted(row) if isinstance(row, dict) else row!r}; needs exactly the keys {', '.join(KEYS)}"]
+        return [f"needs exactly the keys {', '.join(KEYS)}; has {sorted(row) if isinstance(row, dict) else row!r}"]
     found = [f"{key} is {row[key]!r}; write a text" for key in TEXT if not (isinstance(row[key], str) and row[key])]
     found += [f"{key} is {row[key]!r}; write a number" for key in NUMBERS if not numeric(row[key], key != "value")]
     if not isinstance(row["target"], int | float | str) or isinstance(row["target"], bool):
-        found.append(f"target is {row['target']!r}; write a number, or a text such as '< 5 %'")
+        found.append(f"target is {row['target']!r}; write a number, or a text with its unit")
     if not isinstance(row["reached"], bool):
         found.append(f"reached is {row['reached']!r}; write true or false")
     if not found and not exists(row["file"], root):

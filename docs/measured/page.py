@@ -72,7 +72,7 @@ def seeds(result: Result) -> str:
     if isinstance(found, Mapping):
         return "; ".join(f"{name} {value}" for name, value in found.items())
     if "seeds" in result and isinstance(found, int):
-        return f"0 to {found - 1}"
+        return span(range(found))
     return str(found)
 
 
