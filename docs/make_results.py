@@ -82,11 +82,12 @@ def readme() -> str:
 def headlines() -> Table:
     policy, swingup = read("doom_demo")["metrics"]["policy"], read("tdmpc_dmc")["runs"][0]
     plan, peer = (planning(source) for source in ("worldloom", "nicklashansen/tdmpc2"))
+    decision = f"{plan['name'].replace('plan', 'one planning decision')}, {plan['unit']}"
     published = spread((swingup["tdmpc2"], swingup["tdmpc2_std"]))
     rows = [
         ("Doom, return of the demo, tics", estimate(policy["reality"]), f"random play {estimate(policy['random'])}"),
         (f"{swingup['task']}, return", estimate(swingup["final"]), f"TD-MPC2, published {published}"),
-        (f"{plan['name']}, {plan['unit']}", measured(plan["value"]), f"TD-MPC2's code {measured(peer['value'])}"),
+        (decision, measured(plan["value"]), f"TD-MPC2's code {measured(peer['value'])}"),
     ]  # fmt: skip
     return Table(("measured on a CPU", "worldloom", "reference"), rows)
 

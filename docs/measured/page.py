@@ -98,13 +98,15 @@ def measured(value: float | None) -> str:
 
 
 def estimate(score: Mapping[str, Any], digits: int = 0) -> str:
-    """`754 [526, 1,002]`: an estimate and its interval, or why there is none."""
+    """`754 [526, 1002]`: an estimate and its interval, or why there is none."""
     value = score["value"] if "value" in score else score["mean"]
     if value is None:
         return score.get("why") or "-"
     if score.get("low") is None:
         return number(value, digits)
-    return f"{number(value, digits)} [{number(score['low'], digits)}, {number(score['high'], digits)}]"
+    # No separators of thousands, which would read like one more bound.
+    low, high = (number(score[end], digits).replace(",", "") for end in ("low", "high"))
+    return f"{number(value, digits)} [{low}, {high}]"
 
 
 def spread(pair: Sequence[float], digits: int = 0) -> str:
