@@ -32,13 +32,13 @@ def tdmpc_dmc(result: Result) -> Section:
         f"{len(result['runs'][0]['final']['returns'])} fixed evaluation episodes at the end.",
         (Table(columns, rows), *(tried(result, name) for name in result if name.startswith("tried"))),
         (
-            f"TD-MPC2: {peers['tdmpc2']['source']}; {peers['tdmpc2']['hours_per_run']} h a run "
+            f"{peers['tdmpc2']['source']}; {peers['tdmpc2']['hours_per_run']} h a run "
             f"with {peers['tdmpc2']['hardware']}.",
-            f"CEM: {peers['cem_simulator']['source']}.",
+            f"{peers['cem_simulator']['source']}.",
             "Reached: at least TD-MPC2's mean less one standard deviation. "
             "Failed: an episode with less than half of the mean return.",
-            f"Reacher-easy: {stuck['what']} ({stuck['predicted_value']} for {stuck['true_value']}, after "
-            f"{stuck['targets_in_the_data']} targets).",
+            f"Reacher-easy: {stuck['what']} (predicted {stuck['predicted_value']}, true {stuck['true_value']}; "
+            f"{stuck['targets_in_the_data']} targets in the data).",
         ),
     )  # fmt: skip
 
@@ -95,7 +95,7 @@ def dreamer_dmc(result: Result) -> Section:
         f"steps. Mean return of the final policy over {len(result['runs'][0]['final']['returns'])} episodes; the last "
         f"evaluation in training is of {len(result['tried'][0]['returns'])} others.",
         (Table(columns, rows), stopped(result), overestimate(result)),
-        (f"DreamerV3: {result['reference']['source']}.",),
+        (f"{result['reference']['source']}.",),
     )
 
 
@@ -106,14 +106,14 @@ def option(run: Mapping[str, Any], name: str) -> str:
 
 
 def stopped(result: Result) -> Table:
-    """The runs that were stopped early, with the flags in which they differ."""
-    flags = ("policy.horizon", "policy.gradient", "policy.critics", "policy.replay-weight", "lr", "updates", "family")
+    """The runs that were stopped early, with the settings in which they differ."""
     rows = []
     for run in result["tried"]:
-        means = [point["mean"] for point in run["curve"]]
-        options = (option(run, flag) for flag in flags)
-        rows.append((run["task"], *options, number(max(means)), number(means[-1]), number(run["stopped at env steps"])))
-    columns = ("task", *(f"`--{flag}`" for flag in flags), "best return", "last return", "stopped at")
+        settings = re.findall(r"--(?:policy\.|lr|updates|family|set)\S* \S+", run["command"])
+        best = max(point["mean"] for point in run["curve"])
+        at, last = run["stopped at env steps"], run["curve"][-1]["mean"]
+        rows.append((run["task"], f"`{' '.join(settings)}`", number(best), number(last), number(at)))
+    columns = ("task", "settings", "best return", "last return", "stopped at step")
     return Table(columns, rows, "Runs that were stopped early:")
 
 

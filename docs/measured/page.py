@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Result = Mapping[str, Any]  # the content of one file of results/
+WIDTH = "60%"  # of a picture on the page
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def render(section: Section, result: Result, file: str) -> str:
     if section.remarks:
         parts.append("\n".join(f"* {remark}" for remark in section.remarks))
     if section.picture:
-        parts.append(f"![{section.title}](../results/{section.picture})")
+        parts.append(f'<img src="../results/{section.picture}" alt="{section.title}" width="{WIDTH}">')
     return "\n\n".join([*parts, made(result, file)])
 
 

@@ -33,7 +33,7 @@ def shield(result: Result, title: str, *remarks: str) -> Section:
     columns = ("world", "without shield", "shielded", "`tolerance=inf`", "`tolerance=inf`, `adapt=False`")
     return Section(
         title,
-        f"Agent: {result['agent']}. {options['drives']} episodes a world, alpha {promise['alpha']}, horizon "
+        f"The agent is {result['agent']}. {options['drives']} episodes a world, alpha {promise['alpha']}, horizon "
         f"{options['horizon']} steps. Decisions that violate a rule, and the share of the return lost to the shield.",
         (Table(columns, rows, "Violations (return lost):"),),
         (
