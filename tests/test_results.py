@@ -206,3 +206,22 @@ def test_the_page_on_play_says_how_many_promises_of_the_trust_meter_were_kept() 
         for level in ("0.95", "0.9")
     ]
     assert f"none in {silent[0]} % of the splits, of 0.9 none in {silent[1]} %" in page
+
+
+def test_the_page_on_dreams_says_what_was_measured() -> None:
+    page = (ROOT / "docs" / "dream.md").read_text().replace("\n", " ")
+    walker = max((run for run in read("dreamer_dmc")["tried"] if run["task"] == "walker-walk"), key=curve_length)
+    best, last = max(point["mean"] for point in walker["curve"]), walker["curve"][-1]["mean"]
+    final = next(run["final"]["mean"] for run in read("dreamer_dmc")["runs"] if run["task"] == "walker-walk")
+    assert f"rose to {best:.0f} and fell to {last:.0f}" in page
+    assert f"with two steps it reaches {final:.0f}" in page
+    first = [run["first arrival, decisions"] for run in read("explore")["runs"] if run["arm"] == "exploring"]
+    assert "{:,}, {:,} and {:,} decisions".format(*first) in page
+    doom = read("doom_dream")
+    before = doom["before_window_fix"]["one_tic_a_step"]["actor_critic"]
+    tics = [run["reality"]["mean"] for run in (doom["actor_critic"], doom["second_seed"], before)]
+    assert "survives {:,.0f} tics ({:,.0f} with another seed) instead of {:.0f}".format(*tics) in page
+
+
+def curve_length(run: dict[str, Any]) -> int:
+    return len(run["curve"])
