@@ -49,10 +49,16 @@ def doom_scores(result: Result) -> Iterator[tuple[str, Mapping[str, Any], str, M
     """(policy, its scores, minutes of model and policy, the paper's scores), in the order of the table."""
     minutes, second = result["minutes"], result["second_seed"]
     both = f"{number(minutes['rssm'])}, {number(minutes['actor-critic'])}"
-    yield "actor-critic in `rssm`", result["actor_critic"], both, {}
+    yield (
+        f"actor-critic in `rssm`, {number(result['updates']['actor-critic'])} updates",
+        result["actor_critic"],
+        both,
+        {},
+    )
     for updates, score in second["earlier"].items():
-        yield f"the same with another seed, after {updates}", score, f"{number(minutes['rssm'])}, -", {}
-    yield "the same at the end", second, f"{number(minutes['rssm'])}, {number(second['minutes'])}", {}
+        yield f"the same with another seed, {updates}", score, f"{number(minutes['rssm'])}, -", {}
+    end = f"the same at the end, {number(second['updates']['actor-critic'])} updates"
+    yield end, second, f"{number(minutes['rssm'])}, {number(second['minutes'])}", {}
     yield result["replay_weight"]["what"], result["replay_weight"], both, {}
     shorter = result["shorter_model"]
     yield shorter["what"], shorter, f"{shorter['minutes_model']}, {number(minutes['actor-critic'])}", {}
