@@ -13,8 +13,8 @@ def doom_demo(result: Result) -> Section:
     return Section(
         "Doom, the demo",
         f"ViZDoom take_cover, {scale(result)}, then {demo['policy']['minutes']} min of learning a policy in dreams "
-        f"({number(demo['policy']['updates'])} updates). A step is {number(1 / result['provenance']['fps'], 2)} s. All of "
-        f"it takes {length(demo['seconds'])} from {demo['start']}.",
+        f"({number(demo['policy']['updates'])} updates). A step is {number(1 / result['provenance']['fps'], 2)} s. "
+        f"All of it takes {length(demo['seconds'])} from {demo['start']}.",
         (
             skills(result, ("image",)),
             by_horizon(card, ("controllability", "terminated_auroc", "terminated_ece"), horizons(result), "image"),
