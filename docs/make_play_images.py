@@ -3,7 +3,7 @@
     python docs/make_play_images.py runs/doom
 
 The story is about a model of Doom's take_cover with the actions left, stay and right. At START two fireballs are on
-their way: who stays is hit, who steps to the right is not. Another model needs another START, perhaps another `tell`.
+their way: staying is hit, stepping to the right is not. Another model needs another START, perhaps another `tell`.
 
 Needs Chromium and the extras "play" and "dev".
 """
@@ -115,7 +115,7 @@ class Visit:
         self.settle()
 
     def begin(self, seed: int) -> None:
-        """A new walk with another luck."""
+        """A new session with another seed."""
         self.page.fill("#seed", str(seed))
         self.page.click("#new")
         until(self.page, "document.getElementById('status').dataset.kind === 'said'")
@@ -227,7 +227,7 @@ def two_branches(visit: Visit) -> None:
 
 
 def fireball(visit: Visit) -> None:
-    """Back to where a fireball is near. With this luck it is nearest while the model is still sure of it."""
+    """Back to where a fireball is near. With this seed it is nearest while the model still predicts it."""
     visit.begin(seed=2)
     two_branches(visit)
     visit.step(STAY, 2)
