@@ -348,7 +348,7 @@ def conclude(
 
 
 def check_pool(planner: Planner, kept: str, given: int) -> None:
-    """Raise `UserError` unless the samples are more than are `given`, and so not drawn, and no fewer than are `kept`."""
+    """Raise `UserError` unless the samples are more than are `given`, and so not drawn, and not fewer than `kept`."""
     samples, number = planner.samples, getattr(planner, kept)
     if samples <= given:
         raise UserError(f"samples is {samples}, but must be at least {given + 1}, as {given} of them are not drawn")
