@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from math import inf, isfinite
 from typing import Any, get_args, get_type_hints
 
@@ -18,6 +19,7 @@ class Limit:
     high: float = inf
     above: float = -inf
     below: float = inf
+    odd: bool = False
 
     def problem(self, value: float) -> str | None:
         """What `value` should be, or None if it is within the limit."""
@@ -30,7 +32,12 @@ class Limit:
             return f"above {self.above:g}"
         if not value < self.below:
             return f"below {self.below:g}"
-        return None if value <= high else f"at most {high:,.10g}".replace(",", "")
+        if not value <= high:
+            return f"at most {high:,.10g}".replace(",", "")
+        return "odd" if self.odd and value % 2 == 0 else None
+
+
+FINITE = Limit()
 
 
 def at_least(low: float) -> Limit:
@@ -48,6 +55,11 @@ def above(low: float) -> Limit:
 
 def strictly_between(low: float, high: float) -> Limit:
     return Limit(above=low, below=high)
+
+
+def odd(low: int) -> Limit:
+    """An odd number from `low` on."""
+    return Limit(low=low, odd=True)
 
 
 def as_flag(name: str) -> str:
@@ -68,9 +80,27 @@ def check_limits(settings: Any, name_of: Callable[[str], str] = as_flag) -> None
 
 
 def _declared(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any, Limit]]:
-    hints = get_type_hints(type(settings), include_extras=True)
-    for name in (each.name for each in fields(settings)):
+    kind: Any = type(settings)  # mypy takes a type for something that cannot be hashed
+    for name, limits in _limits_of(kind).items():
         value = getattr(settings, name)
         if is_dataclass(value):
             yield from _declared(value, f"{prefix}{name}.")
-        yield from ((prefix + name, value, meta) for meta in get_args(hints[name])[1:] if isinstance(meta, Limit))
+        yield from ((prefix + name, value, limit) for limit in limits)
+
+
+@cache
+def _limits_of(kind: Any) -> dict[str, tuple[Limit, ...]]:
+    """The limits of each field that a dataclass is given, in the order of the fields."""
+    hints: dict[str, Any] = {each.name: each.type for each in fields(kind)}
+    if any(isinstance(hint, str) and "Annotated" in hint for hint in hints.values()):
+        hints = get_type_hints(kind, include_extras=True)  # its module imports annotations from __future__
+    return {each.name: tuple(_limits_in(hints[each.name])) for each in fields(kind) if each.init}
+
+
+def _limits_in(hint: Any) -> Iterator[Limit]:
+    """Wherever a type hint holds them: `Annotated[int | None, limit]` as well as `Annotated[int, limit] | None`."""
+    for part in get_args(hint):
+        if isinstance(part, Limit):
+            yield part
+        else:
+            yield from _limits_in(part)

@@ -100,7 +100,7 @@ def test_a_run_that_is_gone_is_named(saved: Path, tmp_path: Path) -> None:
     [
         (lambda content: content.update(format=9), "format 9"),
         (lambda content: content.pop("deadline"), "damaged.*deadline"),
-        (lambda content: content["settings"].update(elites=0), "elites is 0"),
+        (lambda content: content["settings"].update(elites=0), "elites of MPPI is 0"),
         (lambda content: content.update(planner="mpi"), "Did you mean 'mppi'"),
     ],
 )
@@ -128,7 +128,7 @@ def test_a_policy_for_another_environment_is_refused(saved: Path) -> None:
     [
         ("mmpi", {}, "unknown planner 'mmpi'. Did you mean 'mppi'"),
         ("mppi", {"elite": 3}, "unknown setting of planner 'mppi' 'elite'. Did you mean 'elites'"),
-        ("mppi", {"horizon": 0}, "horizon is 0"),
+        ("mppi", {"horizon": 0}, "horizon of MPPI is 0"),
         ("mppi", {"elites": "many"}, "elites is 'many', but it must be a int"),
         ("mppi", {"elites": 2.5}, "elites is 2.5"),
         ("adversarial", {}, "only Python can give"),

@@ -292,9 +292,9 @@ def make_v21(path: Path) -> Path:
     ("options", "words"),
     [
         ({"format": "minary"}, r"unknown dataset format 'minary'. Did you mean 'minari'\?.*lerobot, .*vpt"),
-        ({"fps": 0}, "--fps 0 must be 1 or more"),
-        ({"episodes": -1}, "--episodes -1 must be 1 or more"),
-        ({"image_size": (0, 64)}, "--image-size 0 must be 1 or more"),
+        ({"fps": 0}, "--fps is 0, but must be at least 1"),
+        ({"episodes": -1}, "--episodes is -1, but must be at least 1"),
+        ({"image_size": (0, 64)}, "--image-size is 0, but must be at least 1"),
         ({"format": "minari"}, "is no Minari dataset"),
         ({"format": "robomimic"}, r"has no demo_0|is no robomimic"),
         ({"format": "npz"}, r"holds no \.npz"),

@@ -25,7 +25,10 @@ def test_a_damaged_record_of_the_import_is_named(source: Path, tmp_path: Path, c
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"fps": 10**12}, "--fps 1000000000000 must be"), ({"image_size": (10**12, 64)}, "--image-size 1000000000000")],
+    [
+        ({"fps": 10**12}, "--fps is 1000000000000, but must be at most"),
+        ({"image_size": (10**12, 64)}, "--image-size is 1000000000000"),
+    ],
 )
 def test_a_number_too_large_to_be_meant(source: Path, tmp_path: Path, options: dict, words: str) -> None:
     with pytest.raises(UserError, match=words):

@@ -164,7 +164,7 @@ def test_a_model_without_a_reward_plans_for_a_row_of_a_dataset(runs: dict[str, P
 @pytest.mark.parametrize(
     ("run", "changes", "words"),
     [
-        ("pixels", {"horizon": 0}, "horizon is 0"),
+        ("pixels", {"horizon": 0}, "horizon of MPPI is 0"),
         ("pixels", {"deadline": 0.0}, "deadline is 0.0 ms"),
         ("pixels", {"planner": "cme"}, "unknown planner 'cme'. Did you mean 'cem'"),
         ("pixels", {"planner": "categorical"}, "continuous"),

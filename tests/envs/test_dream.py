@@ -260,8 +260,8 @@ def test_what_no_dream_can_be_is_refused() -> None:
     model, begin = rssm("image")
     cases: list[tuple[str, dict[str, Any]]] = [
         ("horizon of a dream is 0", {"horizon": 0}),
-        ("temperature is -1", {"temperature": -1}),
-        ("temperature is nan", {"temperature": float("nan")}),
+        ("temperature of a dream is -1", {"temperature": -1}),
+        ("temperature of a dream is nan", {"temperature": float("nan")}),
         ("Did you mean 'image'", {"keys": ("imag",)}),
         ("Did you mean 'features'", {"observation": "feature"}),
         ("render mode", {"render_mode": "human"}),

@@ -51,5 +51,5 @@ def test_what_closed_eyes_learn_from_is_what_a_dream_of_the_same_actions_shows(m
 
 
 def test_eyes_are_closed_for_a_step_at_least() -> None:
-    with pytest.raises(UserError, match="blind_steps=0"):
+    with pytest.raises(UserError, match=r"hyperparameter blind_steps of family .* is 0, but must be at least 1"):
         build("rssm", SPECS["image"], "debug", blind_steps=0)

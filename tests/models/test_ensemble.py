@@ -186,7 +186,7 @@ def test_it_trains_and_loads_like_any_family(tmp_path: Path) -> None:
 
 
 def test_impossible_ensembles_are_named() -> None:
-    with pytest.raises(UserError, match="members=0"):
+    with pytest.raises(UserError, match="hyperparameter members of family 'ensemble' is 0"):
         ensemble(members=0)
     with pytest.raises(UserError, match="single models"):
         ensemble("ensemble")

@@ -94,9 +94,9 @@ def test_unknown_names_offer_the_nearest_right_one() -> None:
 def test_impossible_shapes_are_named() -> None:
     with pytest.raises(UserError, match="blocks=8"):
         build("rssm", SPECS["vector"], "debug", deter=60)
-    with pytest.raises(UserError, match="classes=1"):
+    with pytest.raises(UserError, match="classes of family 'rssm' is 1, but must be at least 2"):
         build("rssm", SPECS["vector"], "debug", classes=1)
-    with pytest.raises(UserError, match="bins=4"):
+    with pytest.raises(UserError, match="bins of family 'rssm' is 4, but must be odd"):
         build("rssm", SPECS["vector"], "debug", bins=4)
     with pytest.raises(UserError, match="lacks the key 'state'"):
         build("rssm", SPECS["vector"], "debug").start({"image": torch.zeros(1)})

@@ -89,9 +89,9 @@ def test_the_prior_acts_within_the_action_space(data: str) -> None:
     [
         ("cameras and task", {}, "the data have no reward"),
         ("vector", {"latent": 30}, "latent=30 does not divide"),
-        ("vector", {"bins": 100}, "must be odd"),
-        ("vector", {"discount": 1.0}, "discount=1.0"),
-        ("vector", {"horizon": 0}, "horizon=0"),
+        ("vector", {"bins": 100}, "bins of family 'tdmpc' is 100, but must be odd"),
+        ("vector", {"discount": 1.0}, "discount of family 'tdmpc' is 1.0, but must be below 1"),
+        ("vector", {"horizon": 0}, "horizon of family 'tdmpc' is 0, but must be at least 1"),
     ],
 )
 def test_what_cannot_be_a_model_is_refused(data: str, overrides: dict[str, Any], words: str) -> None:

@@ -26,7 +26,7 @@ from worldloom.planners.clock import Clock
     ],
 )
 def test_a_number_that_no_search_can_have_is_named(planner: str, wrong: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=f"{list(wrong)[-1]} is "):
+    with pytest.raises(UserError, match=rf"{list(wrong)[-1]} (of \w+ )?is "):
         PLANNERS[planner](**wrong)
 
 

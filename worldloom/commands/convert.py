@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from worldloom.data.convert import INFO, MOST, MOST_LISTED, RECORD, Skipped, format_of, import_source, open_source
+from worldloom.data.convert import INFO, MOST_LISTED, RECORD, Skipped, format_of, import_source, open_source
 from worldloom.data.episode import EpisodeSource
 from worldloom.data.source import FORMATS
 from worldloom.errors import UserError, unknown
+from worldloom.limits import at_least, between, check_limits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,15 +27,15 @@ class ImportSettings:
     """The format of SRC: lerobot, lerobot_v21, minari, npz, robomimic, vpt, videos; "auto" looks at the files."""
     skip_broken: bool = False
     """Leave out episodes that are broken and list them, instead of stopping at the first one."""
-    fps: int | None = None
+    fps: Annotated[int | None, between(1, 100_000)] = None
     """Frames per second, for data that do not state it. Plain videos are sampled at this rate."""
-    image_size: tuple[int, int] | None = None
+    image_size: Annotated[tuple[int, int] | None, between(1, 20_000)] = None
     """Height and width to resize all pictures to. Default: keep theirs."""
     license: str | None = None
     """The licence of the data, for its data card."""
     origin: str | None = None
     """Where the data come from, for their data card."""
-    episodes: int | None = None
+    episodes: Annotated[int | None, at_least(1)] = None
     """Convert only the first so many episodes."""
     lossless: bool = False
     """Store large pictures as PNG instead of video. Those below 128 pixels always are."""
@@ -43,7 +44,8 @@ class ImportSettings:
 def convert(settings: Annotated[ImportSettings, arg(name="")]) -> None:
     """Convert a dataset into LeRobotDataset v3.0. Stop it whenever you like; the same command continues."""
     src, out = settings.src.expanduser(), settings.out.expanduser()
-    _check_options(src, out, settings.format, settings.fps, settings.image_size, settings.episodes)
+    check_limits(settings)
+    _check_options(src, out, settings.format)
     source = open_source(src, None if settings.format == "auto" else settings.format, settings.fps)
     if settings.fps is not None:
         source.spec = replace(source.spec, fps=float(settings.fps))
@@ -80,15 +82,8 @@ def summary(source: EpisodeSource, out: Path, skipped: Skipped) -> Iterator[str]
     yield f"worldloom inspect {out}"
 
 
-def _check_options(
-    src: Path, out: Path, format: str, fps: int | None, image_size: tuple[int, int] | None, episodes: int | None
-) -> None:
+def _check_options(src: Path, out: Path, format: str) -> None:
     if format not in ("auto", *FORMATS):
         raise unknown("dataset format", format, ("auto", *FORMATS))
-    for option, value in (("--fps", fps), ("--episodes", episodes), *(("--image-size", n) for n in image_size or ())):
-        if value is not None and value < 1:
-            raise UserError(f"{option} {value} must be 1 or more")
-        if value is not None and value > MOST[option]:
-            raise UserError(f"{option} {value} must be {MOST[option]} or less")
     if src.is_dir() and out.resolve().is_relative_to(src.resolve()):
         raise UserError(f"{out} lies inside {src}, which is being read; choose a folder outside it")

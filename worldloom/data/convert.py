@@ -21,7 +21,6 @@ RECORD = Path("meta/import.json")
 INFO = Path("meta/info.json")
 NOT_CARRIED_OVER = {"format", "codebase_version", "robot", "robot_type", "fps", "splits", "fps_assumed"}
 MOST_LISTED = 20
-MOST = {"--fps": 100_000, "--image-size": 20_000, "--episodes": 10**12}  # what is above overflows, or was not meant
 
 Skipped = list[tuple[int, str]]
 

@@ -6,7 +6,7 @@ height and width. Rewards, costs and ends are what the model decodes from each n
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import gymnasium
 import numpy as np
@@ -20,6 +20,7 @@ from worldloom.data.cache import CachedDataset
 from worldloom.data.segment import Segment
 from worldloom.data.spec import DataSpec, KeySpec
 from worldloom.errors import UserError, unknown
+from worldloom.limits import at_least, check_limits
 from worldloom.model import State, WorldModel
 from worldloom.noise import TorchNoise
 
@@ -84,17 +85,14 @@ class DreamSettings:
     Schmidhuber, 2018). Of a model that does not sample it moves the ends alone.
     """
 
-    horizon: int = 64
+    horizon: Annotated[int, at_least(1)] = 64
     observation: Literal["decoded", "features"] = "decoded"
     keys: tuple[str, ...] | None = None
-    temperature: float = 1.0
+    temperature: Annotated[float, at_least(0)] = 1.0
     render_mode: str | None = None
 
     def __post_init__(self) -> None:
-        if self.horizon < 1:
-            raise UserError(f"the horizon of a dream is {self.horizon}, but it must be 1 or more")
-        if not 0 <= self.temperature < float("inf"):
-            raise UserError(f"the temperature is {self.temperature}, but it must be 0 or more, and finite")
+        check_limits(self, "the {} of a dream".format)
         if self.observation not in ("decoded", "features"):
             raise unknown("observation of a dream", self.observation, ("decoded", "features"))
         if self.render_mode not in (None, "rgb_array"):

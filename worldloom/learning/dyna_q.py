@@ -4,14 +4,14 @@ S places, A actions, N imagined steps. What is imagined comes out of a world mod
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from worldloom.data.spec import DataSpec
-from worldloom.errors import UserError
+from worldloom.limits import at_least, between, check_limits
 from worldloom.model import Obs, State
 
 
@@ -23,18 +23,14 @@ class DynaConfig:
     tried there, and actions never tried in places that were visited are imagined too.
     """
 
-    planning: int = 50
-    step_size: float = 0.1
-    discount: float = 0.95
-    explore: float = 0.1
-    bonus: float = 0.0
+    planning: Annotated[int, at_least(0)] = 50
+    step_size: Annotated[float, between(0, 1)] = 0.1
+    discount: Annotated[float, between(0, 1)] = 0.95
+    explore: Annotated[float, between(0, 1)] = 0.1
+    bonus: Annotated[float, between(0, 1e6)] = 0.0
 
     def __post_init__(self) -> None:
-        if self.planning < 0:
-            raise UserError(f"planning is {self.planning}, but it must be 0 or more imagined steps")
-        for name, least, most in (("step_size", 0, 1), ("discount", 0, 1), ("explore", 0, 1), ("bonus", 0, 1e6)):
-            if not least <= getattr(self, name) <= most:
-                raise UserError(f"{name} is {getattr(self, name)}, but it must be from {least} to {most:g}")
+        check_limits(self, "{} of Dyna-Q".format)
 
 
 class Table(Protocol):

@@ -11,7 +11,7 @@ it was. So the observation must hold what one needs to know to act, as it must f
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from worldloom.data.spec import DataSpec
 from worldloom.envs.adapt import AdaptedEnv
 from worldloom.envs.dream import Arrays, DreamEnv, Starts
 from worldloom.envs.rollout import Rows, to_episode
-from worldloom.errors import UserError
+from worldloom.limits import at_least, check_limits
 from worldloom.training.trainer import Trainer
 
 
@@ -65,19 +65,16 @@ class DynaSettings:
     learned.
     """
 
-    branches: int = 100
-    horizon: int = 3
-    imagine_every: int = 10
-    random_steps: int = 500
-    updates: int = 1
-    model_updates: int = 1
-    model_warmup: int = 500
+    branches: Annotated[int, at_least(0)] = 100
+    horizon: Annotated[int, at_least(1)] = 3
+    imagine_every: Annotated[int, at_least(1)] = 10
+    random_steps: Annotated[int, at_least(0)] = 500
+    updates: Annotated[int, at_least(1)] = 1
+    model_updates: Annotated[int, at_least(0)] = 1
+    model_warmup: Annotated[int, at_least(0)] = 500
 
     def __post_init__(self) -> None:
-        least = {"horizon": 1, "imagine_every": 1, "updates": 1}
-        for name, value in vars(self).items():
-            if value < least.get(name, 0):
-                raise UserError(f"{name} of Dyna is {value}, but it must be at least {least.get(name, 0)}")
+        check_limits(self, "{} of Dyna".format)
 
 
 class Dyna:

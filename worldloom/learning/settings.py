@@ -10,6 +10,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from worldloom.errors import UserError
 from worldloom.learning.actor_critic_config import ActorCriticConfig
+from worldloom.limits import Limit, above, at_least, between, check_limits
 from worldloom.registry import Registry
 from worldloom.runs.train_settings import TrainSettings, flags
 
@@ -25,7 +26,6 @@ LEARNERS = Registry(
 FREE_ON_RESUME = frozenset(
     {"steps", "minutes", "eval_every", "eval_episodes", "checkpoint_every", "keep", "resume", "out"}
 )
-LARGEST_SEED = 2**32 - 1
 
 
 def changed(settings: Any) -> Iterator[tuple[str, Any]]:
@@ -47,25 +47,19 @@ class Learning:
     env: str
     out: Path
     """Folder of this run: settings, checkpoints, log, episodes."""
-    steps: int
-    seed: int = 0
+    steps: Annotated[int, at_least(1)]
+    seed: Annotated[int, at_least(0)] = 0
     """Seed of the weights, the environments and every draw."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
-    threads: int = 1
+    threads: Annotated[int, between(1, 1024)] = 1
     """CPU threads."""
     resume: FlagCreatePairsOff[bool] = False
     """Continue the run in --out from its last checkpoint."""
 
     def check(self) -> None:
         """Refuse values that cannot work, before anything is made. Raises `UserError`."""
-        least = dict.fromkeys(("random_steps", "seed", "prior_samples"), 0)
-        for name in (each.name for each in fields(self)):
-            value, low = getattr(self, name), least.get(name, 1)
-            if isinstance(value, int) and not isinstance(value, bool) and value < low:
-                raise UserError(f"--{name.replace('_', '-')} is {value}, but must be at least {low}")
-        if self.seed > LARGEST_SEED:
-            raise UserError(f"--seed is {self.seed}, but must be at most {LARGEST_SEED}")
+        check_limits(self)
 
     def changes(self, earlier: "Learning") -> None:
         """Raise `UserError` when continuing `earlier` under these settings would be another run."""
@@ -106,40 +100,40 @@ class LearnSettings(Learning):
 
     env: Annotated[Positional[str], arg(metavar="ENV")]
     """Environment, such as dmc:cartpole-swingup, gym:CartPole-v1, or your own module:function."""
-    steps: int = 50_000
+    steps: Annotated[int, at_least(1)] = 50_000
     """Decisions taken in the environment, all in all."""
     size: str = "nano"
     """Preset size of the model family."""
     options: tuple[str, ...] = ()
     """Options of the environment, such as action_repeat=2."""
-    num_envs: int = 1
+    num_envs: Annotated[int, at_least(1)] = 1
     """Environments that are played side by side, with one batched decision for all."""
-    random_steps: int = 2500
+    random_steps: Annotated[int, at_least(0)] = 2500
     """Decisions taken at random first; the updates they call for are then made up for."""
-    updates: float = 0.5
+    updates: Annotated[float, above(0)] = 0.5
     """Model updates per decision, the replay ratio."""
-    batch_size: int = 128
+    batch_size: Annotated[int, at_least(1)] = 128
     """Windows per update."""
-    lr: float = 1e-3
+    lr: Annotated[float, above(0)] = 1e-3
     """Learning rate."""
-    final_lr: float = 0.1
+    final_lr: Annotated[float, above(0)] = 0.1
     """Learning rate at the end, as a share of --lr; a cosine leads there over the last third. 1 keeps it constant."""
-    clip: float = 0.3
+    clip: Annotated[float, at_least(0)] = 0.3
     """A parameter's gradient norm is held below this share of the parameter's own norm; 0 switches clipping off."""
-    capacity: int = 1_000_000
+    capacity: Annotated[int, at_least(1)] = 1_000_000
     """Rows kept for learning; beyond that the oldest episodes are forgotten."""
-    eval_every: int = 10_000
+    eval_every: Annotated[int, at_least(1)] = 10_000
     """Decisions between evaluations without exploration."""
-    eval_episodes: int = 10
+    eval_episodes: Annotated[int, at_least(1)] = 10
     """Episodes of an evaluation, always with the same seeds."""
-    checkpoint_every: int = 5000
+    checkpoint_every: Annotated[int, at_least(1)] = 5000
     """Decisions between checkpoints; one is taken when the episodes under way have ended. Inside a trained model these
     are updates, and at most 1000."""
-    keep: int = 2
+    keep: Annotated[int, at_least(1)] = 2
     """Last checkpoints kept. Those of a policy learned inside a trained model are policies that can be compared."""
-    max_episode_steps: int | None = None
+    max_episode_steps: Annotated[int | None, at_least(1)] = None
     """Truncate episodes at this length."""
-    image_size: int = 64
+    image_size: Annotated[int, at_least(1)] = 64
     """Side of pictures in pixels."""
     overrides: Annotated[UseAppendAction[tuple[str, ...]], arg(name="set", metavar="KEY=VALUE")] = ()
     """Override one hyperparameter of the family."""
@@ -153,16 +147,11 @@ class LearnSettings(Learning):
 
     def check(self) -> None:
         super().check()
-        if not 0 <= self.clip < float("inf"):
-            raise UserError(f"--clip is {self.clip}, but must be a number that is not negative")
         if self.collects and self.steps < self.random_steps:
             raise UserError(
                 f"--steps is {self.steps}, but the first --random-steps {self.random_steps} are random and nothing "
                 "would be learned: take more steps, or fewer random ones"
             )
-        for name in ("updates", "lr", "final_lr"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}, but must be a number above 0")
 
     @property
     def family(self) -> str:
@@ -195,21 +184,19 @@ class TDMPCSettings(LearnSettings):
 
     method: ClassVar[str] = "tdmpc"
 
-    average: float = 0.999
+    average: Annotated[float, Limit(low=0, below=1)] = 0.999
     """Judge and save weights that follow the trained ones this slowly; 0 are the trained ones, which collect."""
-    samples: int = 128
+    samples: Annotated[int, at_least(1)] = 128
     """Action sequences tried in each iteration of a plan."""
-    elites: int = 16
+    elites: Annotated[int, at_least(1)] = 16
     """How many of them shape the next iteration."""
-    iterations: int = 3
+    iterations: Annotated[int, at_least(1)] = 3
     """Iterations of a plan."""
-    prior_samples: int = 8
+    prior_samples: Annotated[int, at_least(0)] = 8
     """How many of the samples come from the model's own policy prior."""
 
     def check(self) -> None:
         super().check()
-        if not 0 <= self.average < 1:
-            raise UserError(f"--average is {self.average}, but must be from 0 to below 1")
         if self.elites > self.samples:
             raise UserError(f"--elites is {self.elites}, but only --samples {self.samples} are drawn: lower it")
 
@@ -231,24 +218,24 @@ class DreamerSettings(LearnSettings):
 
     method: ClassVar[str] = "dreamer"
 
-    updates: float = 0.25
+    updates: Annotated[float, above(0)] = 0.25
     """Updates of the model and the policy per decision, the replay ratio."""
-    batch_size: int = 16
+    batch_size: Annotated[int, at_least(1)] = 16
     """Windows per update."""
-    length: int = 32
+    length: Annotated[int, at_least(1)] = 32
     """Rows of a window."""
-    lr: float = 4e-4
+    lr: Annotated[float, above(0)] = 4e-4
     """Learning rate of the model and the policy."""
     family: str = "rssm"
     """Family of the world model; it must decode a reward."""
     explore: Literal["disagreement"] | None = None
     """Collect with a second policy, paid for what the model has yet to learn (Plan2Explore), and not with the task's.
     It dreams too, so that an update costs about twice as much."""
-    explore_steps: int | None = None
+    explore_steps: Annotated[int | None, at_least(1)] = None
     """With --explore: from this decision on the task's policy collects after all; by default it never does."""
-    minutes: float | None = None
+    minutes: Annotated[float | None, above(0)] = None
     """Inside a trained model: stop after so many minutes if that comes before the last of --steps updates."""
-    temperature: float = 1.0
+    temperature: Annotated[float, at_least(0)] = 1.0
     """Inside a trained model: how randomly it dreams. Above 1 is harder to exploit, 0 is always the likeliest dream."""
     policy: ActorCriticConfig = field(default_factory=ActorCriticConfig)
     """The actor and the critic."""
@@ -263,15 +250,10 @@ class DreamerSettings(LearnSettings):
 
     def check(self) -> None:
         super().check()
-        if self.minutes is not None and (self.collects or not 0 < self.minutes < float("inf")):
-            raise UserError(
-                f"--minutes is {self.minutes}: it must be above 0, and only learning inside a trained model heeds it"
-            )
-        if not 0 <= self.temperature < float("inf") or (self.collects and self.temperature != 1):
-            raise UserError(
-                f"--temperature is {self.temperature}: it must not be negative, and only learning inside a trained "
-                "model heeds it"
-            )
+        if self.collects and self.minutes is not None:
+            raise UserError(f"--minutes is {self.minutes}: only learning inside a trained model heeds it")
+        if self.collects and self.temperature != 1:
+            raise UserError(f"--temperature is {self.temperature}: only learning inside a trained model heeds it")
         if self.explore and not self.collects:
             raise UserError(f"--explore {self.explore}: {self.env} is a trained model, in which nothing is collected")
         if self.explore_steps is not None and (not self.explore or self.explore_steps <= self.random_steps):
@@ -293,35 +275,27 @@ class CMASettings(Learning):
 
     env: Annotated[Positional[str], arg(metavar="RUN")]
     """Folder of a trained model that decodes a reward."""
-    steps: int = 200
+    steps: Annotated[int, at_least(1)] = 200
     """Generations."""
-    minutes: float | None = None
+    minutes: Annotated[float | None, above(0)] = None
     """Stop after so many minutes if that comes before the last generation."""
-    population: int = 32
+    population: Annotated[int, at_least(4)] = 32
     """Candidates of a generation."""
-    dreams: int = 16
+    dreams: Annotated[int, at_least(1)] = 16
     """Dreams each of them acts in; all begin in the same moments."""
-    horizon: int = 500
+    horizon: Annotated[int, at_least(1)] = 500
     """Length of a dream in steps; what its end makes improbable counts as much less."""
-    temperature: float = 1.0
+    temperature: Annotated[float, at_least(0)] = 1.0
     """How randomly the model dreams. Above 1 is harder to exploit, 0 is always the likeliest dream."""
-    sigma: float = 0.1
+    sigma: Annotated[float, above(0)] = 0.1
     """Standard deviation of the first generation's weights."""
-    length: int = 32
+    length: Annotated[int, at_least(1)] = 32
     """Rows of the real windows on whose moments dreams begin."""
 
     def check(self) -> None:
         super().check()
         if not (Path(self.env) / "run.json").exists():
             raise UserError(f"{self.env} is no trained model: cma evolves inside the folder of one, and nowhere else")
-        if self.population < 4:
-            raise UserError(f"--population is {self.population}, but a generation needs at least 4 candidates")
-        if not 0 <= self.temperature < float("inf"):
-            raise UserError(f"--temperature is {self.temperature}, but must not be negative")
-        for name in ("sigma", "minutes"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise UserError(f"--{name} is {value}, but must be a number above 0")
 
 
 LEARNING: dict[str, type[Learning]] = {each.method: each for each in (TDMPCSettings, DreamerSettings, CMASettings)}

@@ -10,7 +10,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from worldloom.agents.scripted import Scripted
 from worldloom.data.episode import EpisodeSource
 from worldloom.errors import UserError
+from worldloom.limits import above, at_least, between, check_limits
 from worldloom.model import Obs
 from worldloom.noise import seeded_generators
 
@@ -28,17 +29,21 @@ from worldloom.noise import seeded_generators
 class TD3BCConfig:
     """`alpha` weighs the value against the data: 0 is behaviour cloning. The others are TD3's, as published."""
 
-    updates: int = 5000
-    batch_size: int = 256
-    units: int = 128
-    layers: int = 2
-    alpha: float = 2.5
-    discount: float = 0.99
-    lr: float = 1e-3
-    follow: float = 0.005
-    policy_noise: float = 0.2
-    noise_clip: float = 0.5
-    policy_every: int = 2
+    updates: Annotated[int, at_least(0)] = 5000
+    batch_size: Annotated[int, at_least(1)] = 256
+    units: Annotated[int, at_least(1)] = 128
+    layers: Annotated[int, at_least(1)] = 2
+    alpha: Annotated[float, at_least(0)] = 2.5
+    discount: Annotated[float, between(0, 1)] = 0.99
+    lr: Annotated[float, above(0)] = 1e-3
+    follow: Annotated[float, between(0, 1)] = 0.005
+    policy_noise: Annotated[float, at_least(0)] = 0.2
+    noise_clip: Annotated[float, at_least(0)] = 0.5
+    policy_every: Annotated[int, at_least(1)] = 2
+
+    def __post_init__(self) -> None:
+        """Raise `UserError` for a value nothing can be learned with."""
+        check_limits(self, "{} of TD3+BC".format)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,7 @@ from torch.utils._pytree import tree_map
 from worldloom.data.segment import Segment
 from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
+from worldloom.limits import at_least, check_limits
 from worldloom.model import Obs, State, WorldModel, state
 from worldloom.models import FAMILIES, build
 from worldloom.nets.dense import BlockLinear, initialise
@@ -58,18 +59,16 @@ class EnsembleConfig:
     turns otherwise. `code` is C.
     """
 
-    members: int = 5
+    members: Annotated[int, at_least(1)] = 5
     member: str = "rssm"
     size: str = "nano"
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     batched: bool | None = None
-    code: int = 32
+    code: Annotated[int, at_least(1)] = 32
 
     def __post_init__(self) -> None:
         """Raise `UserError` for a value no ensemble can be made of."""
-        for name in ("members", "code"):
-            if getattr(self, name) < 1:
-                raise UserError(f"hyperparameter {name}={getattr(self, name)} of family 'ensemble': must be at least 1")
+        check_limits(self, "hyperparameter {} of family 'ensemble'".format)
         if self.member == "ensemble":
             raise UserError("hyperparameter member='ensemble' of family 'ensemble': name a family of single models")
 

@@ -7,9 +7,9 @@ PETS (Chua et al., 2018), which is this family in an `ensemble`. It has no memor
 observation leaves out; where nothing is left out it learns in seconds what a recurrent model learns in minutes.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from worldloom.data.segment import Segment
 from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
+from worldloom.limits import at_least, check_limits, odd
 from worldloom.model import Obs, State, WorldModel, state
 from worldloom.nets.heads import head_losses, signal_heads
 from worldloom.nets.observation import VectorScale
@@ -27,19 +28,13 @@ from worldloom.noise import NOISE, Noise
 class MLPConfig:
     """`units` wide, `layers` deep; `bins` of the reward's head."""
 
-    units: int = 128
-    layers: int = 2
-    bins: int = 255
+    units: Annotated[int, at_least(1)] = 128
+    layers: Annotated[int, at_least(1)] = 2
+    bins: Annotated[int, odd(3)] = 255  # one bin is zero
 
     def __post_init__(self) -> None:
         """Raise `UserError` for a value no model can be made of."""
-        least = {"units": 1, "layers": 1, "bins": 3}
-        for field in fields(self):
-            if getattr(self, field.name) < least[field.name]:
-                what = f"hyperparameter {field.name}={getattr(self, field.name)} of family 'mlp'"
-                raise UserError(f"{what}: must be at least {least[field.name]}")
-        if self.bins % 2 == 0:
-            raise UserError(f"hyperparameter bins={self.bins} of family 'mlp': must be odd, one bin is zero")
+        check_limits(self, "hyperparameter {} of family 'mlp'".format)
 
 
 @state

@@ -6,9 +6,8 @@ A belief has a deterministic part that a gated recurrent cell carries and a stoc
 *prior* with eyes closed (`predict`), from the *posterior* after a look (`observe`). Training pulls the two together.
 """
 
-import math
-from dataclasses import dataclass, fields
-from typing import ClassVar, Literal
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from worldloom.data.segment import Segment
 from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
+from worldloom.limits import at_least, between, check_limits, odd
 from worldloom.model import Obs, State, WorldModel, state
 from worldloom.models.blind import dream_along
 from worldloom.nets.dense import BlockLinear, initialise, join, mlp, split
@@ -35,36 +35,28 @@ class RSSMConfig:
     eyes stay closed: a dream of many steps is calm about what began in it. DreamerV3 has neither (0 and 1).
     """
 
-    deter: int = 512
-    hidden: int = 64
+    deter: Annotated[int, at_least(1)] = 512
+    hidden: Annotated[int, at_least(1)] = 64
     latent: Literal["categorical", "gaussian"] = "categorical"
-    stoch: int = 32
-    classes: int = 4
-    unimix: float = 0.01
-    blocks: int = 8
-    units: int = 64
-    depth: int = 16
-    encoder_layers: int = 3
-    decoder_layers: int = 3
-    head_layers: int = 1
-    bins: int = 255
-    free_nats: float = 1.0
-    dynamics_weight: float = 1.0
-    representation_weight: float = 0.1
-    blind_heads: float = 0.0
-    blind_steps: int = 1
+    stoch: Annotated[int, at_least(1)] = 32
+    classes: Annotated[int, at_least(2)] = 4
+    unimix: Annotated[float, between(0, 1)] = 0.01
+    blocks: Annotated[int, at_least(1)] = 8
+    units: Annotated[int, at_least(1)] = 64
+    depth: Annotated[int, at_least(1)] = 16
+    encoder_layers: Annotated[int, at_least(0)] = 3
+    decoder_layers: Annotated[int, at_least(0)] = 3
+    head_layers: Annotated[int, at_least(0)] = 1
+    bins: Annotated[int, odd(3)] = 255  # one bin is zero
+    free_nats: Annotated[float, at_least(0)] = 1.0
+    dynamics_weight: Annotated[float, at_least(0)] = 1.0
+    representation_weight: Annotated[float, at_least(0)] = 0.1
+    blind_heads: Annotated[float, at_least(0)] = 0.0
+    blind_steps: Annotated[int, at_least(1)] = 1
 
     def __post_init__(self) -> None:
         """Raise `UserError` for a value no model can be made of."""
-        least = {"classes": 2, "bins": 3, "encoder_layers": 0, "decoder_layers": 0, "head_layers": 0}
-        for field in fields(self):
-            value, low = getattr(self, field.name), least.get(field.name, 1)
-            if isinstance(value, int) and not isinstance(value, bool) and value < low:
-                raise UserError(f"hyperparameter {field.name}={value} of family 'rssm': must be at least {low}")
-        if self.bins % 2 == 0:
-            raise UserError(f"hyperparameter bins={self.bins} of family 'rssm': must be odd, one bin is zero")
-        if not 0 <= self.blind_heads < math.inf:
-            raise UserError(f"hyperparameter blind_heads={self.blind_heads} of family 'rssm': must not be negative")
+        check_limits(self, "hyperparameter {} of family 'rssm'".format)
         if self.deter % self.blocks:
             raise UserError(f"deter={self.deter} does not divide into blocks={self.blocks}: choose a multiple")
 

@@ -8,8 +8,8 @@ value, the reward and the return. Targets of the value come from a slow copy of 
 """
 
 import copy
-from dataclasses import dataclass, fields, replace
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from worldloom.data.segment import Segment
 from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
+from worldloom.limits import Limit, at_least, between, check_limits, odd
 from worldloom.model import Obs, State, WorldModel, state
 from worldloom.nets.heads import BernoulliHead, TwoHot, head_losses, signal_heads, symexp_bins
 from worldloom.nets.latent import draw
@@ -35,36 +36,29 @@ class TDMPCConfig:
     `frames` is how many observations are encoded together; None is 3 where there are only pictures, else 1.
     """
 
-    frames: int | None = None
-    latent: int = 512
-    units: int = 512
-    encoder_units: int = 256
-    encoder_layers: int = 1
-    depth: int = 32
-    simplex: int = 8
-    members: int = 5
-    bins: int = 101
-    horizon: int = 3
-    rho: float = 0.5
-    discount: float = 0.99
-    slow_rate: float = 0.01
-    entropy: float = 1e-4
-    consistency_weight: float = 20.0
-    reward_weight: float = 0.1
-    value_weight: float = 0.1
+    frames: Annotated[int | None, at_least(1)] = None
+    latent: Annotated[int, at_least(1)] = 512
+    units: Annotated[int, at_least(1)] = 512
+    encoder_units: Annotated[int, at_least(1)] = 256
+    encoder_layers: Annotated[int, at_least(0)] = 1
+    depth: Annotated[int, at_least(1)] = 32
+    simplex: Annotated[int, at_least(1)] = 8
+    members: Annotated[int, at_least(1)] = 5
+    bins: Annotated[int, odd(3)] = 101  # one bin is zero
+    horizon: Annotated[int, at_least(1)] = 3
+    rho: Annotated[float, between(0, 1)] = 0.5
+    discount: Annotated[float, Limit(low=0, below=1)] = 0.99
+    slow_rate: Annotated[float, between(0, 1)] = 0.01
+    entropy: Annotated[float, at_least(0)] = 1e-4
+    consistency_weight: Annotated[float, at_least(0)] = 20.0
+    reward_weight: Annotated[float, at_least(0)] = 0.1
+    value_weight: Annotated[float, at_least(0)] = 0.1
 
     def __post_init__(self) -> None:
         """Raise `UserError` for a value no model can be made of."""
-        for field in fields(self):
-            value, low = getattr(self, field.name), {"bins": 3, "encoder_layers": 0}.get(field.name, 1)
-            if isinstance(value, int) and value < low:
-                raise UserError(f"hyperparameter {field.name}={value} of family 'tdmpc': must be at least {low}")
-        if self.bins % 2 == 0:
-            raise UserError(f"hyperparameter bins={self.bins} of family 'tdmpc': must be odd, one bin is zero")
+        check_limits(self, "hyperparameter {} of family 'tdmpc'".format)
         if self.latent % self.simplex:
             raise UserError(f"latent={self.latent} does not divide into groups of simplex={self.simplex}")
-        if not 0 <= self.discount < 1:
-            raise UserError(f"discount={self.discount} of family 'tdmpc': must lie in [0, 1)")
 
 
 SIZES = {

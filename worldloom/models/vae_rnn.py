@@ -13,8 +13,8 @@ row, so that it keeps what is small and deadly.
 """
 
 import math
-from dataclasses import dataclass, fields
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from worldloom.data.segment import Segment
 from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
+from worldloom.limits import at_least, check_limits, odd
 from worldloom.model import Obs, State, WorldModel, state
 from worldloom.models.blind import dream_along
 from worldloom.nets.dense import initialise
@@ -43,31 +44,22 @@ class VAERNNConfig:
     heads that learn on looks alone are too calm about what an unsure memory draws, the more so the longer the dream.
     """
 
-    code: int = 32
-    memory: int = 256
-    mixtures: int = 5
-    units: int = 128
-    depth: int = 16
-    encoder_layers: int = 2
-    decoder_layers: int = 2
-    head_layers: int = 1
-    bins: int = 255
-    tolerance: float = 0.5
-    blind_heads: float = 0.0
-    blind_steps: int = 1
+    code: Annotated[int, at_least(1)] = 32
+    memory: Annotated[int, at_least(1)] = 256
+    mixtures: Annotated[int, at_least(1)] = 5
+    units: Annotated[int, at_least(1)] = 128
+    depth: Annotated[int, at_least(1)] = 16
+    encoder_layers: Annotated[int, at_least(0)] = 2
+    decoder_layers: Annotated[int, at_least(0)] = 2
+    head_layers: Annotated[int, at_least(0)] = 1
+    bins: Annotated[int, odd(3)] = 255  # one bin is zero
+    tolerance: Annotated[float, at_least(0)] = 0.5
+    blind_heads: Annotated[float, at_least(0)] = 0.0
+    blind_steps: Annotated[int, at_least(1)] = 1
 
     def __post_init__(self) -> None:
         """Raise `UserError` for a value no model can be made of."""
-        least = {"bins": 3, "encoder_layers": 0, "decoder_layers": 0, "head_layers": 0}
-        for each in fields(self):
-            value, low = getattr(self, each.name), least.get(each.name, 1)
-            if isinstance(value, int) and not isinstance(value, bool) and value < low:
-                raise UserError(f"hyperparameter {each.name}={value} of family 'vae_rnn': must be at least {low}")
-        if self.bins % 2 == 0:
-            raise UserError(f"hyperparameter bins={self.bins} of family 'vae_rnn': must be odd, one bin is zero")
-        for name in ("tolerance", "blind_heads"):
-            if not 0 <= (value := getattr(self, name)) < math.inf:
-                raise UserError(f"hyperparameter {name}={value} of family 'vae_rnn': must not be negative")
+        check_limits(self, "hyperparameter {} of family 'vae_rnn'".format)
 
 
 SIZES = {

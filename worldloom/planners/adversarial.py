@@ -9,12 +9,14 @@ B beliefs, N trajectories, H horizon, A action size, D the size of their part, R
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from worldloom.data.spec import ActionSpec
 from worldloom.errors import UserError, unknown
+from worldloom.limits import FINITE, above, at_least
 from worldloom.model import State, WorldModel
 from worldloom.planners.clock import Clock
 from worldloom.planners.objectives import Constraint, Objective
@@ -47,24 +49,19 @@ class Adversarial(Planner):
     inner: Planner
     theirs: slice | tuple[str | int, ...]
     replies: bool = True
-    rounds: int = 3
-    std: float = 0.5
+    rounds: Annotated[int, at_least(1)] = 3
+    std: Annotated[float, above(0)] = 0.5
     log_probability: LogProbability | None = None
-    limit: float | None = None
+    limit: Annotated[float | None, FINITE] = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.inner, Planner):
             raise UserError(f"inner is {self.inner!r}, but it must be a planner such as CEM()")
         if isinstance(self.inner, Adversarial):
             raise UserError("an adversary cannot be the inner planner of another: give it 'cem', 'icem' or 'gradient'")
-        if self.rounds < 1:
-            raise UserError(f"rounds is {self.rounds}, but it must be 1 or more")
-        if not self.std > 0:
-            raise UserError(f"std is {self.std}, but it must be above 0")
+        super().__post_init__()
         if self.log_probability is not None and self.limit is None:
             raise UserError("a log-probability needs its limit: give the least log-probability a sequence may have")
-        if self.limit is not None and not math.isfinite(self.limit):
-            raise UserError(f"the limit is {self.limit}, but it must be a finite log-probability")
 
     @property
     def horizon(self) -> int:  # type: ignore[override]

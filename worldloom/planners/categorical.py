@@ -4,15 +4,17 @@ B beliefs, N candidates, K elites, H horizon, A choices.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
 from worldloom.errors import UserError
+from worldloom.limits import Limit, at_least, between
 from worldloom.nets.latent import draw
 from worldloom.planners.elites import choose, settle
-from worldloom.planners.planner import Plan, Planner, Problem, check_range, check_search
+from worldloom.planners.planner import Plan, Planner, Problem, check_pool
 
 
 @dataclass(frozen=True)
@@ -24,20 +26,17 @@ class CategoricalCEM(Planner):
     `floor` how much of an even choice is always mixed in, the warm start included. The fallback is the first choice.
     """
 
-    horizon: int = 8
-    samples: int = 256
-    elites: int = 32
-    iterations: int = 5
-    policy_samples: int = 0
-    momentum: float = 0.1
-    floor: float = 0.1
+    horizon: Annotated[int, at_least(1)] = 8
+    samples: Annotated[int, at_least(1)] = 256
+    elites: Annotated[int, at_least(1)] = 32
+    iterations: Annotated[int, at_least(1)] = 5
+    policy_samples: Annotated[int, at_least(0)] = 0
+    momentum: Annotated[float, between(0, 1)] = 0.1
+    floor: Annotated[float, Limit(above=0, high=1)] = 0.1  # no choice may die out
 
     def __post_init__(self) -> None:
-        check_search(self.horizon, self.samples, self.elites, self.iterations, self.policy_samples + 3)
-        check_range("policy_samples", self.policy_samples, 0)
-        check_range("momentum", self.momentum, 0, 1)
-        if not 0 < self.floor <= 1:
-            raise UserError(f"floor is {self.floor}, but it must be above 0 and at most 1: no choice may die out")
+        super().__post_init__()
+        check_pool(self, "elites", given=2 + self.policy_samples)
 
     def plan(self, problem: Problem) -> Plan:
         check_discrete(problem)

@@ -4,11 +4,13 @@ B beliefs, N candidates, K elites, H horizon, A action size.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
+from worldloom.limits import at_least, between
 from worldloom.planners.elites import choose, settle
-from worldloom.planners.planner import Plan, Planner, Problem, check_range, check_search, check_widths
+from worldloom.planners.planner import Plan, Planner, Problem, check_pool, check_widths
 
 
 @dataclass(frozen=True)
@@ -19,20 +21,20 @@ class CEM(Planner):
     how much of the old mean and width stays. `low` and `high` narrow the bounds. A policy prior is not used.
     """
 
-    horizon: int = 12
-    samples: int = 512
-    elites: int = 64
-    iterations: int = 6
-    momentum: float = 0.0
-    min_std: float = 0.05
-    max_std: float = 1.0
+    horizon: Annotated[int, at_least(1)] = 12
+    samples: Annotated[int, at_least(1)] = 512
+    elites: Annotated[int, at_least(1)] = 64
+    iterations: Annotated[int, at_least(1)] = 6
+    momentum: Annotated[float, between(0, 1)] = 0.0
+    min_std: Annotated[float, at_least(0)] = 0.05
+    max_std: Annotated[float, at_least(0)] = 1.0
     low: tuple[float, ...] | float | None = None
     high: tuple[float, ...] | float | None = None
 
     def __post_init__(self) -> None:
-        check_search(self.horizon, self.samples, self.elites, self.iterations, least=3)
+        super().__post_init__()
+        check_pool(self, "elites", given=2)
         check_widths(self.min_std, self.max_std)
-        check_range("momentum", self.momentum, 0, 1)
 
     def plan(self, problem: Problem) -> Plan:
         bounds = problem.bounds(self.low, self.high)

@@ -4,15 +4,17 @@ B beliefs, N candidates, R restarts, H horizon, A action size.
 """
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from worldloom.errors import UserError
+from worldloom.limits import at_least
 from worldloom.model import State
 from worldloom.planners.bounds import Bounds
 from worldloom.planners.elites import Elites, choose, spread_of
-from worldloom.planners.planner import Plan, Planner, Problem, check_range, check_search, conclude, rank
+from worldloom.planners.planner import Plan, Planner, Problem, check_pool, conclude, rank
 
 DECAYS = (0.9, 0.999)
 BACKWARD = 4.0  # how many times as long as a look at a pool a step with its gradient may take
@@ -28,21 +30,19 @@ class Gradient(Planner):
     parameters get no gradient. Raises `UserError` when no gradient leads from the objective to the actions.
     """
 
-    horizon: int = 12
-    samples: int = 64
-    restarts: int = 8
-    iterations: int = 30
-    policy_samples: int = 4
-    learning_rate: float = 0.2
-    penalty: float = 10.0
+    horizon: Annotated[int, at_least(1)] = 12
+    samples: Annotated[int, at_least(1)] = 64
+    restarts: Annotated[int, at_least(1)] = 8
+    iterations: Annotated[int, at_least(1)] = 30
+    policy_samples: Annotated[int, at_least(0)] = 4
+    learning_rate: Annotated[float, at_least(0)] = 0.2
+    penalty: Annotated[float, at_least(0)] = 10.0
     low: tuple[float, ...] | float | None = None
     high: tuple[float, ...] | float | None = None
 
     def __post_init__(self) -> None:
-        check_search(self.horizon, self.samples, self.restarts, self.iterations, self.policy_samples + 2)
-        check_range("policy_samples", self.policy_samples, 0)
-        check_range("learning_rate", self.learning_rate, 0)
-        check_range("penalty", self.penalty, 0)
+        super().__post_init__()
+        check_pool(self, "restarts", given=1 + self.policy_samples)
 
     @torch.inference_mode(False)
     def plan(self, problem: Problem) -> Plan:

@@ -4,13 +4,15 @@ B beliefs, N candidates, K elites, R kept elites, H horizon, A action size, F fr
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from worldloom.limits import at_least, between
 from worldloom.noise import Noise
 from worldloom.planners.elites import choose, settle
-from worldloom.planners.planner import Plan, Planner, Problem, check_range, check_search, check_widths
+from worldloom.planners.planner import Plan, Planner, Problem, check_pool, check_widths
 
 
 @dataclass(frozen=True)
@@ -23,26 +25,23 @@ class ICEM(Planner):
     kept from one decision to the next; the warm start is. `momentum` is how much of the old mean and width stays.
     """
 
-    horizon: int = 12
-    samples: int = 256
-    elites: int = 24
-    iterations: int = 4
-    colour: float = 2.0
-    decay: float = 1.25
-    keep: float = 0.3
-    momentum: float = 0.1
-    min_std: float = 0.02
-    max_std: float = 0.8
+    horizon: Annotated[int, at_least(1)] = 12
+    samples: Annotated[int, at_least(1)] = 256
+    elites: Annotated[int, at_least(1)] = 24
+    iterations: Annotated[int, at_least(1)] = 4
+    colour: Annotated[float, between(0, 10)] = 2.0
+    decay: Annotated[float, at_least(1)] = 1.25
+    keep: Annotated[float, between(0, 1)] = 0.3
+    momentum: Annotated[float, between(0, 1)] = 0.1
+    min_std: Annotated[float, at_least(0)] = 0.02
+    max_std: Annotated[float, at_least(0)] = 0.8
     low: tuple[float, ...] | float | None = None
     high: tuple[float, ...] | float | None = None
 
     def __post_init__(self) -> None:
-        check_search(self.horizon, self.samples, self.elites, self.iterations, least=3)
+        super().__post_init__()
+        check_pool(self, "elites", given=2)
         check_widths(self.min_std, self.max_std)
-        check_range("momentum", self.momentum, 0, 1)
-        check_range("keep", self.keep, 0, 1)
-        check_range("decay", self.decay, 1)
-        check_range("colour", self.colour, 0, 10)
 
     def plan(self, problem: Problem) -> Plan:
         bounds = problem.bounds(self.low, self.high)

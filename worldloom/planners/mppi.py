@@ -5,12 +5,14 @@ B beliefs, N candidates, P of them from the prior, K elites, H horizon, A action
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from worldloom.limits import at_least
 from worldloom.planners.elites import choose, settle
-from worldloom.planners.planner import Plan, Planner, Problem, check_range, check_search, check_widths
+from worldloom.planners.planner import Plan, Planner, Problem, check_pool, check_widths
 
 
 @dataclass(frozen=True)
@@ -21,22 +23,21 @@ class MPPI(Planner):
     are the mean and the best candidate so far, which is the plan in the end. `low` and `high` narrow the bounds.
     """
 
-    horizon: int = 3
-    samples: int = 512
-    elites: int = 64
-    iterations: int = 6
-    policy_samples: int = 24
-    temperature: float = 0.5
-    min_std: float = 0.05
-    max_std: float = 2.0
+    horizon: Annotated[int, at_least(1)] = 3
+    samples: Annotated[int, at_least(1)] = 512
+    elites: Annotated[int, at_least(1)] = 64
+    iterations: Annotated[int, at_least(1)] = 6
+    policy_samples: Annotated[int, at_least(0)] = 24
+    temperature: Annotated[float, at_least(0)] = 0.5
+    min_std: Annotated[float, at_least(0)] = 0.05
+    max_std: Annotated[float, at_least(0)] = 2.0
     low: tuple[float, ...] | float | None = None
     high: tuple[float, ...] | float | None = None
 
     def __post_init__(self) -> None:
-        check_search(self.horizon, self.samples, self.elites, self.iterations, self.policy_samples + 3)
+        super().__post_init__()
+        check_pool(self, "elites", given=2 + self.policy_samples)
         check_widths(self.min_std, self.max_std)
-        check_range("temperature", self.temperature, 0)
-        check_range("policy_samples", self.policy_samples, 0)
 
     def plan(self, problem: Problem) -> Plan:
         bounds = problem.bounds(self.low, self.high)

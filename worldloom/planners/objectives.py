@@ -10,11 +10,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from worldloom.errors import UserError
+from worldloom.limits import FINITE, between, check_limits
 from worldloom.model import State, WorldModel
 
 
@@ -41,12 +43,11 @@ class Return(Objective):
     Rewards after a probable end count by the probability of having come so far.
     """
 
-    discount: float = 0.99
+    discount: Annotated[float, between(0, 1)] = 0.99
     use_value: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.discount <= 1:
-            raise UserError(f"the discount is {self.discount}, but it must be from 0 to 1")
+        check_limits(self, "the {}".format)
 
     def __call__(self, model: WorldModel, states: State, actions: Tensor) -> Tensor:
         rewards = model.decode(states, "reward")
@@ -157,11 +158,10 @@ class Constraint:
     """A cost that must stay at or below `limit`: `cost` is an objective read the other way round, smaller is better."""
 
     cost: Objective
-    limit: float = 0.0
+    limit: Annotated[float, FINITE] = 0.0
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.limit):
-            raise UserError(f"the limit of a constraint is {self.limit}, but it must be a finite number")
+        check_limits(self, "the {} of a constraint".format)
 
     def excess(self, model: WorldModel, states: State, actions: Tensor) -> Tensor:
         """By how much each trajectory exceeds the limit, 0 where it keeps it: `[N]`."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from worldloom.data.spec import ActionSpec
 from worldloom.errors import UserError
+from worldloom.limits import check_limits
 from worldloom.model import Policy, State, WorldModel, state
 from worldloom.noise import NOISE, Noise, TorchNoise
 from worldloom.planners.bounds import Bounds
@@ -260,11 +261,15 @@ class Problem:
 class Planner(ABC):
     """A search. Final classes are frozen dataclasses of their hyperparameters.
 
-    Among them are `horizon` and `samples`, how many candidates are imagined side by side.
+    Among them are `horizon` and `samples`, how many candidates are imagined side by side. Raises `UserError` for a
+    hyperparameter outside its declared limits.
     """
 
     horizon: int
     samples: int = 1
+
+    def __post_init__(self) -> None:
+        check_limits(self, ("{} of " + type(self).__name__).format)
 
     @abstractmethod
     def plan(self, problem: Problem) -> Plan:
@@ -319,29 +324,16 @@ def conclude(
     )
 
 
-def check_search(horizon: int, samples: int, elites: int, iterations: int, least: int = 1) -> None:
-    """Raise `UserError` for numbers that no search can be made of; `least` candidates are kept or given, not drawn."""
-    check_horizon(horizon)
-    if samples < least:
-        raise UserError(f"samples is {samples}, but at least {least} are needed to have something to draw")
-    if not 1 <= elites <= samples:
-        raise UserError(f"elites is {elites}, but it must be from 1 to samples, which is {samples}")
-    if iterations < 1:
-        raise UserError(f"iterations is {iterations}, but it must be 1 or more")
-
-
-def check_range(name: str, value: float, low: float, high: float = math.inf) -> None:
-    """Raise `UserError` unless a planner's number is finite and from `low` to `high`."""
-    if not (low <= value <= high and math.isfinite(value)):
-        raise UserError(f"{name} is {value}, but it must be finite, at least {low:g} and at most {high:g}")
+def check_pool(planner: Planner, kept: str, given: int) -> None:
+    """Raise `UserError` unless the samples are more than are `given`, and so not drawn, and not fewer than `kept`."""
+    samples, number = planner.samples, getattr(planner, kept)
+    if samples <= given:
+        raise UserError(f"samples is {samples}, but must be at least {given + 1}, as {given} of them are not drawn")
+    if number > samples:
+        raise UserError(f"{kept} is {number}, but must be at most samples, which is {samples}")
 
 
 def check_widths(min_std: float, max_std: float) -> None:
     """Raise `UserError` for widths of a search distribution that no draw can have."""
-    check_range("min_std", min_std, 0)
-    check_range("max_std", max_std, min_std)
-
-
-def check_horizon(horizon: int) -> None:
-    if horizon < 1:
-        raise UserError(f"the planning horizon is {horizon}, but it must be 1 or more")
+    if max_std < min_std:
+        raise UserError(f"max_std is {max_std}, but must be at least min_std, which is {min_std}")

@@ -5,12 +5,14 @@ N trajectories, P particles of each, H horizon, R rules, A action size.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
+from worldloom.limits import at_least, check_limits
 from worldloom.model import Obs, State, WorldModel
 from worldloom.noise import NOISE, Noise
 from worldloom.safety.rules import Rule, Values, margins, own_units, read_by
@@ -88,11 +90,10 @@ class Forecaster:
 
     model: WorldModel
     rules: tuple[Rule, ...]
-    particles: int = 1
+    particles: Annotated[int, at_least(1)] = 1
 
     def __post_init__(self) -> None:
-        if self.particles < 1:
-            raise UserError(f"the number of particles is {self.particles}, but it must be 1 or more")
+        check_limits(self, "the number of {}".format)
 
     @property
     def keys(self) -> tuple[str, ...]:
