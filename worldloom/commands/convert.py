@@ -12,6 +12,8 @@ from worldloom.data.convert import INFO, MOST, MOST_LISTED, RECORD, Skipped, for
 from worldloom.data.episode import EpisodeSource
 from worldloom.data.source import FORMATS
 from worldloom.errors import UserError, unknown
+from worldloom.flags import named
+from worldloom.registry import is_reference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +24,7 @@ class ImportSettings:
     """The dataset: Minari, D4RL or OGBench, robomimic, VPT, a folder of videos, or an older LeRobot one."""
     out: Positional[Path]
     """The folder to write. It must be new, or hold an unfinished import of the same data."""
-    format: str = "auto"
-    """The format of SRC: lerobot, lerobot_v21, minari, npz, robomimic, vpt, videos; "auto" looks at the files."""
+    format: Annotated[str, named(FORMATS, "The format of SRC; auto looks at the files", "auto")] = "auto"
     skip_broken: bool = False
     """Leave out episodes that are broken and list them, instead of stopping at the first one."""
     fps: int | None = None
@@ -83,7 +84,7 @@ def summary(source: EpisodeSource, out: Path, skipped: Skipped) -> Iterator[str]
 def _check_options(
     src: Path, out: Path, format: str, fps: int | None, image_size: tuple[int, int] | None, episodes: int | None
 ) -> None:
-    if format not in ("auto", *FORMATS):
+    if format not in ("auto", *FORMATS) and not is_reference(format):
         raise unknown("dataset format", format, ("auto", *FORMATS))
     for option, value in (("--fps", fps), ("--episodes", episodes), *(("--image-size", n) for n in image_size or ())):
         if value is not None and value < 1:
