@@ -19,10 +19,10 @@ from worldloom.envs import require_known
 from worldloom.envs.dream import seeded
 from worldloom.envs.options import parse_options
 from worldloom.errors import UserError
-from worldloom.evaluation.measure import Table
 from worldloom.evaluation.policies.score import mean
 from worldloom.evaluation.policies.survival import Moments, survival
 from worldloom.evaluation.policies.world import World
+from worldloom.evaluation.wording import Table
 from worldloom.model import Obs
 from worldloom.runs.named import Named
 from worldloom.runs.run import Run, read_json
