@@ -18,7 +18,7 @@ FLOORS = (
     "errors registry console limits",
     "stats render",
     "data",
-    "model",
+    "schedule model",
     "nets",
     "models",
     "conformance",

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_map
 
 from worldloom.data.segment import Segment
 from worldloom.data.spec import DataSpec
+from worldloom.schedule import Phase
 
 Obs = Mapping[str, Tensor]
 Policy = Callable[["State"], Tensor]
@@ -70,12 +71,18 @@ class WorldModel(nn.Module, ABC):
     Stochastic families sample in `predict` and `observe` from torch's generator; grad modes, devices, precision and
     seeds belong to the caller. So does `temperature`, which scales how randomly `predict` samples: 1 is as learned, 0
     always the likeliest.
+
+    `part_types` names the submodules that can come from another run, with the class (or the family) each must be of; a
+    family that has any takes `parts`, `{name: module}`, beside its config. `phases` are those of its training.
     """
 
     family: ClassVar[str]
+    part_types: ClassVar[Mapping[str, type | str]] = {}
+    phases: ClassVar[tuple[Phase, ...]] = (Phase(),)
     spec: DataSpec
     loss_weights: dict[str, float]
     temperature: float = 1.0
+    frozen: tuple[str, ...] = ()
 
     @abstractmethod
     def start(self, obs: Obs) -> State:
@@ -117,6 +124,22 @@ class WorldModel(nn.Module, ABC):
     def forward(self, segment: Segment, belief: State | None = None) -> dict[str, Tensor]:
         """`loss`, because DDP, FSDP and compile hook `forward`."""
         return self.loss(segment, belief)
+
+    def freeze(self, part: str) -> None:
+        """Keep a part as it is from now on: it takes no gradient, stays in eval mode and is in no checkpoint."""
+        self.frozen = (*self.frozen, part)
+        self.get_submodule(part).requires_grad_(False).eval()
+
+    def own_state(self) -> dict[str, Tensor]:
+        """The tensors a checkpoint holds: all but those of frozen parts, which are another run's."""
+        others = tuple(f"{part}." for part in self.frozen)
+        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(others)}
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for part in self.frozen:
+            self.get_submodule(part).eval()
+        return self
 
     def after_update(self) -> None:
         """What follows an optimiser step, such as moving the slow copy of a value function. Nothing, by default."""

@@ -11,7 +11,8 @@ from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 from worldloom.errors import UserError
 from worldloom.learning.actor_critic_config import ActorCriticConfig
 from worldloom.registry import Registry
-from worldloom.runs.train_settings import TrainSettings, flags
+from worldloom.runs.train_settings import flags
+from worldloom.schedule import Budget, OptimizerSettings
 
 LEARNERS = Registry(
     "learning method",
@@ -169,24 +170,14 @@ class LearnSettings(Learning):
         """The world model's family."""
         raise NotImplementedError
 
-    def training(self) -> TrainSettings:
-        """The same wishes in the words of `worldloom train`, which describes every run."""
-        return TrainSettings(
-            family=self.family,
-            data=(),
-            out=self.out,
-            size=self.size,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            final_lr=self.final_lr,
-            steps=max(1, int(self.steps * self.updates)),
-            clip=self.clip,
-            seed=self.seed,
-            image_size=self.image_size,
-            overrides=self.overrides,
-            device=self.device,
-            threads=self.threads,
-        )
+    @property
+    def budget(self) -> Budget:
+        """How long the model is trained, so that its learning rate knows where the end is."""
+        return Budget(max(1, int(self.steps * self.updates)))
+
+    @property
+    def optimizer(self) -> OptimizerSettings:
+        return OptimizerSettings(lr=self.lr, final_lr=self.final_lr, clip=self.clip)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,8 +208,9 @@ class TDMPCSettings(LearnSettings):
     def family(self) -> str:
         return "tdmpc"
 
-    def training(self) -> TrainSettings:
-        return replace(super().training(), average=self.average)
+    @property
+    def optimizer(self) -> OptimizerSettings:
+        return replace(super().optimizer, ema_decay=self.average)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,8 +245,9 @@ class DreamerSettings(LearnSettings):
     policy: ActorCriticConfig = field(default_factory=ActorCriticConfig)
     """The actor and the critic."""
 
-    def training(self) -> TrainSettings:
-        return replace(super().training(), length=self.length)
+    @property
+    def budget(self) -> Budget:
+        return super().budget if self.collects else Budget(self.steps, self.minutes)
 
     @property
     def collects(self) -> bool:
