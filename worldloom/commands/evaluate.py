@@ -19,6 +19,7 @@ from worldloom.flags import Allow, named
 from worldloom.limits import at_least, between, check_limits
 from worldloom.registry import allow
 from worldloom.runs import checkpoint
+from worldloom.runs.parts import parse_parts
 from worldloom.runs.precision import choose_device
 from worldloom.runs.sources import open_sources
 
@@ -48,6 +49,8 @@ class EvaluateSettings:
     step: int | None = None
     """The checkpoint of this step instead of the last one."""
     metric: Annotated[UseAppendAction[tuple[str, ...]], named(METRICS, METRIC_HELP)] = ()
+    part: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME=RUN")] = ()
+    """Where a frozen part of the model is now, when its run moved."""
     policy: tuple[Path, ...] = ()
     """Folder of a policy that was learned with this model: its score in the dream and in reality. Of eight or more
     also whether the dream ranks them as reality does. FOLDER@STEP is the policy of an earlier checkpoint."""
@@ -82,7 +85,7 @@ def evaluate(settings: Annotated[EvaluateSettings, arg(name="")]) -> None:
         raise UserError("--horizons names no step: give some, such as 1 5 15 50")
     torch.set_num_threads(settings.threads)
     device = str(choose_device(settings.device))
-    model, found = checkpoint.load(run, device, settings.step)
+    model, found = checkpoint.load(run, device, settings.step, parts=parse_parts(settings.part))
     if not os.access(run, os.W_OK):  # said now and not after minutes of measuring
         raise UserError(f"{run} cannot be written, so its card could not be kept. Copy the run to another folder.")
     sources = open_sources(found, settings.data)

@@ -21,14 +21,14 @@ def load_policy(folder: Path, content: dict[str, Any], device: str, step: int | 
     learned = read_json(run / "learn.json", f"{run} holds no policy")
     saved = checkpoint.Checkpoint.read(run, step, trainer=False)
     model, _ = checkpoint.load(run, device, saved.step)
-    made = companion_of(model, learned, run / "learn.json")
-    saved.fill_companion(made, checkpoint.folder(run, saved.step))
-    made = made.to(device).eval()
-    actor: Any = made if isinstance(made, LinearController) else made.actor
+    auxiliary = auxiliary_of(model, learned, run / "learn.json")
+    saved.fill_auxiliary(auxiliary, checkpoint.folder(run, saved.step))
+    auxiliary = auxiliary.to(device).eval()
+    actor: Any = auxiliary if isinstance(auxiliary, LinearController) else auxiliary.actor
     return PolicyAgent(model, actor)
 
 
-def companion_of(model: WorldModel, learned: dict[str, Any], file: Path) -> nn.Module:
+def auxiliary_of(model: WorldModel, learned: dict[str, Any], file: Path) -> nn.Module:
     """What learned beside `model`, without its weights, as `file`, the `learn.json`, describes it."""
     try:
         make = METHODS[learned["method"]].policy
