@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from worldloom.data.segment import Segment
 from worldloom.data.spec import DataSpec
 from worldloom.evaluation.baselines import Baselines, unit
 from worldloom.evaluation.windows import HeldOut, Window, WindowBatch, batches, end_windows
@@ -163,7 +164,7 @@ def track_episodes(model: WorldModel, held: Sequence[HeldOut], plan: Plan) -> li
         states = model.track(segment.obs, segment.action, plan.noise)
         for head in heads:
             decoded = model.decode(states, head).float().cpu().numpy()
-            real = batch.segment.signals[head].numpy()
+            real = recorded(batch.segment, head)
             for row, i in enumerate(chosen):
                 found[i][head] = decoded[row, : held[i].length]
                 found[i]["real_" + head] = real[row, : held[i].length]
@@ -236,7 +237,7 @@ def _score_model(
     _score_latent(model, batch, states, plan, collect)
     for head in signals_of(model):
         collect.add("head|" + head, expected(model, states, head, plan.samples))
-        collect.add("head|real_" + head, batch.segment.signals[head][:, batch.context :].float().numpy())
+        collect.add("head|real_" + head, recorded(batch.segment, head)[:, batch.context :].astype(np.float32))
 
 
 def _score_latent(model: WorldModel, batch: WindowBatch, states: State, plan: Plan, collect: _Collector) -> None:
@@ -259,6 +260,12 @@ def signals_of(model: WorldModel) -> list[str]:
     """The signals of one number a row that a model predicts and its data have: reward, terminated, cost, ..."""
     scalars = [key for key, entry in model.spec.targets.items() if entry.shape == ()]
     return [key for key in scalars if key in model.decodes]
+
+
+def recorded(segment: Segment, signal: str) -> np.ndarray:
+    """What the data say of a signal, `[B, T]`; NaN where it was not recorded."""
+    values, known = segment.signals[signal].numpy(), segment.known(signal)
+    return values if known is None else np.where(known.numpy(), values.astype(np.float32), np.nan)
 
 
 def has_features(belief: State) -> bool:

@@ -90,7 +90,7 @@ def truth(segment: Segment, keys: Sequence[str], spec: DataSpec) -> Mapping[str,
 
     Raises `UserError` for a key that the data do not hold.
     """
-    known = {**segment.obs, "reward": segment.reward, "terminated": segment.terminated.float()}
+    known = {key: value.float() if value.dtype == torch.bool else value for key, value in segment.targets.items()}
     for key in keys:
         if key not in known:
             raise UserError(f"the episodes hold no {key!r}, only {', '.join(known)}: a rule on it has no truth")

@@ -44,10 +44,13 @@ class Rule(ABC):
 
 @dataclass(frozen=True)
 class Limit(Rule):
-    """Entry `index` of `key` stays within [low, high]; one side may be left open."""
+    """Entry `index` of `key` stays within [low, high]; one side may be left open.
+
+    Without an index the key is one number: a signal such as a learned "cost", or the chance of a yes-or-no one.
+    """
 
     key: str
-    index: int
+    index: int | None = None
     low: float = -inf
     high: float = inf
     label: str = ""
@@ -57,7 +60,8 @@ class Limit(Rule):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        return self.label or f"{self.key}[{self.index}] in [{self.low:g}, {self.high:g}]"
+        entry = self.key if self.index is None else f"{self.key}[{self.index}]"
+        return self.label or f"{entry} in [{self.low:g}, {self.high:g}]"
 
     @property
     def keys(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -68,11 +72,17 @@ class Limit(Rule):
         return repr(self)
 
     def margin(self, values: Values, action: Tensor) -> Tensor:
-        return within(values[self.key][..., self.index], self.low, self.high)
+        value = values[self.key] if self.index is None else values[self.key][..., self.index]
+        return within(value, self.low, self.high)
 
     def check(self, spec: DataSpec, decodes: Sequence[str]) -> None:
         super().check(spec, decodes)
-        check_index(self.name, spec, self.key, (self.index,))
+        if self.index is not None:
+            check_index(self.name, spec, self.key, (self.index,))
+        elif self.key in spec.keys and spec.keys[self.key].shape:
+            raise UserError(
+                f"rule {self.name!r}: {self.key!r} has many entries: give the index of the one that is meant"
+            )
 
 
 @dataclass(frozen=True)
@@ -243,7 +253,7 @@ def check_range(name: str, low: float, high: float) -> None:
 
 
 def check_index(name: str, spec: DataSpec, key: str, index: Sequence[int]) -> None:
-    size = spec.obs[key].shape[0] if key in spec.obs and len(spec.obs[key].shape) == 1 else 0
+    size = spec.keys[key].shape[0] if key in spec.keys and len(spec.keys[key].shape) == 1 else 0
     if not size:
         raise UserError(f"rule {name!r} reads single entries, but {key!r} is no vector: use a Predicate")
     for entry in index:

@@ -36,6 +36,8 @@ def compute(evidence: Evidence, predictor: str) -> dict[str, Figure]:
 
 def r2(target: np.ndarray, predicted: np.ndarray, guess: float | None, episode: np.ndarray, seed: int) -> Figure:
     """Of `predicted` `[n]`, or of always the same `guess`, for the real rewards `target` `[n]`."""
+    known = np.isfinite(target)
+    target, predicted, episode = target[known], predicted[known], episode[known]
     constant = len(target) > 0 and float(np.ptp(target)) == 0
     why = f"the reward is {float(target[0]):g} in all these rows" if constant else "no held-out row reaches this"
     forecast = predicted if guess is None else np.full_like(target, guess)
