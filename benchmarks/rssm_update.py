@@ -10,7 +10,6 @@ It is the update of `worldloom learn dreamer`, with actor and critic as large as
 import argparse
 import time
 from itertools import repeat
-from pathlib import Path
 from statistics import median
 
 import peers
@@ -23,8 +22,8 @@ from worldloom.learning.actor_critic import ActorCritic
 from worldloom.learning.actor_critic_config import ActorCriticConfig
 from worldloom.models import build
 from worldloom.runs.precision import has_fast_bf16
-from worldloom.runs.train_settings import TrainSettings
-from worldloom.training.joint import Joint
+from worldloom.schedule import Budget, OptimizerSettings
+from worldloom.training.joint_module import JointModule
 from worldloom.training.memory import keep_freed_memory
 from worldloom.training.trainer import Trainer
 
@@ -46,9 +45,9 @@ def make_trainer(work: str, precision: str, segment: Segment) -> Trainer:
     entry = KeySpec("vector", (24,)) if work == "vector" else KeySpec("image", (3, 64, 64))
     action = ActionSpec("continuous", ACTION, low=(-1.0,) * ACTION, high=(1.0,) * ACTION)
     model = build("rssm", DataSpec({work: entry, **signal_keys(reward=True, terminated=True)}, action, 20.0), "size1m")
-    settings = TrainSettings("rssm", (), Path(), steps=1000, lr=4e-5, clip=0.3)
-    joint = Joint(model, ActorCritic.of(model, POLICY))
-    return Trainer(model, repeat(segment), settings, CPU, precision, joint=joint)
+    settings = OptimizerSettings(lr=4e-5, clip=0.3)
+    joint = JointModule(model, ActorCritic.of(model, POLICY))
+    return Trainer(model, repeat(segment), Budget(1000), settings, CPU, precision, joint=joint)
 
 
 def measure(work: str, precision: str, updates: int) -> list[Row]:

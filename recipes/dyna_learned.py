@@ -28,7 +28,7 @@ from worldloom.learning.mbpo import Dyna, DynaSettings
 from worldloom.learning.stable_baselines import StableBaselines
 from worldloom.models import build
 from worldloom.registry import require
-from worldloom.runs.train_settings import TrainSettings
+from worldloom.schedule import Budget, OptimizerSettings
 from worldloom.training.trainer import Trainer
 
 EVALUATION_SEED = 1_000_000
@@ -98,8 +98,8 @@ def learn(options: Options, settings: DynaSettings, seed: int) -> list[float]:
     learner = StableBaselines(make_sac(env, seed), total=options.steps)
 
     def make_trainer(spec: DataSpec, replay: Replay) -> Trainer:
-        training = TrainSettings("mlp", (), Path(), steps=options.steps, final_lr=1.0)
-        return Trainer(build("mlp", spec), replay, training, torch.device("cpu"))
+        settings = OptimizerSettings(final_lr=1.0)
+        return Trainer(build("mlp", spec), replay, Budget(options.steps), settings, torch.device("cpu"))
 
     dyna, curve = Dyna(env, learner, replay, make_trainer, settings, seed), []
     for taken in range(1, options.steps + 1):

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.latent import register_latent
 from tests.toy import register_toy, write_toy_dataset
 from worldloom.runs.train_settings import TrainSettings
 from worldloom.training.session import run_training
@@ -16,10 +17,11 @@ MakeSettings = Callable[..., TrainSettings]
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The surroundings of every test: the toy family is registered, and one cache folder is shared."""
+    """The surroundings of every test: the toy families are registered, and one cache folder is shared."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         register_toy(patch)
+        register_latent(patch)
         patch.setenv("WORLDLOOM_CACHE", str(folder))
         torch.set_num_threads(1)
         yield folder

@@ -18,7 +18,7 @@ FLOORS = (
     "errors registry console limits",
     "stats render",
     "data",
-    "model noise",
+    "schedule noise model",
     "nets",
     "models",
     "conformance",

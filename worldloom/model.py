@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from worldloom.data.segment import Segment
 from worldloom.data.spec import DataSpec
 from worldloom.noise import NOISE, Noise
+from worldloom.schedule import Phase
 
 Obs = Mapping[str, Tensor]
 Policy = Callable[["State", Noise], Tensor]
@@ -141,16 +142,22 @@ class WorldModel(nn.Module, ABC, Generic[S]):
     made with. `loss_weights` names every term `loss` returns. Stochastic families draw from `noise`, row by row, and
     never from elsewhere; only `predict` and `imagine` heed its temperature. Grad modes, devices, precision and seeds
     belong to the caller.
+
+    `part_types` names the submodules that can come from another run, with the class (or the family) each must be of; a
+    family that has any takes `parts`, `{name: module}`, beside its config. `phases` are those of its training.
     """
 
     family: ClassVar[str]
     config_class: ClassVar[type]
     sizes: ClassVar[Mapping[str, Any]]
+    part_types: ClassVar[Mapping[str, type | str]] = {}
+    phases: ClassVar[tuple[Phase, ...]] = (Phase(),)
     imagines_jointly: ClassVar[bool] = False
     """Whether `imagine` makes several frames together, and so is not the scan of `predict`."""
     spec: DataSpec
     config: Any
     loss_weights: dict[str, float]
+    frozen: tuple[str, ...] = ()
 
     @abstractmethod
     def start(self, obs: Obs, noise: Noise = NOISE) -> S:
@@ -192,6 +199,22 @@ class WorldModel(nn.Module, ABC, Generic[S]):
     def forward(self, segment: Segment, belief: S | None = None, noise: Noise = NOISE) -> dict[str, Tensor]:
         """`loss`, because DDP, FSDP and compile hook `forward`."""
         return self.loss(segment, belief, noise)
+
+    def freeze(self, part: str) -> None:
+        """Keep a part as it is from now on: it takes no gradient, stays in eval mode and is in no checkpoint."""
+        self.frozen = (*self.frozen, part)
+        self.get_submodule(part).requires_grad_(False).eval()
+
+    def own_state(self) -> dict[str, Tensor]:
+        """The tensors a checkpoint holds: all but those of frozen parts, which are another run's."""
+        others = tuple(f"{part}." for part in self.frozen)
+        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(others)}
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for part in self.frozen:
+            self.get_submodule(part).eval()
+        return self
 
     def after_update(self) -> None:
         """What follows an optimiser step, such as moving the slow copy of a value function. Nothing, by default."""

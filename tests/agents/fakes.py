@@ -143,7 +143,7 @@ def write_run(path: Path, model: ToyModel) -> Path:
     config, spec = asdict(model.config), model.spec
     settings = TrainSettings("toy", (path / "data",), path, size="debug", steps=1)
     path.mkdir(parents=True)
-    RunRecord("toy", config, spec, [], (16, 16), settings, {}).save(path)
+    RunRecord("toy", config, spec, [], (16, 16), settings.to_json(), {}).save(path)
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     Checkpoint(1, "toy", config, weights, {}, {}, spec.to_json()).save(path)
     return path

@@ -106,7 +106,7 @@ def test_the_model_stays_as_it_is_and_what_comes_of_it_is_an_agent(trained: Path
     assert after.step == 6
     agent = load_agent(tmp_path / "cma")
     assert isinstance(agent, PolicyAgent)
-    assert torch.equal(agent.actor.output.weight, after.companion["output.weight"])
+    assert torch.equal(agent.actor.output.weight, after.auxiliary["output.weight"])
     assert agent.actor.output.weight.abs().sum() > 0
     record(
         RecordSettings(
@@ -129,7 +129,7 @@ def test_one_that_was_killed_ends_where_an_uninterrupted_one_does(
     learn(settings(trained, tmp_path / "killed", resume=True))
     whole, again = (Checkpoint.read(tmp_path / name) for name in ("whole", "killed"))
     assert torch.equal(whole.trainer["fitness"], again.trainer["fitness"])
-    assert all(torch.equal(whole.companion[name], again.companion[name]) for name in whole.companion)
+    assert all(torch.equal(whole.auxiliary[name], again.auxiliary[name]) for name in whole.auxiliary)
     lines = (tmp_path / "killed" / "log.jsonl").read_text().splitlines()
     assert len(lines) == 6
 
@@ -139,7 +139,7 @@ def test_a_resumed_one_keeps_the_model_it_began_in_when_that_was_trained_further
     shutil.copytree(trained, source)
     learn(settings(source, tmp_path / "cma", steps=2))
     began = Checkpoint.read(source).hash
-    run_training(replace(RunRecord.load(source).settings, out=source, steps=6, resume=True))
+    run_training(replace(TrainSettings.from_json(RunRecord.load(source).settings), out=source, steps=6, resume=True))
     assert Checkpoint.read(source).hash != began
     learn(settings(source, tmp_path / "cma", steps=3, resume=True))
     assert Checkpoint.read(tmp_path / "cma").step == 3

@@ -1,13 +1,17 @@
 """A policy learned inside a trained model: the model stays, the run is one, and a killed one goes on bit for bit."""
 
+import json
 import shutil
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from tests.conftest import train_toy
 from tests.toy import write_toy_dataset
 from worldloom.agents.policy import PolicyAgent
 from worldloom.agents.saved import load_agent
@@ -45,7 +49,7 @@ def test_the_model_stays_as_it_is_and_the_policy_does_not(trained: Path, tmp_pat
     assert after.step == 12
     learn(settings(trained, tmp_path / "longer", steps=13))
     longer = Checkpoint.read(tmp_path / "longer")
-    assert any(not torch.equal(after.companion[name], longer.companion[name]) for name in after.companion)
+    assert any(not torch.equal(after.auxiliary[name], longer.auxiliary[name]) for name in after.auxiliary)
 
 
 def test_what_comes_of_it_is_a_run_and_an_agent(trained: Path, tmp_path: Path) -> None:
@@ -75,8 +79,49 @@ def test_one_that_was_killed_ends_where_an_uninterrupted_one_does(
     shutil.rmtree(tmp_path / "killed" / "checkpoints" / "step-00000012")
     assert Checkpoint.read(tmp_path / "killed").step == 10
     learn(settings(trained, tmp_path / "killed", resume=True))
-    whole, again = (Checkpoint.read(tmp_path / name).companion for name in ("whole", "killed"))
+    whole, again = (Checkpoint.read(tmp_path / name).auxiliary for name in ("whole", "killed"))
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_one_that_was_saved_under_earlier_names_goes_on(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worldloom.learning.frozen.CHECKPOINT_EVERY", 5)
+    learn(settings(trained, tmp_path / "whole"))
+    old = tmp_path / "whole" / "checkpoints" / "step-00000010"
+    as_earlier(old)
+    for step in (5, 12):
+        shutil.rmtree(old.with_name(f"step-{step:08d}"), ignore_errors=True)
+    assert isinstance(load_agent(tmp_path / "whole"), PolicyAgent)
+    learn(settings(trained, tmp_path / "again"))
+    learn(settings(trained, tmp_path / "whole", resume=True))
+    whole, again = (Checkpoint.read(tmp_path / name).auxiliary for name in ("whole", "again"))
+    assert all(torch.equal(whole[name], again[name]) for name in again)
+
+
+def as_earlier(checkpoint: Path) -> None:
+    """Make a checkpoint as it was before an auxiliary module was called so and training had phases."""
+    (checkpoint / "auxiliary.safetensors").rename(checkpoint / "policy.safetensors")
+    optimizer = checkpoint / "optimizer.safetensors"
+    tensors = {name.replace("/auxiliary.", "/companion."): value for name, value in load_file(optimizer).items()}
+    save_file(tensors, optimizer)
+    state = json.loads((checkpoint / "state.json").read_text())
+    state["companion_hash"] = state.pop("auxiliary_hash")
+    state["trainer_hash"] = sha256(optimizer.read_bytes()).hexdigest()
+    del state["phase"]
+    (checkpoint / "state.json").write_text(json.dumps(state))
+
+
+def test_a_policy_learned_around_a_frozen_part_refers_to_it_too(toy_data: Path, tmp_path: Path) -> None:
+    train_toy(tmp_path / "first", toy_data, "latent", size="debug", steps=2, length=8)
+    part = (f"tokenizer={tmp_path / 'first'}",)
+    train_toy(tmp_path / "second", toy_data, "latent", size="debug", steps=2, length=8, part=part)
+    learn(settings(tmp_path / "second", tmp_path / "deep" / "policy"))
+    saved = Checkpoint.read(tmp_path / "deep" / "policy")
+    assert saved.step == 12
+    assert [name for name in saved.model if name.startswith("tokenizer")] == []
+    model, _ = load(tmp_path / "deep" / "policy")
+    assert model.frozen == ("tokenizer",)
 
 
 def test_a_run_that_learned_while_acting_is_dreamed_in_from_what_it_collected(tmp_path: Path) -> None:

@@ -83,8 +83,8 @@ def test_a_learning_that_was_killed_ends_where_an_uninterrupted_one_does(tmp_pat
     whole, again = (Checkpoint.read(tmp_path / name) for name in ("whole", "killed"))
     assert whole.step == again.step
     assert all(torch.equal(whole.model[name], again.model[name]) for name in whole.model)
-    assert all(torch.equal(whole.companion[name], again.companion[name]) for name in whole.companion)
-    assert bool(whole.companion) == (method == "dreamer")
+    assert all(torch.equal(whole.auxiliary[name], again.auxiliary[name]) for name in whole.auxiliary)
+    assert bool(whole.auxiliary) == (method == "dreamer")
 
 
 def test_exploring_goes_on_bit_for_bit_and_what_is_judged_and_saved_is_the_task(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_exploring_goes_on_bit_for_bit_and_what_is_judged_and_saved_is_the_task(
     shutil.copytree(tmp_path / "whole", tmp_path / "killed")
     shutil.rmtree(tmp_path / "killed" / "checkpoints" / "step-00000120")
     start(settings(tmp_path / "killed", **asked, resume=True))
-    whole, again = (Checkpoint.read(tmp_path / name).companion for name in ("whole", "killed"))
+    whole, again = (Checkpoint.read(tmp_path / name).auxiliary for name in ("whole", "killed"))
     assert all(torch.equal(whole[name], again[name]) for name in whole)
     agent = load_agent(tmp_path / "whole")
     assert isinstance(agent, PolicyAgent)

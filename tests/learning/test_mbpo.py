@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from worldloom.errors import UserError
 from worldloom.learning.mbpo import Dyna, DynaSettings, Steps
 from worldloom.learning.stable_baselines import StableBaselines
 from worldloom.models import build
-from worldloom.runs.train_settings import TrainSettings
+from worldloom.schedule import Budget, OptimizerSettings
 from worldloom.training.trainer import Trainer
 
 SHORT = DynaSettings(branches=6, horizon=3, imagine_every=5, random_steps=60, model_warmup=2)
@@ -45,8 +44,7 @@ class Notebook:
 
 def trainer(spec: DataSpec, replay: Replay) -> Trainer:
     torch.manual_seed(0)
-    settings = TrainSettings("mlp", (), Path(), steps=100)
-    return Trainer(build("mlp", spec, "debug"), replay, settings, torch.device("cpu"))
+    return Trainer(build("mlp", spec, "debug"), replay, Budget(100), OptimizerSettings(), torch.device("cpu"))
 
 
 def played(settings: DynaSettings, steps: int = 100, learner: Any = None, name: str = "gym:CartPole-v1") -> Dyna:

@@ -10,6 +10,7 @@ import tyro
 from tests.conftest import MakeSettings
 from worldloom.errors import UserError
 from worldloom.runs.train_settings import TrainSettings
+from worldloom.schedule import Budget, OptimizerSettings, Reporting
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,8 @@ from worldloom.runs.train_settings import TrainSettings
         ({"batch_size": 0}, "--batch-size is 0"),
         ({"length": 1}, "--length is 1"),
         ({"lr": float("inf")}, "--lr is inf"),
+        ({"average": 1.0}, "--average is 1.0, but must be below 1"),
+        ({"keep": 0}, "--keep is 0"),
         ({"held_out": 1.0}, "--held-out is 1.0"),
         ({"image_size": 0}, "--image-size is 0"),
         ({"log_every": 0}, "--log-every is 0"),
@@ -46,15 +49,38 @@ def test_a_value_that_cannot_work_is_named_with_its_flag(
 
 
 def test_json_leads_back_to_the_same_settings(toy_settings: MakeSettings) -> None:
-    settings = toy_settings(weights=(2.0,), overrides=("hidden=8",), minutes=2.5)
+    settings = toy_settings(weights=(2.0,), overrides=("hidden=8",), minutes=2.5, phase_steps=("a=3", "b=4"))
     assert TrainSettings.from_json(settings.to_json()) == settings
 
 
 def test_the_resume_line_leads_back_to_the_same_settings(toy_settings: MakeSettings) -> None:
-    settings = toy_settings(weights=(2.0,), overrides=("hidden=8", "noise=0.5"), tensorboard=True, skip_broken=True)
+    further = {"part": ("a=runs/one@3",), "init_part": ("b=runs/two",), "phase_steps": ("a=3", "b=4")}
+    changes = {"overrides": ("hidden=8", "noise=0.5"), "tensorboard": True, "skip_broken": True, **further}
+    settings = toy_settings(weights=(2.0,), **changes)
     words = shlex.split(settings.resume_line())
     assert words[:2] == ["worldloom", "train"]
     assert parsed(words[2:]) == toy_settings(**{**_values(settings), "resume": True})
+
+
+def test_settings_from_before_there_were_parts_and_phases_are_read(toy_settings: MakeSettings) -> None:
+    settings = toy_settings(average=0.9)
+    earlier = settings.to_json()
+    for name in ("part", "init_part", "phase_steps"):
+        del earlier[name]
+    assert TrainSettings.from_json(earlier) == settings
+
+
+def test_a_part_may_be_found_elsewhere_but_not_begun_with_anew(toy_settings: MakeSettings) -> None:
+    assert toy_settings(part=("a=there",)).changes(toy_settings(part=("a=here",))) == []
+    with pytest.raises(UserError, match=r"was started with --init-part a=.*here and cannot continue with .*there"):
+        toy_settings(init_part=("a=there",)).changes(toy_settings(init_part=("a=here",)))
+
+
+def test_the_small_values_say_what_the_flags_do(toy_settings: MakeSettings) -> None:
+    settings = toy_settings(minutes=3.0, average=0.9, clip=0.1, keep=7)
+    assert settings.budget == Budget(6, 3.0)
+    assert settings.optimizer == OptimizerSettings(lr=3e-3, warmup=2, clip=0.1, ema_decay=0.9)
+    assert settings.reporting == Reporting(log_every=1, checkpoint_every=2, keep=7, preview_every=0)
 
 
 def test_a_resumed_run_may_go_on_for_longer_and_says_so(toy_settings: MakeSettings) -> None:

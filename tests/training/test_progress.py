@@ -11,9 +11,9 @@ from rich.console import Console
 
 from tests.toy import ToyConfig, ToyModel, toy_segment, toy_spec
 from worldloom.errors import UserError
-from worldloom.training.distributed import Team
-from worldloom.training.objective import Objective
-from worldloom.training.preview import CONTEXT, preview, save_previews
+from worldloom.training.distributed import ProcessGroup
+from worldloom.training.objective import WeightedLoss
+from worldloom.training.preview import CONTEXT, film_strips, save_previews
 from worldloom.training.progress import Display, Log, Meter, clock, reading
 
 RECORD = {
@@ -32,7 +32,7 @@ def test_a_resumed_log_forgets_what_came_after_the_checkpoint_and_half_a_line(tm
 
 
 def test_a_log_that_cannot_be_written_names_its_file() -> None:
-    log = Log(Path("/dev"), leads=False)
+    log = Log(Path("/dev"), is_main=False)
     log.path = Path("/dev/full")
     log.file = log.path.open("ab", buffering=0)
     with pytest.raises(UserError, match=r"/dev/full could not be written \(No space left on device\)"):
@@ -40,16 +40,16 @@ def test_a_log_that_cannot_be_written_names_its_file() -> None:
 
 
 def test_the_meter_gives_means_since_the_last_reading() -> None:
-    meter = Meter(frames=100)
+    meter = Meter()
     for loss in (1.0, 3.0):
         meter.start()
-        meter.add(Objective(torch.tensor(loss), {"image": torch.tensor(2 * loss)}), torch.tensor(0.5))
-    first = meter.read(Team())
+        meter.add(WeightedLoss(torch.tensor(loss), {"image": torch.tensor(2 * loss)}), torch.tensor(0.5), rows=100)
+    first = meter.read(ProcessGroup())
     assert (first["loss"], first["terms"], first["gradient_norm"]) == (2.0, {"image": 4.0}, 0.5)
     assert first["frames_per_second"] == pytest.approx(100 * first["steps_per_second"])
     meter.start()
-    meter.add(Objective(torch.tensor(9.0), {"image": torch.tensor(1.0)}), torch.tensor(0.5))
-    assert meter.read(Team())["loss"] == 9.0
+    meter.add(WeightedLoss(torch.tensor(9.0), {"image": torch.tensor(1.0)}), torch.tensor(0.5), rows=100)
+    assert meter.read(ProcessGroup())["loss"] == 9.0
 
 
 def test_a_reading_tells_terms_rates_and_the_time_left() -> None:
@@ -88,7 +88,7 @@ def test_on_a_terminal_the_reading_is_drawn_and_then_cleared() -> None:
 def test_a_preview_sets_what_was_imagined_under_what_happened() -> None:
     model, segment = ToyModel(toy_spec(), ToyConfig(hidden=8)), toy_segment(1, 12, seed=3)
     with torch.no_grad():
-        picture = preview(model, segment)["image"]
+        picture = film_strips(model, segment)["image"]
     pixels = np.asarray(picture)
     assert picture.width > 128 * (12 - CONTEXT)
     assert pixels[60:100, 10:100].std() > 0
@@ -98,5 +98,5 @@ def test_a_preview_sets_what_was_imagined_under_what_happened() -> None:
 def test_short_episodes_are_drawn_as_far_as_they_go(tmp_path: Path, rows: int) -> None:
     model = ToyModel(toy_spec(), ToyConfig(hidden=8))
     with torch.no_grad():
-        paths = save_previews(model, toy_segment(1, rows), tmp_path / "previews", step=7)
+        paths = save_previews(film_strips(model, toy_segment(1, rows)), tmp_path / "previews", step=7)
     assert [path.name for path in paths] == (["step-00000007-image.png"] if rows > 1 else [])

@@ -17,7 +17,8 @@ from worldloom.noise import NOISE, Noise
 from worldloom.runs.checkpoint import load, steps_saved
 from worldloom.runs.folders import claimed
 from worldloom.runs.run import RunRecord
-from worldloom.training.session import choose_threads, hyperparameters, run_training
+from worldloom.training.new_model import hyperparameters
+from worldloom.training.session import choose_threads, run_training
 
 
 def records(run: Path) -> list[dict[str, Any]]:
@@ -84,8 +85,8 @@ def test_one_thread_is_the_default_and_a_resumed_run_keeps_its_number(toy_settin
     assert choose_threads(settings, RunRecord.load(settings.out), torch.device("cpu")) == 2
 
 
-def test_a_hyperparameter_can_be_set(toy_settings: MakeSettings) -> None:
-    values = hyperparameters(toy_settings(overrides=("hidden=8", "noise=1", "ignore_actions=true")))
+def test_a_hyperparameter_can_be_set() -> None:
+    values = hyperparameters("toy", "debug", ("hidden=8", "noise=1", "ignore_actions=true"))
     assert values == {"hidden": 8, "noise": 1.0, "ignore_actions": True}
     assert type(values["noise"]) is float
 
@@ -296,7 +297,7 @@ def test_windows_that_do_not_fit_into_memory_are_one_line(
     def full(*_: Any) -> None:
         raise MemoryError("Unable to allocate 22 TiB")
 
-    monkeypatch.setattr("worldloom.training.material.Material.loader", full)
+    monkeypatch.setattr("worldloom.training.dataset_split.DatasetSplit.loader", full)
     with pytest.raises(UserError, match="4 windows of 8 rows do not fit into memory"):
         run_training(toy_settings())
     assert not toy_settings().out.exists()

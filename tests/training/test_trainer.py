@@ -1,4 +1,4 @@
-"""One update: precision, and looking aside without leaving a trace."""
+"""One update: precision, and evaluation without leaving a trace."""
 
 from pathlib import Path
 
@@ -9,8 +9,7 @@ from tests.conftest import MakeSettings
 from worldloom.models import build
 from worldloom.runs.checkpoint import Checkpoint
 from worldloom.runs.precision import bf16_speed, choose_precision, has_fast_bf16
-from worldloom.training.distributed import Team
-from worldloom.training.material import Material, read_datasets
+from worldloom.training.dataset_split import DatasetSplit, read_datasets
 from worldloom.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -19,8 +18,9 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def trainer(toy_settings: MakeSettings) -> Trainer:
     settings = toy_settings()
-    material = Material.fitted(read_datasets(settings, Team()), settings)
-    return Trainer(build("toy", material.spec, "debug", noise=0.1), material.loader(settings, Team()), settings, CPU)
+    split = DatasetSplit.fitted(read_datasets(settings.data, settings.image_size), settings.held_out)
+    model, loader = build("toy", split.spec, "debug", noise=0.1), split.loader(settings.batch_size, settings.length)
+    return Trainer(model, loader, settings.budget, settings.optimizer, CPU)
 
 
 def test_bf16_keeps_weights_losses_and_optimiser_in_fp32(trainer: Trainer) -> None:
@@ -67,9 +67,9 @@ def test_a_processor_with_instructions_for_bf16_is_asked_how_fast_they_are(monke
         assert has_fast_bf16(CPU) is fast
 
 
-def test_looking_aside_leaves_random_state_mode_and_gradients_as_they_were(trainer: Trainer) -> None:
+def test_evaluation_leaves_random_state_mode_and_gradients_as_they_were(trainer: Trainer) -> None:
     before = torch.get_rng_state()
-    with trainer.aside() as model:
+    with trainer.evaluation_mode() as model:
         first = model(next(trainer.loader))["state"]
         assert not model.training
         assert not first.requires_grad
@@ -78,11 +78,11 @@ def test_looking_aside_leaves_random_state_mode_and_gradients_as_they_were(train
     assert torch.is_grad_enabled()
 
 
-def test_looking_aside_twice_draws_the_same_samples(trainer: Trainer) -> None:
+def test_evaluating_twice_draws_the_same_samples(trainer: Trainer) -> None:
     segment = next(trainer.loader)
     losses = []
     for _ in range(2):
-        with trainer.aside() as model:
+        with trainer.evaluation_mode() as model:
             losses.append(model(segment)["state"])
         torch.rand(3)
     assert torch.equal(*losses)

@@ -7,7 +7,7 @@ from time import perf_counter
 from typing import Annotated
 
 import torch
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from worldloom.console import say
 from worldloom.errors import UserError
@@ -16,6 +16,7 @@ from worldloom.evaluation.rollout import Plan
 from worldloom.evaluation.windows import held_out_episodes
 from worldloom.limits import at_least, between, check_limits
 from worldloom.runs import checkpoint
+from worldloom.runs.parts import parse_parts
 from worldloom.runs.precision import choose_device
 from worldloom.runs.sources import open_sources
 
@@ -42,6 +43,8 @@ class EvaluateSettings:
     """Windows in memory at once."""
     step: int | None = None
     """The checkpoint of this step instead of the last one."""
+    part: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME=RUN")] = ()
+    """Where a frozen part of the model is now, when its run moved."""
     policy: tuple[Path, ...] = ()
     """Folder of a policy that was learned with this model: its score in the dream and in reality. Of eight or more
     also whether the dream ranks them as reality does. FOLDER@STEP is the policy of an earlier checkpoint."""
@@ -73,7 +76,7 @@ def evaluate(settings: Annotated[EvaluateSettings, arg(name="")]) -> None:
         raise UserError("--horizons names no step: give some, such as 1 5 15 50")
     torch.set_num_threads(settings.threads)
     device = str(choose_device(settings.device))
-    model, found = checkpoint.load(run, device, settings.step)
+    model, found = checkpoint.load(run, device, settings.step, parse_parts(settings.part))
     if not os.access(run, os.W_OK):  # said now and not after minutes of measuring
         raise UserError(f"{run} cannot be written, so its card could not be kept. Copy the run to another folder.")
     sources = open_sources(found, settings.data)

@@ -104,7 +104,7 @@ def training_settings(run: Run) -> dict[str, Any]:
     if not (run.path / "run.json").exists():
         return {"seconds": run.train_seconds}
     record = checkpoint.RunRecord.load(run.path)
-    return {"seconds": run.train_seconds, "settings": record.settings.to_json(), "machine": record.machine}
+    return {"seconds": run.train_seconds, "settings": record.settings, "machine": record.machine}
 
 
 def useful_for_less(run: Path, checkpoint_hash: str, horizon: int) -> list[str]:

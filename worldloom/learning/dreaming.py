@@ -11,8 +11,8 @@ from worldloom.data.spec import DataSpec
 from worldloom.learning.exploration import Exploration, policy_for
 from worldloom.learning.settings import DreamerSettings
 from worldloom.runs.precision import choose_device, choose_precision
-from worldloom.training.joint import Joint
-from worldloom.training.session import build_model
+from worldloom.training.joint_module import JointModule
+from worldloom.training.new_model import build_model
 from worldloom.training.trainer import Trainer
 
 
@@ -27,8 +27,7 @@ class DreamingLearner:
 
     def __init__(self, settings: DreamerSettings, spec: DataSpec):
         device = choose_device(settings.device)
-        training = settings.training()
-        model = build_model(training, spec).to(device)
+        model = build_model(settings.family, spec, settings.size, settings.overrides).to(device)
         policy = policy_for(model, settings.policy, settings.explore).to(device)
         self.replay = Replay(
             spec,
@@ -38,7 +37,8 @@ class DreamingLearner:
             seed=settings.seed,
         )
         precision = choose_precision(settings.precision, device)
-        self.trainer = Trainer(model, self.replay, training, device, precision, joint=Joint(model, policy))
+        joint = JointModule(model, policy)
+        self.trainer = Trainer(model, self.replay, settings.budget, settings.optimizer, device, precision, joint=joint)
         self.judged = PolicyAgent(model, policy.actor)
         self.agent = self.explorer = replace(self.judged, explore=True)
         if isinstance(policy, Exploration):
@@ -52,5 +52,5 @@ class DreamingLearner:
 
     def update(self) -> dict[str, Tensor]:
         """One gradient step on a batch from the replay: the loss terms, as tensors until somebody reads them."""
-        objective, norm = self.trainer.update(next(self.replay).to(self.trainer.device))
-        return {"loss": objective.total.detach(), "gradient_norm": norm, **objective.terms}
+        loss, norm = self.trainer.update(next(self.replay).to(self.trainer.device))
+        return {"loss": loss.total.detach(), "gradient_norm": norm, **loss.terms}

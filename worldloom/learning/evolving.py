@@ -21,7 +21,7 @@ from worldloom.data import durable
 from worldloom.errors import UserError
 from worldloom.learning.actor_critic import feature_size
 from worldloom.learning.cma import dreamt_returns, make_strategy
-from worldloom.learning.frozen import material
+from worldloom.learning.frozen import training_windows
 from worldloom.learning.loop import describe_learning, resume_or_refuse
 from worldloom.learning.settings import CMASettings
 from worldloom.model import State, WorldModel
@@ -94,8 +94,8 @@ class Evolution:
             family=type(self.model).family,
             spec=self.model.spec.to_json(),
             config=asdict(self.model.config),
-            model=self.model.state_dict(),
-            companion=self.controller.state_dict(),
+            model=self.model.own_state(),
+            auxiliary=self.controller.state_dict(),
             trainer={"fitness": torch.from_numpy(np.stack(self.fitness)), "random": torch.get_rng_state()},
             progress={"seconds": self.seconds, "loader": self.starts.state_dict()},
         )
@@ -122,20 +122,9 @@ def evolve_inside(settings: CMASettings) -> None:
     source, run = Path(settings.env), settings.out
     device = choose_device(settings.device)
     record, (model, found) = RunRecord.load(source), checkpoint.load(source, str(device))
-    training = replace(
-        record.settings,
-        data=tuple(Path(use.path) for use in record.datasets),
-        out=run,
-        batch_size=WINDOWS,
-        length=settings.length,
-        steps=settings.steps,
-        minutes=settings.minutes,
-        seed=settings.seed,
-        threads=settings.threads,
-        resume=False,
-    )
     torch.manual_seed(settings.seed)
-    evolution = Evolution(model, material(training, record, source), settings)
+    windows = training_windows(record, source, WINDOWS, settings.length, settings.seed)
+    evolution = Evolution(model, windows, settings)
     if settings.resume and steps_saved(run):
         evolution.restore(Checkpoint.read(run), choose(run))
     console = Console()
@@ -143,7 +132,7 @@ def evolve_inside(settings: CMASettings) -> None:
         describe_learning(settings)
         durable.make_folder(run / "checkpoints")
         folders.remove_partial(run / "checkpoints")
-        replace(record, settings=training).save(run)
+        replace(record, settings=settings.to_json()).save(run)
         save_policy(run)
         weights = sum(p.numel() for p in evolution.controller.parameters())
         console.print(f"{run}: {weights:,} weights evolve inside {source}, step {found.step}", highlight=False)

@@ -24,11 +24,10 @@ from worldloom.runs import checkpoint, folders
 from worldloom.runs.checkpoint import Checkpoint, choose, steps_saved
 from worldloom.runs.precision import choose_device, choose_precision, slow_precision
 from worldloom.runs.run import RunRecord
-from worldloom.runs.train_settings import TrainSettings
-from worldloom.training.distributed import Team
-from worldloom.training.joint import Joint
+from worldloom.schedule import Reporting
+from worldloom.training.dataset_split import DatasetSplit, read_datasets
+from worldloom.training.joint_module import JointModule
 from worldloom.training.loop import fit
-from worldloom.training.material import Material, read_datasets
 from worldloom.training.memory import keep_freed_memory
 from worldloom.training.progress import Display, Log
 from worldloom.training.trainer import Batches, Trainer
@@ -45,20 +44,21 @@ def learn_inside(settings: DreamerSettings) -> None:
     source, run = Path(settings.env), settings.out
     device = choose_device(settings.device)
     record, (model, found) = RunRecord.load(source), checkpoint.load(source, str(device))
-    training = train_settings(settings, record)
     torch.manual_seed(settings.seed)
     policy = ActorCritic.of(model, settings.policy, TorchNoise(settings.temperature)).to(device)
     precision = choose_precision(settings.precision, device)
-    joint = Joint(model, policy, frozen=True)
-    trainer = Trainer(model, material(training, record, source), training, device, precision, joint=joint)
+    joint = JointModule(model, policy, frozen=True)
+    windows = training_windows(record, source, settings.batch_size, settings.length, settings.seed)
+    trainer = Trainer(model, windows, settings.budget, settings.optimizer, device, precision, joint=joint)
     if settings.resume and steps_saved(run):
         trainer.restore(Checkpoint.read(run), choose(run))
+    reporting = Reporting(LOG_EVERY, min(CHECKPOINT_EVERY, settings.checkpoint_every), settings.keep)
     display = Display(settings.steps, Console())
     with folders.claimed(run):
         describe_learning(settings)
         durable.make_folder(run / "checkpoints")
         folders.remove_partial(run / "checkpoints")
-        replace(record, settings=training).save(run)
+        replace(record, settings=settings.to_json()).save(run)
         save_policy(run)
         parameters = sum(p.numel() for p in policy.actor.parameters())
         display.say(f"{run}: an actor of {parameters:,} parameters learns inside {source}, step {found.step}")
@@ -66,7 +66,7 @@ def learn_inside(settings: DreamerSettings) -> None:
             display.say(line)
         log = Log(run, trainer.step)
         try:
-            finished = fit(trainer, run, None, log, display)
+            finished = fit(trainer, run, None, reporting, log, display)
         finally:
             log.close()
     if not finished:
@@ -87,34 +87,13 @@ def too_long(settings: DreamerSettings, checkpoint_hash: str) -> list[str]:
     ]
 
 
-def train_settings(settings: DreamerSettings, record: RunRecord) -> TrainSettings:
-    """How the policy is trained, in the words of `worldloom train`; the data are those of the model."""
-    return replace(
-        record.settings,
-        data=tuple(Path(use.path) for use in record.datasets),
-        out=settings.out,
-        batch_size=settings.batch_size,
-        length=settings.length,
-        lr=settings.lr,
-        final_lr=settings.final_lr,
-        clip=settings.clip,
-        steps=settings.steps,
-        minutes=settings.minutes,
-        seed=settings.seed,
-        device=settings.device,
-        threads=settings.threads,
-        checkpoint_every=min(CHECKPOINT_EVERY, settings.checkpoint_every),
-        keep=settings.keep,
-        log_every=LOG_EVERY,
-        resume=False,
-    )
-
-
-def material(training: TrainSettings, record: RunRecord, source: Path) -> Batches:
-    """What the model was trained on: datasets, or the episodes it collected itself."""
+def training_windows(record: RunRecord, source: Path, batch_size: int, length: int, seed: int) -> Batches:
+    """Windows of what the model was trained on: datasets, or the episodes it collected itself."""
     if record.datasets:
-        return Material.again(read_datasets(training, Team()), record.datasets, record.spec).loader(training, Team())
-    replay = Replay(record.spec, batch_size=training.batch_size, length=training.length, seed=training.seed)
+        # What was broken when the model was trained was left out; it stays so.
+        datasets = read_datasets([Path(use.path) for use in record.datasets], record.image_size[0], skip_broken=True)
+        return DatasetSplit.again(datasets, record.datasets, record.spec).loader(batch_size, length, seed)
+    replay = Replay(record.spec, batch_size=batch_size, length=length, seed=seed)
     for file in sorted((source / "replay").glob("*.safetensors")):
         replay.add(load_episode(file))
     if not replay.rows:

@@ -117,7 +117,7 @@ class Dyna:
         """Dreams of `horizon` steps from real beliefs, in which the learner acts and of which it keeps every step."""
         count, horizon = self.settings.branches, self.settings.horizon
         rows, seed = next(self.replay).to(trainer.device), int(self.random.integers(2**31))
-        with trainer.aside(seed) as model:
+        with trainer.evaluation_mode(seed) as model:
             dreams = DreamEnv(model, Starts.track(model, rows, seed), count, horizon=horizon)
             obs, _ = dreams.reset(seed=seed)
             going = np.ones(count, bool)

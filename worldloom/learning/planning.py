@@ -14,7 +14,7 @@ from worldloom.planners.categorical import CategoricalCEM
 from worldloom.planners.mppi import MPPI
 from worldloom.planners.objectives import Return
 from worldloom.runs.precision import choose_device, choose_precision
-from worldloom.training.session import build_model
+from worldloom.training.new_model import build_model
 from worldloom.training.trainer import Trainer
 
 
@@ -35,8 +35,7 @@ class PlanningLearner:
                 f"{settings.env} declares no range of its actions, so nothing can be searched in: "
                 "give its action_space a finite low and high"
             )
-        training = settings.training()
-        model = build_model(training, spec).to(device)
+        model = build_model(settings.family, spec, settings.size, settings.overrides).to(device)
         horizon: int = model.config.horizon
         discount: float = model.config.discount
         frames: int = model.config.frames
@@ -44,11 +43,11 @@ class PlanningLearner:
         self.replay = Replay(
             spec, batch_size=settings.batch_size, length=length, capacity=settings.capacity, seed=settings.seed
         )
-        self.trainer = Trainer(model, self.replay, training, device, choose_precision(settings.precision, device))
+        precision = choose_precision(settings.precision, device)
+        self.trainer = Trainer(model, self.replay, settings.budget, settings.optimizer, device, precision)
         make = CategoricalCEM if spec.action.kind == "discrete" else MPPI
         planner = make(horizon, settings.samples, settings.elites, settings.iterations, settings.prior_samples)
-        precision = self.trainer.precision
-        self.judged = PlanningAgent(self.trainer.averaged, planner, Return(discount), precision=precision)
+        self.judged = PlanningAgent(self.trainer.ema_model, planner, Return(discount), precision=precision)
         self.agent = replace(self.judged, model=model, explore=True)
 
     def collector(self, decisions: int) -> Agent:
@@ -57,5 +56,5 @@ class PlanningLearner:
 
     def update(self) -> dict[str, Tensor]:
         """One gradient step on a batch from the replay: the loss terms, as tensors until somebody reads them."""
-        objective, norm = self.trainer.update(next(self.replay).to(self.trainer.device))
-        return {"loss": objective.total.detach(), "gradient_norm": norm, **objective.terms}
+        loss, norm = self.trainer.update(next(self.replay).to(self.trainer.device))
+        return {"loss": loss.total.detach(), "gradient_norm": norm, **loss.terms}

@@ -20,13 +20,13 @@ def load_policy(folder: Path, content: dict[str, Any], device: str, step: int | 
     learned = read_json(run / "learn.json", f"{run} holds no policy")
     saved = checkpoint.Checkpoint.read(run, step, trainer=False)
     model, _ = checkpoint.load(run, device, saved.step)
-    made = companion_of(model, learned)
-    saved.fill_companion(made, checkpoint.folder(run, saved.step))
-    made = made.to(device).eval()
-    return PolicyAgent(model, made if isinstance(made, LinearController) else made.actor)
+    auxiliary = auxiliary_of(model, learned)
+    saved.fill_auxiliary(auxiliary, checkpoint.folder(run, saved.step))
+    auxiliary = auxiliary.to(device).eval()
+    return PolicyAgent(model, auxiliary if isinstance(auxiliary, LinearController) else auxiliary.actor)
 
 
-def companion_of(model: WorldModel, learned: dict[str, Any]) -> LinearController | ActorCritic | Exploration:
+def auxiliary_of(model: WorldModel, learned: dict[str, Any]) -> LinearController | ActorCritic | Exploration:
     """What learned beside `model`, without its weights, as `learn.json` describes it."""
     settings = learned["settings"]
     if learned["method"] == "cma":

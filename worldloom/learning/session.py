@@ -121,7 +121,7 @@ class Session:
         """Returns over a fixed list of seeds, each played to its end, with a 95 % interval of their mean."""
         seeds = [EVALUATION_SEED + i for i in range(self.settings.eval_episodes)]
         began = time.perf_counter()
-        with self.learner.trainer.aside():
+        with self.learner.trainer.evaluation_mode():
             played = play_in(self.learner.judged, self.evaluation_envs, seeds, self.settings.max_episode_steps)
         returns = [each.episode_return for each in played]
         figure = mean(returns)
@@ -179,7 +179,7 @@ class Session:
             spec=self.spec,
             datasets=[],
             image_size=(settings.image_size, settings.image_size),
-            settings=trainer.settings,
+            settings=settings.to_json(),
             machine=machine,
         ).save(settings.out)
         if trainer.joint is not None:

@@ -12,7 +12,8 @@ from worldloom.errors import UserError
 from worldloom.learning.actor_critic_config import ActorCriticConfig
 from worldloom.limits import Limit, above, at_least, between, check_limits
 from worldloom.registry import Registry
-from worldloom.runs.train_settings import TrainSettings, flags
+from worldloom.runs.train_settings import flags
+from worldloom.schedule import Budget, OptimizerSettings
 
 LEARNERS = Registry(
     "learning method",
@@ -158,24 +159,14 @@ class LearnSettings(Learning):
         """The world model's family."""
         raise NotImplementedError
 
-    def training(self) -> TrainSettings:
-        """The same wishes in the words of `worldloom train`, which describes every run."""
-        return TrainSettings(
-            family=self.family,
-            data=(),
-            out=self.out,
-            size=self.size,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            final_lr=self.final_lr,
-            steps=max(1, int(self.steps * self.updates)),
-            clip=self.clip,
-            seed=self.seed,
-            image_size=self.image_size,
-            overrides=self.overrides,
-            device=self.device,
-            threads=self.threads,
-        )
+    @property
+    def budget(self) -> Budget:
+        """How long the model is trained, so that its learning rate knows where the end is."""
+        return Budget(max(1, int(self.steps * self.updates)))
+
+    @property
+    def optimizer(self) -> OptimizerSettings:
+        return OptimizerSettings(lr=self.lr, final_lr=self.final_lr, clip=self.clip)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,8 +195,9 @@ class TDMPCSettings(LearnSettings):
     def family(self) -> str:
         return "tdmpc"
 
-    def training(self) -> TrainSettings:
-        return replace(super().training(), average=self.average)
+    @property
+    def optimizer(self) -> OptimizerSettings:
+        return replace(super().optimizer, ema_decay=self.average)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,8 +232,9 @@ class DreamerSettings(LearnSettings):
     policy: ActorCriticConfig = field(default_factory=ActorCriticConfig)
     """The actor and the critic."""
 
-    def training(self) -> TrainSettings:
-        return replace(super().training(), length=self.length)
+    @property
+    def budget(self) -> Budget:
+        return super().budget if self.collects else Budget(self.steps, self.minutes)
 
     @property
     def collects(self) -> bool:

@@ -1,10 +1,13 @@
 """World-model families, one file each. Adding one is its file and one line here."""
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
+from torch import nn
+
 from worldloom.data.spec import DataSpec
-from worldloom.errors import unknown
+from worldloom.errors import UserError, unknown
 from worldloom.model import WorldModel
 from worldloom.registry import Registry
 
@@ -21,8 +24,13 @@ FAMILIES = Registry(
 )
 
 
-def build(family: str, spec: DataSpec, size: str = "nano", **overrides: Any) -> WorldModel:
-    """A new model of a registered family at a preset `size`, single hyperparameters overridden by name."""
+def build(
+    family: str, spec: DataSpec, size: str = "nano", parts: Mapping[str, nn.Module] | None = None, **overrides: Any
+) -> WorldModel:
+    """A new model of a registered family at a preset `size`, single hyperparameters overridden by name.
+
+    `parts` are modules of other runs, by the names that the family's `part_types` has; they stay as they are.
+    """
     made = FAMILIES[family]
     if size not in made.sizes:
         raise unknown(f"size of family {family!r}", size, made.sizes)
@@ -30,10 +38,12 @@ def build(family: str, spec: DataSpec, size: str = "nano", **overrides: Any) -> 
     for name in overrides:
         if name not in {f.name for f in fields(config)}:
             raise unknown(f"hyperparameter of family {family!r}", name, [f.name for f in fields(config)])
-    return made(spec, replace(config, **overrides))
+    return assemble(made, spec, replace(config, **overrides), parts or {})
 
 
-def rebuild(family: str, spec: DataSpec, config: dict[str, Any]) -> WorldModel:
+def rebuild(
+    family: str, spec: DataSpec, config: dict[str, Any], parts: Mapping[str, nn.Module] | None = None
+) -> WorldModel:
     """The model a checkpoint describes. `config` is plain JSON; unknown or missing hyperparameters are an error."""
     made = FAMILIES[family]
     known = {f.name for f in fields(made.config_class)}
@@ -41,4 +51,29 @@ def rebuild(family: str, spec: DataSpec, config: dict[str, Any]) -> WorldModel:
         if name not in known:
             raise unknown(f"hyperparameter of family {family!r}", name, known)
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
-    return made(spec, made.config_class(**values))
+    return assemble(made, spec, made.config_class(**values), parts or {})
+
+
+def assemble(made: Any, spec: DataSpec, config: Any, parts: Mapping[str, nn.Module]) -> WorldModel:
+    """A model of the class `made` around frozen `parts`. Raises `UserError` for a part it does not have."""
+    check_parts(made, parts)
+    model: WorldModel = made(spec, config, parts) if made.part_types else made(spec, config)
+    for name, part in parts.items():
+        assert model.get_submodule(name) is part, f"family {made.family!r} does not use the part {name!r} it was given"
+        model.freeze(name)
+    return model
+
+
+def check_parts(made: Any, parts: Mapping[str, nn.Module]) -> None:
+    """Raise `UserError` unless the family has parts of these names and types."""
+    for name, part in parts.items():
+        if not made.part_types:
+            raise UserError(f"family {made.family!r} has no parts: leave {name!r} away")
+        if name not in made.part_types:
+            raise unknown(f"part of family {made.family!r}", name, made.part_types)
+        wanted = made.part_types[name]
+        wanted = FAMILIES[wanted] if isinstance(wanted, str) else wanted
+        if not isinstance(part, wanted):
+            raise UserError(
+                f"part {name!r} of family {made.family!r} is a {type(part).__name__}, but must be a {wanted.__name__}"
+            )

@@ -299,7 +299,7 @@ class ObsCode(nn.Module):
 
 def build_member(spec: DataSpec, config: EnsembleConfig) -> WorldModel:
     """A new model like every member."""
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.hyperparameters.items()}
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.hyperparameters.items()}
     return build(config.member, spec, config.size, **values)
 
 

@@ -3,7 +3,6 @@
 Nothing in a checkpoint is ever executed: weights are plain tensors, the configuration is JSON checked name by name.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -11,27 +10,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from safetensors import SafetensorError
-from safetensors.torch import load as tensors_from_bytes
-from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
 
 from worldloom.errors import UserError
 from worldloom.model import WorldModel
 from worldloom.models import rebuild
 from worldloom.runs import folders
+from worldloom.runs.parts import PartUse
 from worldloom.runs.run import FORMAT, Run, RunRecord, check_format, damaged, read_json
+from worldloom.runs.tensors import check_tensors, read_tensors, sha256, to_bytes
 
-NOT_PROGRESS = frozenset({"format", "step", "family", "config", "spec", "hash", "trainer_hash", "companion_hash"})
-MODEL, TRAINER, COMPANION, STATE = "model.safetensors", "optimizer.safetensors", "policy.safetensors", "state.json"
-PICKLES = {b"PK": "a zip archive, as torch.save writes", b"\x80": "a pickle"}
+MODEL, TRAINER, AUXILIARY, STATE = "model.safetensors", "optimizer.safetensors", "auxiliary.safetensors", "state.json"
+# By the key of its hash in `state.json`: the file of the auxiliary module, as it is written and as it once was.
+AUXILIARY_FILES = {"auxiliary_hash": AUXILIARY, "companion_hash": "policy.safetensors"}
+NOT_PROGRESS = frozenset({"format", "step", "family", "config", "spec", "hash", "trainer_hash", *AUXILIARY_FILES})
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """One saved moment. `model` are the weights; `trainer` the optimiser's tensors and the random states.
 
-    `companion` are the weights of what was trained along with the model, a policy and its critic, where there was one.
+    `auxiliary` are the weights of what was trained along with the model, a policy and its critic, where there was one.
     `progress` is JSON: seconds of training, losses, and the loader's position. `spec` is the `DataSpec` as JSON, which
     holds the action normaliser; those of observations are buffers of the model.
     """
@@ -44,12 +43,12 @@ class Checkpoint:
     progress: dict[str, Any]
     spec: dict[str, Any]
     hash: str = ""
-    companion: Mapping[str, Tensor] = field(default_factory=dict)
+    auxiliary: Mapping[str, Tensor] = field(default_factory=dict)
 
     def save(self, run: Path) -> Path:
         """Write it whole or not at all. Raises `UserError` when the disk refuses; earlier checkpoints stay."""
         path = folder(run, self.step)
-        model, trainer = _to_bytes(self.model), _to_bytes(self.trainer)
+        model, trainer = to_bytes(self.model), to_bytes(self.trainer)
         state = {
             **self.progress,
             "format": FORMAT,
@@ -57,13 +56,13 @@ class Checkpoint:
             "family": self.family,
             "config": self.config,
             "spec": self.spec,
-            "hash": _hash(model),
-            "trainer_hash": _hash(trainer),
+            "hash": sha256(model),
+            "trainer_hash": sha256(trainer),
         }
         files = {MODEL: model, TRAINER: trainer}
-        if self.companion:
-            files[COMPANION] = _to_bytes(self.companion)
-            state["companion_hash"] = _hash(files[COMPANION])
+        if self.auxiliary:
+            files[AUXILIARY] = to_bytes(self.auxiliary)
+            state["auxiliary_hash"] = sha256(files[AUXILIARY])
         files[STATE] = json.dumps(state, indent=1).encode()
         try:
             folders.write_folder(path, files)
@@ -85,9 +84,9 @@ class Checkpoint:
                 step=state["step"],
                 family=state["family"],
                 config=state["config"],
-                model=_read_tensors(path / MODEL, state["hash"]),
-                trainer=_read_tensors(path / TRAINER, state["trainer_hash"]) if trainer else {},
-                companion=_read_tensors(path / COMPANION, state["companion_hash"]) if "companion_hash" in state else {},
+                model=_read_file(path / MODEL, state["hash"]),
+                trainer=_read_file(path / TRAINER, state["trainer_hash"]) if trainer else {},
+                auxiliary=_read_auxiliary(path, state),
                 spec=state["spec"],
                 progress={k: v for k, v in state.items() if k not in NOT_PROGRESS},
                 hash=state["hash"],
@@ -97,23 +96,31 @@ class Checkpoint:
 
     def fill(self, model: WorldModel, path: Path) -> None:
         """Put the weights into `model`. Raises `UserError` naming the first tensor that does not belong there."""
-        check_tensors(model.state_dict(), self.model, path)
-        model.load_state_dict(dict(self.model))
+        check_tensors(model.own_state(), self.model, path)
+        model.load_state_dict(dict(self.model), strict=not model.frozen)
 
-    def fill_companion(self, companion: nn.Module, path: Path) -> None:
-        """Put the weights of what was trained along with the model into `companion`. Raises `UserError` likewise."""
-        check_tensors(companion.state_dict(), self.companion, path / COMPANION)
-        companion.load_state_dict(dict(self.companion))
+    def fill_auxiliary(self, auxiliary: nn.Module, path: Path) -> None:
+        """Put the weights of what was trained along with the model into `auxiliary`. Raises `UserError` likewise."""
+        check_tensors(auxiliary.state_dict(), self.auxiliary, path / AUXILIARY)
+        auxiliary.load_state_dict(dict(self.auxiliary))
 
 
-def load(run: Path | str, device: str = "cpu", step: int | None = None) -> tuple[WorldModel, Run]:
+def auxiliary_hash(state: Mapping[str, Any]) -> str | None:
+    """The hash of the auxiliary module's weights in a `state.json`, None where the model was trained alone."""
+    return next((str(state[key]) for key in AUXILIARY_FILES if key in state), None)
+
+
+def load(
+    run: Path | str, device: str = "cpu", step: int | None = None, parts: Mapping[str, Path | str] | None = None
+) -> tuple[WorldModel, Run]:
     """The model of a run at `step` (default: the last checkpoint), in eval mode, and where it came from.
 
-    Raises `UserError` for a folder that is no run, a missing, cut or changed file, a pickle under another name, and a
-    checkpoint made with another family or configuration than `run.json` says.
+    `parts` are frozen parts that moved, by name, each RUN or RUN@STEP. Raises `UserError` for a folder that is no run,
+    a missing, cut or changed file, a pickle under another name, a checkpoint made with another family or configuration
+    than `run.json` says, and a frozen part that is gone or has other weights than the run was trained with.
     """
     path = Path(run)
-    record = RunRecord.load(path)
+    record = RunRecord.load(path).moved(parts or {})
     model = restore_model(record, path)
     checkpoint = Checkpoint.read(path, step, trainer=False)
     check_origin(record, checkpoint, path)
@@ -132,13 +139,34 @@ def load(run: Path | str, device: str = "cpu", step: int | None = None) -> tuple
 
 
 def restore_model(record: RunRecord, run: Path) -> WorldModel:
-    """The untrained model that `run.json` describes. Raises `UserError` when nobody can make one like that."""
+    """The model that `run.json` describes: its frozen parts as they are, the rest untrained. Raises `UserError`."""
+    parts = {name: open_part(name, use, run) for name, use in record.parts.items() if use.frozen}
     try:
-        return rebuild(record.family, record.spec, record.config)
+        return rebuild(record.family, record.spec, record.config, parts)
     except UserError:
         raise
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
         raise damaged(run / "run.json", error) from error
+
+
+def open_part(name: str, use: PartUse, run: Path) -> nn.Module:
+    """A part of the model of `run`. Raises `UserError` naming both runs if it is gone, both hashes if it differs."""
+    path = folder(use.run, use.step)
+    remedy = f"put it back, or say where it is now with --part {name}=RUN of `worldloom train --resume` or `evaluate`"
+    if not path.is_dir() or not (use.run / "run.json").exists():
+        raise UserError(f"part {name!r} of {run} is gone: it was trained with {path}, which is not there; {remedy}")
+    model, found = load(use.run, step=use.step)
+    if found.checkpoint_hash != use.hash:
+        raise UserError(
+            f"part {name!r} of {run} has changed: it was trained with the weights {use.hash}, but {path} holds "
+            f"{found.checkpoint_hash}; {remedy}"
+        )
+    return part_of(model, name)
+
+
+def part_of(model: WorldModel, name: str) -> nn.Module:
+    """What a run's model gives as the part `name`: its own part of that name, or all of it where it has none."""
+    return model.get_submodule(name) if name in model.part_types else model
 
 
 def folder(run: Path, step: int) -> Path:
@@ -213,46 +241,15 @@ def check_origin(record: RunRecord, checkpoint: Checkpoint, run: Path) -> None:
             )
 
 
-def check_tensors(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse tensors whose names, shapes or types are not those `wanted`."""
-    for name, tensor in wanted.items():
-        if name not in found:
-            raise UserError(f"{path} has no tensor {name!r}: it belongs to another configuration")
-        ours, theirs = (tuple(tensor.shape), tensor.dtype), (tuple(found[name].shape), found[name].dtype)
-        if ours != theirs:
-            raise UserError(f"{path}: tensor {name!r} is {theirs}, want {ours}: it belongs to another configuration")
-    for name in found:
-        if name not in wanted:
-            raise UserError(f"{path} has an unknown tensor {name!r}: it belongs to another configuration")
+def _read_file(path: Path, expected_hash: str) -> dict[str, Tensor]:
+    return read_tensors(path, expected_hash, _other_steps(path))
 
 
-def _to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    # A copy of each, because safetensors refuses tensors that share memory, as tied weights do.
-    return tensors_to_bytes({k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()})
-
-
-def _read_tensors(path: Path, expected_hash: str) -> dict[str, Tensor]:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): {_other_steps(path)}") from error
-    try:
-        tensors = tensors_from_bytes(data)
-    except SafetensorError as error:
-        # Asked only now: the first byte of a good file is the length of its header, which can be any, a pickle's too.
-        for magic, what in PICKLES.items():
-            if data.startswith(magic):
-                raise UserError(
-                    f"{path} is {what}, which can run code, and was not opened: {_other_steps(path)}"
-                ) from error
-        raise UserError(f"{path} is cut or damaged ({error}; {len(data)} bytes): {_other_steps(path)}") from error
-    if _hash(data) != expected_hash:
-        raise UserError(f"{path} is not the file its {STATE} was written with (sha256 differs): {_other_steps(path)}")
-    return tensors
-
-
-def _hash(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def _read_auxiliary(path: Path, state: Mapping[str, Any]) -> dict[str, Tensor]:
+    for key, name in AUXILIARY_FILES.items():
+        if key in state:
+            return _read_file(path / name, state[key])
+    return {}
 
 
 def _other_steps(path: Path) -> str:

@@ -5,6 +5,7 @@ A kill, a power cut or a full disk at any instant leaves what was there before.
 
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,12 @@ from worldloom.data import durable
 from worldloom.errors import UserError
 
 HIDDEN = ".partial-"
+
+
+def split_step(name: Path) -> tuple[Path, int | None]:
+    """The run and the step that FOLDER@STEP names, None without one; a folder that is really called so is a run."""
+    match = re.fullmatch(r"(.+)@([0-9]+)", str(name))
+    return (name, None) if match is None or name.exists() else (Path(match[1]), int(match[2]))
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:

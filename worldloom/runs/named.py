@@ -1,13 +1,12 @@
 """How learned policies are called on the command line: FOLDER for the last of a run, FOLDER@STEP for an earlier one."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from worldloom.errors import UserError
-from worldloom.runs import checkpoint
+from worldloom.runs import checkpoint, folders
 from worldloom.runs.run import Run
 
 
@@ -21,8 +20,7 @@ class Named:
     @classmethod
     def parse(cls, name: Path) -> Self:
         """`FOLDER` or `FOLDER@STEP`; a folder that is really called so is meant as a whole."""
-        match = re.fullmatch(r"(.+)@([0-9]+)", str(name))
-        return cls(name) if match is None or name.exists() else cls(Path(match[1]), int(match[2]))
+        return cls(*folders.split_step(name))
 
     def __str__(self) -> str:
         return str(self.folder) if self.step is None else f"{self.folder}@{self.step}"
@@ -35,9 +33,10 @@ class Named:
         state = checkpoint.read_state(path)
         if state.get("hash") != run.checkpoint_hash:
             raise UserError(f"the policy in {self} was learned with another model than step {run.step} of {run.path}")
-        if "companion_hash" not in state:
+        fingerprint = checkpoint.auxiliary_hash(state)
+        if fingerprint is None:
             raise UserError(f"{path} holds a model and no policy: learn one with `worldloom learn dreamer {run.path}`")
-        return str(state["companion_hash"])
+        return fingerprint
 
 
 def parse_all(names: Sequence[Path], run: Run) -> list[Named]:

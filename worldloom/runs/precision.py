@@ -13,7 +13,7 @@ def choose_device(device: str, local_rank: int = 0) -> torch.device:
     """`auto` is this process's GPU if there is one, else the CPU. Raises `UserError` if torch cannot use `device`."""
     wanted = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     try:
-        # A bare "cuda" would be the first GPU for every process of a team.
+        # A bare "cuda" would be the first GPU for every process of a group.
         chosen = torch.device(f"cuda:{local_rank}" if wanted == "cuda" else wanted)
         if chosen.type not in ("cpu", "cuda"):
             raise RuntimeError("only cpu and cuda are supported")

@@ -2,7 +2,8 @@
 
 import json
 import platform
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,8 +12,9 @@ import torch
 from worldloom import __version__
 from worldloom.data import durable
 from worldloom.data.spec import DataSpec
-from worldloom.errors import UserError
-from worldloom.runs.train_settings import TrainSettings
+from worldloom.errors import UserError, unknown
+from worldloom.runs.folders import split_step
+from worldloom.runs.parts import PartUse
 
 FORMAT = 1
 
@@ -45,15 +47,33 @@ class Run:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """The content of `run.json`. `config` are the family's hyperparameters, `machine` what `auto` settings became."""
+    """The content of `run.json`. `config` are the family's hyperparameters, `machine` what `auto` settings became.
+
+    `settings` is what the command that made the run was asked for, as JSON: its flags by name. `parts` are those of
+    the model that come from other runs.
+    """
 
     family: str
     config: dict[str, Any]
     spec: DataSpec
     datasets: list[DatasetUse]
     image_size: tuple[int, int]
-    settings: TrainSettings
+    settings: dict[str, Any]
     machine: dict[str, Any]
+    parts: dict[str, PartUse] = field(default_factory=dict)
+
+    def moved(self, parts: Mapping[str, Path | str]) -> Self:
+        """The same, but with the frozen `parts` looked for where they are now, each RUN or RUN@STEP.
+
+        Raises `UserError` for a name that is not one of them. That the weights are the same is checked on loading.
+        """
+        uses = dict(self.parts)
+        for name, place in parts.items():
+            if name not in uses or not uses[name].frozen:
+                raise unknown("frozen part of this run", name, [n for n, use in uses.items() if use.frozen])
+            run, step = split_step(Path(place))
+            uses[name] = replace(uses[name], run=run.resolve(), step=uses[name].step if step is None else step)
+        return replace(self, parts=uses)
 
     def save(self, run: Path) -> None:
         versions = {"worldloom": __version__, "torch": torch.__version__, "python": platform.python_version()}
@@ -64,8 +84,9 @@ class RunRecord:
             "spec": self.spec.to_json(),
             "datasets": [asdict(use) for use in self.datasets],
             "image_size": self.image_size,
-            "settings": self.settings.to_json(),
+            "settings": self.settings,
             "machine": self.machine,
+            "parts": {name: use.to_json(run) for name, use in self.parts.items()},
             "versions": versions,
         }
         durable.write_json(run / "run.json", content)
@@ -82,10 +103,11 @@ class RunRecord:
                 spec=DataSpec.from_json(content["spec"]),
                 datasets=[DatasetUse(**use) for use in content["datasets"]],
                 image_size=(content["image_size"][0], content["image_size"][1]),
-                settings=TrainSettings.from_json(content["settings"]),
+                settings=dict(content["settings"]),
                 machine=content["machine"],
+                parts={name: PartUse.from_json(use, run) for name, use in content.get("parts", {}).items()},
             )
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise damaged(run / "run.json", error) from error
 
 

@@ -8,10 +8,19 @@ from typing import Annotated, Any, Literal, Self
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from worldloom.errors import UserError
+from worldloom.limits import at_least, between, check_limits, strictly_between
+from worldloom.runs.parts import parse_parts
+from worldloom.schedule import Budget, OptimizerSettings, Reporting
 
-# A resumed run may go on for longer, learn at another pace and report differently; anything else makes it another run.
-REPORTING = frozenset({"checkpoint_every", "keep", "preview_every", "log_every", "tensorboard", "resume", "out"})
-FREE_ON_RESUME = REPORTING | {"steps", "minutes", "lr", "warmup", "final_lr", "clip", "weight_decay"}
+# A resumed run may go on for longer, learn at another pace, report differently and find its frozen parts, whose weights
+# are checked, elsewhere; anything else makes it another run.
+REPORTING = frozenset(
+    {"checkpoint_every", "keep", "preview_every", "log_every", "tensorboard", "resume", "out", "part"}
+)
+FREE_ON_RESUME = REPORTING | {"steps", "minutes", "phase_steps", "lr", "warmup", "final_lr", "clip", "weight_decay"}
+REPEATED = frozenset({"overrides", "part", "init_part", "phase_steps"})  # flags that are given once for each value
+# Where a flag is not called like its setting, or the setting not like the value that is made of it.
+FLAGS = {"overrides": "set", "ema_decay": "average"}
 
 
 @dataclass(frozen=True)
@@ -30,45 +39,52 @@ class TrainSettings:
     """Stop after this many updates."""
     minutes: float | None = None
     """Stop after this many minutes of training (with --steps: whichever comes first)."""
-    batch_size: int = 16
+    batch_size: Annotated[int, between(1, 1_000_000)] = 16
     """Windows per update, over all processes together."""
-    length: int = 64
+    length: Annotated[int, between(2, 1_000_000)] = 64
     """Rows per window."""
-    lr: float = 1e-3
+    lr: float = OptimizerSettings.lr
     """Learning rate after the warm-up."""
-    warmup: int = 50
+    warmup: int = OptimizerSettings.warmup
     """Updates over which the learning rate rises from 0."""
-    final_lr: float = 0.1
+    final_lr: float = OptimizerSettings.final_lr
     """Learning rate at the end, as a share of --lr; a cosine leads there over the last third. 1 keeps it constant."""
-    average: float = 0.0
+    average: float = OptimizerSettings.ema_decay
     """Judge, save and use weights that follow the trained ones this slowly, such as 0.999; 0 uses the trained ones."""
-    clip: float = 0.3
+    clip: float = OptimizerSettings.clip
     """A parameter's gradient norm is held below this share of the parameter's own norm; 0 switches clipping off."""
-    weight_decay: float = 0.0
+    weight_decay: float = OptimizerSettings.weight_decay
     """Decoupled weight decay of AdamW."""
-    seed: int = 0
+    seed: Annotated[int, at_least(0)] = 0
     """Seed of the weights, the split, the order of the data and the model's samples."""
-    image_size: int = 64
+    image_size: Annotated[int, between(1, 100_000)] = 64
     """Images are resized to this many pixels, height and width."""
-    held_out: float = 0.1
+    held_out: Annotated[float, strictly_between(0, 1)] = 0.1
     """Share of episodes never trained on, at least one."""
-    weights: tuple[float, ...] = ()
+    weights: Annotated[tuple[float, ...], at_least(0)] = ()
     """How often each dataset is drawn from, one number per dataset; by default by its number of rows."""
     overrides: Annotated[UseAppendAction[tuple[str, ...]], arg(name="set", metavar="KEY=VALUE")] = ()
     """Override one hyperparameter of the family."""
+    part: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME=RUN@STEP")] = ()
+    """Use a part of another run, such as its tokenizer, as it is: it is not trained and in no checkpoint, but referred
+    to by hash. Without @STEP it is the last checkpoint's. With --resume: where a part is that moved."""
+    init_part: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME=RUN@STEP")] = ()
+    """Begin with the weights of a part of another run and train them on."""
+    phase_steps: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME=N")] = ()
+    """Updates of one of the family's phases; the others share what is left. 0 leaves a phase out."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16 runs matrix products in bfloat16, the rest stays fp32; auto does so where that is faster here."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
-    threads: int | None = None
+    threads: Annotated[int | None, between(1, 1024)] = None
     """CPU threads of one process; by default 1 on a CPU, because recurrent steps are too small to share."""
-    checkpoint_every: int = 500
+    checkpoint_every: int = Reporting.checkpoint_every
     """Updates between checkpoints."""
-    keep: int = 2
+    keep: int = Reporting.keep
     """Last checkpoints kept, besides the best one."""
-    preview_every: int = 1000
+    preview_every: int = Reporting.preview_every
     """Updates between film strips of a held-out episode, real over imagined; 0 for none."""
-    log_every: int = 50
+    log_every: int = Reporting.log_every
     """Updates between lines of the log."""
     skip_broken: FlagCreatePairsOff[bool] = False
     """Leave broken episodes out and list them, instead of stopping."""
@@ -77,35 +93,32 @@ class TrainSettings:
     tensorboard: FlagCreatePairsOff[bool] = False
     """Also write TensorBoard files into the run."""
 
+    @property
+    def budget(self) -> Budget:
+        return Budget(self.steps, self.minutes)
+
+    @property
+    def optimizer(self) -> OptimizerSettings:
+        return OptimizerSettings(self.lr, self.warmup, self.final_lr, self.clip, self.weight_decay, self.average)
+
+    @property
+    def reporting(self) -> Reporting:
+        return Reporting(self.log_every, self.checkpoint_every, self.keep, self.preview_every)
+
     def check(self) -> None:
         """Refuse values that cannot work, before any data is read. Raises `UserError`."""
+        for value in (self, self.budget, self.optimizer, self.reporting):
+            check_limits(value, flag)
         if not self.data:
             raise UserError(f"no dataset given: worldloom train {self.family} DATA --out {self.out}")
-        if self.steps is None and self.minutes is None:
+        if self.steps is None and self.minutes is None and not self.phase_steps:
             raise UserError("how long to train was not said: give --steps N or --minutes M")
+        for name in parse_parts(self.part).keys() & parse_parts(self.init_part, "--init-part").keys():
+            raise UserError(f"{name} is given by --part, which never trains, and by --init-part, which does: drop one")
         if self.weights and len(self.weights) != len(self.data):
             raise UserError(f"--weights names {len(self.weights)} numbers for {len(self.data)} datasets: give one each")
-        for name, low in _LOWEST.items():
-            value = getattr(self, name)
-            if value is not None and not value >= low:
-                raise UserError(f"{flag(name)} is {value}, but must be at least {low}")
-            most = _HIGHEST.get(name)
-            if value is not None and most is not None and value > most:
-                raise UserError(f"{flag(name)} is {value}, but must be at most {most}")
-        for name in ("lr", "minutes", "clip", "final_lr", "weight_decay"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < float("inf"):
-                raise UserError(f"{flag(name)} is {value}, but must be a number that is not negative")
-        if not 0 <= self.average < 1:
-            raise UserError(f"--average is {self.average}, but must be from 0 to below 1, such as 0.999")
-        if self.minutes == 0:
-            raise UserError("--minutes is 0, but must be more than 0")
-        if not 0 < self.held_out < 1:
-            raise UserError(f"--held-out is {self.held_out}, but must lie between 0 and 1, such as 0.1")
-        if any(not weight >= 0 for weight in self.weights) or (
-            self.weights and not 0 < sum(self.weights) < float("inf")
-        ):
-            raise UserError(f"--weights {self.weights}: weights must be 0 or more, finite, and not all 0")
+        if self.weights and not sum(self.weights):
+            raise UserError(f"--weights {self.weights}: give at least one that is above 0, not all 0")
         if self.out in (Path(), Path("/")):
             raise UserError(f"--out is {str(self.out)!r}: give the run a folder of its own, such as --out runs/first")
 
@@ -118,10 +131,10 @@ class TrainSettings:
                 continue
             if name not in FREE_ON_RESUME:
                 raise UserError(
-                    f"{self.out} was started with {_words(name, then)} and cannot continue with "
-                    f"{_words(name, now)}: repeat the first value, or choose another --out"
+                    f"{self.out} was started with {_describe(name, then)} and cannot continue with "
+                    f"{_describe(name, now)}: repeat the first value, or choose another --out"
                 )
-            changes.append(f"{_words(name, now)} from here on, {_words(name, then)} before")
+            changes.append(f"{_describe(name, now)} from here on, {_describe(name, then)} before")
         return changes
 
     def resume_line(self) -> str:
@@ -134,42 +147,40 @@ class TrainSettings:
         return shlex.join([*words, "--resume"])
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON; dataset paths absolute, so that the run is understood from any folder."""
+        """Plain JSON; paths of datasets and parts absolute, so that the run is understood from any folder."""
         data = [str(path.expanduser().resolve()) for path in self.data]
-        return {**asdict(self), "data": data, "out": str(self.out), "weights": list(self.weights)} | {
-            "overrides": list(self.overrides)
-        }
+        parts = {name: _absolute(getattr(self, name)) for name in ("part", "init_part")}
+        lists = {name: list(value) for name, value in asdict(self).items() if isinstance(value, tuple)}
+        return {**asdict(self), **lists, **parts, "data": data, "out": str(self.out)}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
+        """Raises `KeyError` or `TypeError` for settings that no training can have had."""
+        tuples = {name: tuple(value) for name, value in data.items() if isinstance(value, list)}
         paths = tuple(Path(path) for path in data["data"])
-        tuples = {k: tuple(data[k]) for k in ("weights", "overrides")}
-        return cls(**{**data, "data": paths, "out": Path(data["out"]), **tuples})
-
-
-_LOWEST = {
-    "steps": 1, "batch_size": 1, "length": 2, "warmup": 0, "image_size": 1, "threads": 1,
-    "checkpoint_every": 1, "keep": 1, "preview_every": 0, "log_every": 1, "seed": 0,
-}  # fmt: skip
-# What is above has never been meant, and would end in a number that overflows or memory that does not exist.
-_HIGHEST = {"batch_size": 10**6, "length": 10**6, "image_size": 10**5, "threads": 1024, "seed": 2**32 - 1}
+        return cls(**{**data, **tuples, "data": paths, "out": Path(data["out"])})
 
 
 def flag(name: str) -> str:
     """The command-line flag of a setting."""
-    return "--set" if name == "overrides" else "--" + name.replace("_", "-")
+    return "--" + FLAGS.get(name, name).replace("_", "-")
 
 
 def flags(name: str, value: Any) -> list[str]:
     """What to type for a setting to have this value."""
     if value is True:
         return [flag(name)]
-    if name == "overrides":
-        return [word for item in value for word in ("--set", item)]
+    if name in REPEATED:
+        return [word for item in value for word in (flag(name), item)]
     return [flag(name), *(map(str, value) if isinstance(value, tuple | list) else [str(value)])]
 
 
-def _words(name: str, value: Any) -> str:
+def _absolute(parts: tuple[str, ...]) -> list[str]:
+    pairs = (entry.partition("=") for entry in parts)
+    return [f"{name}={Path(run).expanduser().resolve()}" for name, _, run in pairs]
+
+
+def _describe(name: str, value: Any) -> str:
     if name in ("family", "data"):
         return f"{name} {value if name == 'family' else ' '.join(map(str, value))}"
     if value is None or value is False or value == []:

@@ -6,7 +6,7 @@ Started without torchrun there is one process, and everything here does nothing.
 import os
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
@@ -21,8 +21,20 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
+class Objectives(nn.Module):
+    """Calls an objective of `model` by the name of its method, so that DDP, which hooks `forward`, hooks every one."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, name: str, *args: Any) -> dict[str, Tensor]:
+        terms: dict[str, Tensor] = getattr(self.model, name)(*args)
+        return terms
+
+
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """The processes that train one model together; each reads its slice of the same global batch."""
 
     rank: int = 0
@@ -30,7 +42,7 @@ class Team:
 
     @classmethod
     def join(cls, device_type: str = "cpu") -> Self:
-        """The team torchrun's environment variables describe; a team of one without them."""
+        """The group torchrun's environment variables describe; a group of one without them."""
         size = int(os.environ.get("WORLD_SIZE", "1"))
         if size == 1:
             return cls()
@@ -42,35 +54,39 @@ class Team:
         dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=timedelta(hours=6))
         return cls(dist.get_rank(), dist.get_world_size())
 
-    def leave(self) -> None:
+    def destroy(self) -> None:
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
     @property
-    def leads(self) -> bool:
-        """Rank 0 alone writes files and speaks."""
+    def is_main(self) -> bool:
+        """Rank 0 alone writes files and prints."""
         return self.rank == 0
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         if self.size > 1:
             dist.barrier()
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum of `values` over the team, in place."""
+        """The sum of `values` over the group, in place."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
+    def share(self, value: Tensor) -> Tensor:
+        """Rank 0's `value`, for every process."""
+        return self.sum(value.clone() if self.is_main else torch.zeros_like(value))
+
     def agree(self, seconds: float, stop: bool, device: torch.device) -> tuple[float, bool]:
-        """Rank 0's clock and whether anybody wants to stop: with these, all take the same turns in the loop."""
+        """Rank 0's clock and whether any process was asked to stop: with these, all take the same turns in the loop."""
         if self.size == 1:
             return seconds, stop
-        mine = torch.tensor([seconds * self.leads, float(stop)], dtype=torch.float64, device=device)
+        mine = torch.tensor([seconds * self.is_main, float(stop)], dtype=torch.float64, device=device)
         clock, stops = self.sum(mine).tolist()
         return clock, stops > 0
 
     def gather(self, value: Tensor) -> list[Tensor]:
-        """Everybody's `value`, in the order of ranks."""
+        """Every process's `value`, in the order of ranks."""
         if self.size == 1:
             return [value]
         gathered = [torch.empty_like(value) for _ in range(self.size)]
@@ -78,8 +94,12 @@ class Team:
         return gathered
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The module to call instead of `model`: its gradients are the team's mean."""
+        """The module to call with an objective's name and arguments: its gradients are the group's mean.
+
+        One wrapped module serves one objective, as its graph is taken to stay the same; wrap again for another.
+        """
+        objectives = Objectives(model)
         if self.size == 1:
-            return model
+            return objectives
         # A static graph may have parameters the loss does not use, such as an action's where the data have none.
-        return DistributedDataParallel(model, gradient_as_bucket_view=True, static_graph=True)
+        return DistributedDataParallel(objectives, gradient_as_bucket_view=True, static_graph=True)

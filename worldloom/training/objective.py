@@ -1,4 +1,4 @@
-"""From a family's named loss terms to one number: masked, weighed and summed, the same on one process and on many.
+"""From a family's named loss terms to one number: masked, weighted and summed, the same on one process and on many.
 
 B batch, T time.
 """
@@ -13,23 +13,25 @@ from worldloom.model import WorldModel
 
 
 @dataclass(frozen=True)
-class Objective:
+class WeightedLoss:
     """`total` is what is differentiated; `terms` are the unweighted means it is made of, detached."""
 
     total: Tensor
     terms: dict[str, Tensor]
 
 
-def weigh(terms: dict[str, Tensor], mask: Tensor, weights: dict[str, float], rows: Tensor | None = None) -> Objective:
+def weigh(
+    terms: dict[str, Tensor], mask: Tensor, weights: dict[str, float], rows: Tensor | None = None
+) -> WeightedLoss:
     """The weighed sum of the masked means of `terms`, each `[B, T]` or a scalar; `mask` is bool `[B, T]`.
 
-    `rows` is the number of unmasked rows to divide by, by default those of `mask`; a process of a team passes the
-    team's rows per process, so that the mean over processes is the masked mean of the global batch.
+    `rows` is the number of unmasked rows to divide by, by default those of `mask`; a process of a group passes the
+    group's rows per process, so that the mean over processes is the masked mean of the global batch.
     """
     rows = mask.sum() if rows is None else rows
     means = {name: _mean(name, term.float(), mask, rows) for name, term in terms.items()}
     total = torch.stack([weights[name] * mean for name, mean in means.items()]).sum()
-    return Objective(total, {name: mean.detach() for name, mean in means.items()})
+    return WeightedLoss(total, {name: mean.detach() for name, mean in means.items()})
 
 
 def weigh_windows(terms: dict[str, Tensor], mask: Tensor) -> dict[str, Tensor]:
@@ -39,17 +41,19 @@ def weigh_windows(terms: dict[str, Tensor], mask: Tensor) -> dict[str, Tensor]:
     return {name: torch.where(mask, term, 0.0).sum(1) / rows for name, term in kept.items()}
 
 
-def check_terms(model: WorldModel, terms: dict[str, Tensor], weights: dict[str, float] | None = None) -> None:
+def check_terms(
+    model: WorldModel, terms: dict[str, Tensor], weights: dict[str, float] | None = None, objective: str = "loss"
+) -> None:
     """Raise `UserError` unless every term has a weight and every weight its term, save for signals the data lacks.
 
-    `weights` are by default the model's own.
+    `weights` are by default the model's own. An objective other than "loss" may return only some of the terms.
     """
     family, weights = type(model).family, model.loss_weights if weights is None else weights
     exists = {"reward": model.spec.has_reward, "terminated": model.spec.has_end}
     absent = {name for name, there in exists.items() if not there}
     for name in terms.keys() - weights.keys():
         raise UserError(f"family {family!r} returned the loss term {name!r}: give it a weight in loss_weights")
-    for name in weights.keys() - terms.keys() - absent:
+    for name in weights.keys() - terms.keys() - absent if objective == "loss" else ():
         raise UserError(f"family {family!r} weighs the loss term {name!r}, but loss() did not return it")
 
 

@@ -13,8 +13,8 @@ from worldloom.render.filmstrip import as_frames, difference, film_strip
 CONTEXT, HORIZON = 5, 45
 
 
-def preview(model: WorldModel, segment: Segment) -> dict[str, Image.Image]:
-    """One strip per image key: real, imagined with eyes closed after `CONTEXT` rows, and their difference.
+def film_strips(model: WorldModel, segment: Segment) -> dict[str, Image.Image]:
+    """One strip per image key: real, imagined open-loop after `CONTEXT` rows, and their difference.
 
     `segment` is `[1, T]`; nothing is drawn when the model decodes no image or T leaves nothing to imagine.
     """
@@ -22,17 +22,17 @@ def preview(model: WorldModel, segment: Segment) -> dict[str, Image.Image]:
     keys = [key for key in model.spec.image_keys if key in model.decodes]
     if context < 1 or not keys:
         return {}
-    seen = segment[:, :context]
-    belief = model.track(seen.obs, seen.action)[:, -1]
-    dreamt = model.imagine(belief, segment.action[:, context - 1 : -1])
-    return {key: _strip(model.decode(dreamt, key)[0].float(), segment.obs[key][0], context) for key in keys}
+    observed = segment[:, :context]
+    belief = model.track(observed.obs, observed.action)[:, -1]
+    imagined = model.imagine(belief, segment.action[:, context - 1 : -1])
+    return {key: _strip(model.decode(imagined, key)[0].float(), segment.obs[key][0], context) for key in keys}
 
 
-def save_previews(model: WorldModel, segment: Segment, folder: Path, step: int) -> list[Path]:
+def save_previews(strips: dict[str, Image.Image], folder: Path, step: int) -> list[Path]:
     """Write `step-00001000-KEY.png` for each image key."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for key, image in preview(model, segment).items():
+    for key, image in strips.items():
         path = folder / f"step-{step:08d}-{key}.png"
         with durable.replacing(path) as partial:
             image.save(partial, format="PNG")

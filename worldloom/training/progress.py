@@ -16,61 +16,65 @@ from torch import Tensor
 from worldloom.data import durable
 from worldloom.errors import UserError
 from worldloom.registry import require
-from worldloom.training.distributed import Team
-from worldloom.training.objective import Objective
+from worldloom.schedule import Phase
+from worldloom.training.distributed import ProcessGroup
+from worldloom.training.objective import WeightedLoss
 
 
 class Meter:
     """Means over the updates since the last reading, kept on the device so that a step need not wait for them.
 
-    `frames` is the number of rows in a global batch. Rates count the time of updates alone, without checkpoints.
+    Rates count the time of updates alone, without checkpoints.
     """
 
-    def __init__(self, frames: int):
-        self.frames = frames
+    def __init__(self) -> None:
         self.names: list[str] = []
         self.sums: Tensor | None = None
-        self.updates, self.seconds = 0, 0.0
+        self.updates, self.rows, self.seconds = 0, 0, 0.0
 
     def start(self) -> None:
         self.began = time.perf_counter()
 
-    def add(self, objective: Objective, norm: Tensor) -> None:
-        self.names = ["loss", "gradient_norm", *objective.terms]
-        values = torch.stack([objective.total.detach(), norm, *objective.terms.values()])
+    def add(self, loss: WeightedLoss, norm: Tensor, rows: int) -> None:
+        """One update on as many `rows` in this process."""
+        self.names = ["loss", "gradient_norm", *loss.terms]
+        values = torch.stack([loss.total.detach(), norm, *loss.terms.values()])
         self.sums = values if self.sums is None else self.sums + values
         self.updates += 1
+        self.rows += rows
         self.seconds += time.perf_counter() - self.began
 
-    def read(self, team: Team) -> dict[str, Any]:
-        """The team's means and rates, and a fresh start. The whole team takes part."""
+    def read(self, group: ProcessGroup) -> dict[str, Any]:
+        """The group's means and rates, and a fresh start. The whole group takes part."""
         assert self.sums is not None, "read before any update"
-        means = (team.sum(self.sums) / (team.size * self.updates)).tolist()
-        loss, norm, *terms = means
-        rate = self.updates / max(self.seconds, 1e-9)
+        means = (group.sum(self.sums) / (group.size * self.updates)).tolist()
+        total, norm, *terms = means
+        seconds = max(self.seconds, 1e-9)
         record = {
-            "loss": loss,
+            "loss": total,
             "terms": dict(zip(self.names[2:], terms, strict=True)),
             "gradient_norm": norm,
-            "steps_per_second": rate,
-            "frames_per_second": rate * self.frames,
+            "steps_per_second": self.updates / seconds,
+            "frames_per_second": self.rows * group.size / seconds,
         }
-        self.sums, self.updates, self.seconds = None, 0, 0.0
+        self.sums, self.updates, self.rows, self.seconds = None, 0, 0, 0.0
         return record
 
 
 class Log:
-    """`RUN/log.jsonl`, one object per reading, and TensorBoard files if asked for. Only rank 0 writes (`leads`).
+    """`RUN/log.jsonl`, one object per reading, and TensorBoard files if asked for. Only rank 0 writes (`is_main`).
 
     What an earlier process logged beyond `step` is forgotten, as it will be logged again; `counter` is the name under
     which records count.
     """
 
-    def __init__(self, run: Path, step: int = 0, tensorboard: bool = False, leads: bool = True, counter: str = "step"):
+    def __init__(
+        self, run: Path, step: int = 0, tensorboard: bool = False, is_main: bool = True, counter: str = "step"
+    ):
         self.counter = counter
-        self.path = run / "log.jsonl" if leads else Path(os.devnull)
+        self.path = run / "log.jsonl" if is_main else Path(os.devnull)
         self.writer: Any = None
-        if tensorboard and leads:
+        if tensorboard and is_main:
             module = require("torch.utils.tensorboard", "tensorboard")
             self.writer = module.SummaryWriter(run / "tensorboard", purge_step=step + 1)
         self._forget_after(step)
@@ -112,7 +116,7 @@ def _count_of(line: str, counter: str) -> float:
 
 
 class Display:
-    """A bar and the losses, changing in place under what was said; plain lines where nobody watches."""
+    """A bar and the losses, changing in place under the lines printed so far; plain lines without a terminal."""
 
     def __init__(self, steps: int | None, console: Console):
         self.steps, self.console = steps, console
@@ -130,12 +134,13 @@ class Display:
     def __exit__(self, *_: object) -> None:
         self.live.stop()
 
-    def say(self, words: str) -> None:
-        self.console.print(words, highlight=False, soft_wrap=True, markup=False)
+    def say(self, line: str) -> None:
+        self.console.print(line, highlight=False, soft_wrap=True, markup=False)
 
     def show(self, record: dict[str, Any], progress: float) -> None:
         """One reading: on a terminal in place of the last one, elsewhere a line of its own."""
-        step = f"step {record['step']}" + (f"/{self.steps}" if self.steps else "")
+        phase = "" if record.get("phase", Phase.name) == Phase.name else f"{record['phase']}: "
+        step = f"{phase}step {record['step']}" + (f"/{self.steps}" if self.steps else "")
         losses, rates = reading(record, progress)
         if self.console.is_terminal:
             self.bar.update(self.task, description=step, completed=progress, rates=rates)

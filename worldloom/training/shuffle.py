@@ -112,7 +112,7 @@ def warning(test: ShuffleTest, steps: int) -> Panel:
 def _window_losses(model: WorldModel, segment: Segment, seed: int) -> dict[str, Tensor]:
     """The weighed loss of each window, `[B]`, in total and by term."""
     torch.manual_seed(seed)
-    terms = weigh_windows(model(segment), segment.mask)
+    terms = weigh_windows(model.loss(segment), segment.mask)
     weighed = {name: model.loss_weights[name] * term for name, term in terms.items()}
     return {"total": torch.stack(list(weighed.values())).sum(0), **weighed}
 

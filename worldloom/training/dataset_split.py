@@ -1,7 +1,8 @@
-"""What a training reads: its datasets, their split by episode, the fitted description, and the windows for looking."""
+"""What a training reads: its datasets, their split by episode, the fitted description, and held-out windows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import torch
@@ -12,16 +13,15 @@ from worldloom.data.sampler import split_episodes
 from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
 from worldloom.runs.run import DatasetUse
-from worldloom.runs.train_settings import TrainSettings
-from worldloom.training.distributed import Team
-from worldloom.training.loop import HeldOut
+from worldloom.training.distributed import ProcessGroup
+from worldloom.training.loop import HeldOutData
 from worldloom.training.preview import CONTEXT, HORIZON
 
 HELD_OUT_BATCHES = 4
 
 
 @dataclass(frozen=True)
-class Material:
+class DatasetSplit:
     """Datasets that all speak `spec`, and which of their episodes are for what."""
 
     datasets: list[CachedDataset]
@@ -29,16 +29,18 @@ class Material:
     spec: DataSpec
 
     @classmethod
-    def fitted(cls, datasets: Sequence[CachedDataset], settings: TrainSettings) -> Self:
-        """Split by episode and fit the description on training episodes alone."""
-        splits = [split_episodes(dataset, settings.held_out, settings.seed) for dataset in datasets]
+    def fitted(
+        cls, datasets: Sequence[CachedDataset], held_out: float, seed: int = 0, weights: Sequence[float] = ()
+    ) -> Self:
+        """Split by episode, a share `held_out` of them kept aside, and fit the description on the others alone."""
+        splits = [split_episodes(dataset, held_out, seed) for dataset in datasets]
         specs = [dataset.fit(train) for dataset, (train, _) in zip(datasets, splits, strict=True)]
         spec = merge_specs(specs, [dataset.tasks for dataset in datasets])
         rows = [float(dataset.lengths[train].sum()) for dataset, (train, _) in zip(datasets, splits, strict=True)]
-        weights = settings.weights or rows
+        weights = weights or rows
         uses = [
-            DatasetUse(str(dataset.path.resolve()), dataset.fingerprint, weight / sum(weights), train, held_out)
-            for dataset, weight, (train, held_out) in zip(datasets, weights, splits, strict=True)
+            DatasetUse(str(dataset.path.resolve()), dataset.fingerprint, weight / sum(weights), train, apart)
+            for dataset, weight, (train, apart) in zip(datasets, weights, splits, strict=True)
         ]
         return cls([dataset.with_spec(spec) for dataset in datasets], uses, spec)
 
@@ -50,48 +52,47 @@ class Material:
                 raise UserError(f"{dataset.path} has changed since this run began: restore it, or choose another --out")
         return cls([dataset.with_spec(spec) for dataset in datasets], uses, spec)
 
-    def loader(self, settings: TrainSettings, team: Team) -> SegmentLoader:
+    def loader(self, batch_size: int, length: int, seed: int = 0, group: ProcessGroup | None = None) -> SegmentLoader:
         """Training windows in seeded order, this process's slice of each batch."""
-        windows = self.windows([use.train for use in self.uses])
-        if windows < settings.batch_size:
+        episodes = [use.train for use in self.uses]
+        windows = self.windows(episodes)
+        if windows < batch_size:
             raise UserError(
-                f"--batch-size is {settings.batch_size}, but the training episodes hold only {windows} windows: "
+                f"--batch-size is {batch_size}, but the training episodes hold only {windows} windows: "
                 "lower --batch-size, or record more"
             )
-        return SegmentLoader(
-            self.datasets,
-            [use.train for use in self.uses],
-            batch_size=settings.batch_size,
-            length=settings.length,
-            seed=settings.seed,
-            weights=[use.weight for use in self.uses],
-            rank=team.rank,
-            world_size=team.size,
-        )
+        return self._loader(episodes, batch_size, length, seed, group or ProcessGroup())
 
-    def held_out(self, settings: TrainSettings, device: torch.device) -> HeldOut:
+    def held_out(self, batch_size: int, length: int, seed: int, device: torch.device) -> HeldOutData:
         """A few fixed batches of held-out windows, and the beginning of the longest held-out episode."""
         episodes = [use.held_out for use in self.uses]
-        size = min(settings.batch_size, self.windows(episodes))
-        loader = SegmentLoader(
-            self.datasets,
-            episodes,
-            batch_size=size,
-            length=settings.length,
-            seed=settings.seed,
-            weights=[use.weight for use in self.uses],
-        )
+        size = min(batch_size, self.windows(episodes))
+        loader = self._loader(episodes, size, length, seed, ProcessGroup())
         batches = [next(loader).to(device) for _ in range(HELD_OUT_BATCHES)]
         longest = max(episodes[0], key=lambda episode: int(self.datasets[0].lengths[episode]))
         rows = min(CONTEXT + HORIZON, int(self.datasets[0].lengths[longest]))
-        return HeldOut(batches, self.datasets[0].segment(longest, 0, rows).to(device))
+        return HeldOutData(batches, self.datasets[0].segment(longest, 0, rows).to(device))
+
+    def _loader(
+        self, episodes: list[list[int]], batch_size: int, length: int, seed: int, group: ProcessGroup
+    ) -> SegmentLoader:
+        return SegmentLoader(
+            self.datasets,
+            episodes,
+            batch_size=batch_size,
+            length=length,
+            seed=seed,
+            weights=[use.weight for use in self.uses],
+            rank=group.rank,
+            world_size=group.size,
+        )
 
     def windows(self, episodes: Sequence[Sequence[int]]) -> int:
         """How many different windows those episodes hold: one from every row but the last."""
         pairs = zip(self.datasets, episodes, strict=True)
         return sum(max(int(dataset.lengths[e]) - 1, 1) for dataset, chosen in pairs for e in chosen)
 
-    def words(self) -> list[str]:
+    def describe(self) -> list[str]:
         """One line per dataset for the console."""
         return [
             f"{use.path}: {len(use.train)} episodes to train on ({dataset.lengths[use.train].sum():,} rows, "
@@ -101,12 +102,14 @@ class Material:
         ]
 
 
-def read_datasets(settings: TrainSettings, team: Team) -> list[CachedDataset]:
+def read_datasets(
+    paths: Sequence[Path], image_size: int, skip_broken: bool = False, group: ProcessGroup | None = None
+) -> list[CachedDataset]:
     """Open every dataset; rank 0 decodes what is not yet in the cache while the others wait."""
-    if not team.leads:
-        team.wait()
-    size = (settings.image_size, settings.image_size)
-    datasets = [cache_dataset(path, size, skip_broken=settings.skip_broken) for path in settings.data]
-    if team.leads:
-        team.wait()
+    group = group or ProcessGroup()
+    if not group.is_main:
+        group.barrier()
+    datasets = [cache_dataset(path, (image_size, image_size), skip_broken=skip_broken) for path in paths]
+    if group.is_main:
+        group.barrier()
     return datasets
