@@ -16,6 +16,7 @@ from worldloom.data.segment import Segment
 from worldloom.data.spec import DataSpec
 from worldloom.errors import unknown
 from worldloom.model import Obs, State, WorldModel, state
+from worldloom.noise import NOISE, Noise
 from worldloom.schedule import Phase
 
 ENTRY = "tests.latent:LatentModel"
@@ -76,12 +77,12 @@ class LatentState(State):
         return self.latent
 
 
-class LatentModel(WorldModel):
+class LatentModel(WorldModel[LatentState]):
     """Beliefs are latents of single observations; the dynamics never move the tokenizer."""
 
     family: ClassVar[str] = "latent"
-    config_class = LatentConfig
-    sizes: ClassVar[dict[str, LatentConfig]] = {"debug": LatentConfig(), "nano": LatentConfig(16)}
+    config_class: ClassVar[type] = LatentConfig
+    sizes: ClassVar[Mapping[str, LatentConfig]] = {"debug": LatentConfig(), "nano": LatentConfig(16)}
     part_types: ClassVar[Mapping[str, type | str]] = {"tokenizer": Tokenizer}
     phases: ClassVar[tuple[Phase, ...]] = (
         Phase("tokenizer", "tokenizer_loss", ("tokenizer",)),
@@ -100,17 +101,17 @@ class LatentModel(WorldModel):
     def decodes(self) -> tuple[str, ...]:
         return (*self.spec.obs, "reward")
 
-    def start(self, obs: Obs) -> LatentState:
+    def start(self, obs: Obs, noise: Noise = NOISE) -> LatentState:
         return LatentState(self.tokenizer.encode(obs))
 
-    def observe(self, state: State, action: Tensor, obs: Obs) -> LatentState:
+    def observe(self, state: LatentState, action: Tensor, obs: Obs, noise: Noise = NOISE) -> LatentState:
         return self.start(obs)
 
-    def predict(self, state: State, action: Tensor) -> LatentState:
-        moved = state.features + self.dynamics(torch.cat([state.features, action], -1))
-        return LatentState(moved + self.config.noise * torch.randn_like(moved))
+    def predict(self, state: LatentState, action: Tensor, noise: Noise = NOISE) -> LatentState:
+        moved = state.latent + self.dynamics(torch.cat([state.latent, action], -1))
+        return LatentState(moved + self.config.noise * noise.normal(moved.shape, moved))
 
-    def decode(self, state: State, key: str) -> Tensor:
+    def decode(self, state: LatentState, key: str) -> Tensor:
         if key not in self.decodes:
             raise unknown("key", key, self.decodes)
         if key == "reward":
@@ -120,7 +121,7 @@ class LatentModel(WorldModel):
             return (out + 0.5).clamp(0, 1).unflatten(-1, self.spec.obs[key].shape)
         return out * out.new_tensor(self.spec.obs[key].std) + out.new_tensor(self.spec.obs[key].mean)
 
-    def loss(self, segment: Segment, belief: State | None = None) -> dict[str, Tensor]:
+    def loss(self, segment: Segment, belief: LatentState | None = None, noise: Noise = NOISE) -> dict[str, Tensor]:
         return self.tokenizer_loss(segment) | self.dynamics_loss(segment)
 
     def tokenizer_loss(self, segment: Segment) -> dict[str, Tensor]:

@@ -150,10 +150,10 @@ class WorldModel(nn.Module, ABC, Generic[S]):
     family: ClassVar[str]
     config_class: ClassVar[type]
     sizes: ClassVar[Mapping[str, Any]]
-    imagines_jointly: ClassVar[bool] = False
-    """Whether `imagine` makes several frames together, and so is not the scan of `predict`."""
     part_types: ClassVar[Mapping[str, type | str]] = {}
     phases: ClassVar[tuple[Phase, ...]] = (Phase(),)
+    imagines_jointly: ClassVar[bool] = False
+    """Whether `imagine` makes several frames together, and so is not the scan of `predict`."""
     spec: DataSpec
     config: Any
     loss_weights: dict[str, float]
