@@ -5,6 +5,11 @@ from typing import Any
 
 _EXPORTS = {
     "Segment": "worldloom.data.segment",
+    "allow": "worldloom.registry",
+    "check_agent": "worldloom.agents.check",
+    "check_env": "worldloom.envs.check",
+    "check_format": "worldloom.data.check",
+    "check_planner": "worldloom.planners.check",
     "State": "worldloom.model",
     "WorldModel": "worldloom.model",
     "check_world_model": "worldloom.conformance",
@@ -19,6 +24,11 @@ __all__ = [
     "State",
     "WorldModel",
     "__version__",
+    "allow",
+    "check_agent",
+    "check_env",
+    "check_format",
+    "check_planner",
     "check_world_model",
     "dream",
     "load",

@@ -66,8 +66,11 @@ def run(command: str, arguments: list[str]) -> None:
         raise unknown("command", command, COMMANDS)
     import tyro
 
-    module, name = COMMANDS[command][0].split(":")
-    tyro.cli(getattr(import_module(module), name), prog=f"worldloom {command}", args=arguments)
+    module_name, name = COMMANDS[command][0].split(":")
+    module = import_module(module_name)
+    # The methods of `learn` are its subcommands; your own is known once it is typed.
+    function = module.with_methods(arguments) if command == "learn" else getattr(module, name)
+    tyro.cli(function, prog=f"worldloom {command}", args=arguments)
 
 
 def overview() -> str:

@@ -120,7 +120,7 @@ def check_save_and_load(model: WorldModel, segment: Segment) -> None:
     with TemporaryDirectory() as folder:
         path = str(Path(folder) / "model.safetensors")
         save_file(model.state_dict(), path)
-        again = rebuild(model.family, DataSpec.from_json(model.spec.to_json()), asdict(model.config))
+        again = rebuild(type(model), DataSpec.from_json(model.spec.to_json()), asdict(model.config))
         again.load_state_dict(load_file(path))
     before, after = (seeded(lambda m=m: m.track(segment.obs, segment.action)) for m in (model, again))  # type: ignore[misc]
     assert_close(tree_leaves(before), tree_leaves(after), "the loaded model differs from the saved one")

@@ -3,6 +3,8 @@
 import traceback
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
+from typing import Self
 
 
 class UserError(ValueError):
@@ -15,6 +17,21 @@ class UserError(ValueError):
 
 class MissingExtra(UserError, ImportError):
     """An optional dependency is not installed; the message holds the exact line to type."""
+
+
+class NotAllowed(UserError):
+    """A `module:attribute` that would be imported, and so run, is named by a file and was not allowed by the user."""
+
+    def __init__(self, what: str, name: str, file: Path | None = None, fix: str = ""):
+        self.what, self.name, self.fix = what, name, fix or f"add --allow {name} (in Python: worldloom.allow({name!r}))"
+        super().__init__(
+            f"{f'{file} names the' if file else 'the'} {what} {name!r}, which was not imported, because importing it "
+            f"runs it: if you trust it, {self.fix}"
+        )
+
+    def named_in(self, file: Path) -> Self:
+        """The same error, saying in which file the name stands."""
+        return type(self)(self.what, self.name, file, self.fix)
 
 
 def origin(error: Exception) -> str:

@@ -25,9 +25,9 @@ from worldloom.data.durable import make_folder, write_json
 from worldloom.envs.adapt import ActionSpace
 from worldloom.envs.describe import describe_action
 from worldloom.envs.policy import AGENT_FILE
-from worldloom.errors import UserError, unknown
+from worldloom.errors import NotAllowed, UserError, unknown
 from worldloom.model import State, WorldModel
-from worldloom.planners import PLANNERS
+from worldloom.planners import OBJECTIVES, PLANNERS
 from worldloom.planners.objectives import Objective, Return
 from worldloom.planners.planner import Planner
 from worldloom.registry import Registry
@@ -51,13 +51,14 @@ class PlanningSettings:
     precision: str = "auto"
     goal: str | None = None
     goal_data: str | None = None
+    objective: str | None = None
 
     def make(self, model: WorldModel, run: Run, **further: Any) -> Agent:
         """The agent; `further` are fields of `PlanningAgent` that are not kept. Raises `UserError`."""
         agent = PlanningAgent(
             model,
             make_planner(self.planner, self.settings),
-            self.objective(model, run),
+            self.make_objective(model, run),
             replan_every=self.replan_every,
             deadline=self.deadline,
             use_prior=self.use_prior,
@@ -66,15 +67,20 @@ class PlanningSettings:
         )
         return agent if self.action_repeat == 1 else Repeat(agent, self.action_repeat)
 
-    def objective(self, model: WorldModel, run: Run) -> Objective:
-        """The return, or to be near the `goal`, a row "EPISODE:FRAME" of the run's data or of `goal_data`."""
+    def make_objective(self, model: WorldModel, run: Run) -> Objective:
+        """The return; or to be near the `goal`, a row "EPISODE:FRAME" of the run's data or of `goal_data`; or another
+        `objective`, by its name.
+        """
         if not 0 <= self.discount <= 1:
             raise UserError(f"the discount is {self.discount}, but it must be from 0 to 1")
         if self.goal is not None:
             return find_goal(model, run, self.goal, None if self.goal_data is None else Path(self.goal_data))
+        if self.objective is not None:
+            return OBJECTIVES[self.objective]
         if "reward" not in model.decodes:
             raise UserError(
-                f"{run.path} knows no reward, as its data had none: give it a --goal EPISODE:FRAME of its data"
+                f"{run.path} knows no reward, as its data had none: give it a --goal EPISODE:FRAME of its data, or an "
+                "--objective"
             )
         return Return(self.discount)
 
@@ -152,14 +158,18 @@ def load_planning(folder: Path, content: dict[str, Any], device: str, step: int 
     """Raises `UserError` when the agent's run is gone or the checkpoint is another one, and for a `step` of its own."""
     if step is not None:
         raise UserError(f"{folder} holds a planner, which belongs to one checkpoint: leave @{step} away")
-    kept = PlanningSettings(**{f.name: content[f.name] for f in fields(PlanningSettings)})
+    given = {name: content[name] for name in (f.name for f in fields(PlanningSettings)) if name != "objective"}
+    kept = PlanningSettings(**given, objective=content.get("objective"))  # agents of before have none
     run, made, wanted = (folder / content["run"]).resolve(), content["step"], content["checkpoint"]
     model, found = checkpoint.load(run, device, made)
     if found.checkpoint_hash != wanted:
         raise UserError(
             f"{run} was trained again since {folder / AGENT_FILE} was saved: its step {made} is another one. Plan again"
         )
-    return kept.make(model, found)
+    try:
+        return kept.make(model, found)
+    except NotAllowed as error:
+        raise error.named_in(folder / AGENT_FILE) from error
 
 
 KINDS = Registry(

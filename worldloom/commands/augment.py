@@ -28,8 +28,10 @@ from worldloom.data.source import open_dataset
 from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
 from worldloom.evaluation.card import useful_for_less
+from worldloom.flags import Allow
 from worldloom.limits import Limit, at_least, between, check_limits
 from worldloom.model import WorldModel
+from worldloom.registry import allow
 from worldloom.runs import checkpoint
 from worldloom.runs.folders import HIDDEN
 from worldloom.runs.precision import choose_device
@@ -77,11 +79,13 @@ class AugmentSettings:
     """auto, cpu, cuda or cuda:N."""
     threads: Annotated[int | None, between(1, 1024)] = None
     """CPU threads; by default what torch chooses."""
+    allow: Allow = ()
 
 
 def augment(settings: Annotated[AugmentSettings, arg(name="")]) -> None:
     """Mix real episodes with imagined ones that branch from them, as a new LeRobotDataset v3.0."""
     check_limits(settings)
+    allow(*settings.allow)
     out = settings.out
     refuse_existing(out, settings.data)
     if settings.threads is not None:

@@ -12,7 +12,9 @@ from worldloom.data.convert import INFO, MOST_LISTED, RECORD, Skipped, format_of
 from worldloom.data.episode import EpisodeSource
 from worldloom.data.source import FORMATS
 from worldloom.errors import UserError, unknown
+from worldloom.flags import named
 from worldloom.limits import at_least, between, check_limits
+from worldloom.registry import is_reference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +25,7 @@ class ImportSettings:
     """The dataset: Minari, D4RL or OGBench, robomimic, VPT, a folder of videos, or an older LeRobot one."""
     out: Positional[Path]
     """The folder to write. It must be new, or hold an unfinished import of the same data."""
-    format: str = "auto"
-    """The format of SRC: lerobot, lerobot_v21, minari, npz, robomimic, vpt, videos; "auto" looks at the files."""
+    format: Annotated[str, named(FORMATS, "The format of SRC; auto looks at the files", "auto")] = "auto"
     skip_broken: bool = False
     """Leave out episodes that are broken and list them, instead of stopping at the first one."""
     fps: Annotated[int | None, between(1, 100_000)] = None
@@ -83,7 +84,7 @@ def summary(source: EpisodeSource, out: Path, skipped: Skipped) -> Iterator[str]
 
 
 def _check_options(src: Path, out: Path, format: str) -> None:
-    if format not in ("auto", *FORMATS):
+    if format not in ("auto", *FORMATS) and not is_reference(format):
         raise unknown("dataset format", format, ("auto", *FORMATS))
     if src.is_dir() and out.resolve().is_relative_to(src.resolve()):
         raise UserError(f"{out} lies inside {src}, which is being read; choose a folder outside it")

@@ -14,7 +14,9 @@ from worldloom.errors import UserError
 from worldloom.evaluation.evaluate import evaluate_model, plan_for
 from worldloom.evaluation.rollout import Plan
 from worldloom.evaluation.windows import held_out_episodes
+from worldloom.flags import Allow
 from worldloom.limits import at_least, between, check_limits
+from worldloom.registry import allow
 from worldloom.runs import checkpoint
 from worldloom.runs.precision import choose_device
 from worldloom.runs.sources import open_sources
@@ -59,6 +61,7 @@ class EvaluateSettings:
     """auto, cpu, cuda or cuda:N."""
     threads: Annotated[int, between(1, 1024)] = 1
     """CPU threads. Two pay on a free machine and starve each other on a busy one."""
+    allow: Allow = ()
 
 
 def evaluate(settings: Annotated[EvaluateSettings, arg(name="")]) -> None:
@@ -68,6 +71,7 @@ def evaluate(settings: Annotated[EvaluateSettings, arg(name="")]) -> None:
 
     started = perf_counter()
     check_limits(settings)
+    allow(*settings.allow)
     run, horizons = settings.run, tuple(sorted(set(settings.horizons)))
     if not horizons:
         raise UserError("--horizons names no step: give some, such as 1 5 15 50")

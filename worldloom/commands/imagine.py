@@ -16,8 +16,10 @@ from worldloom.errors import UserError
 from worldloom.evaluation.actions import random_actions, read_actions
 from worldloom.evaluation.imagined_dataset import describe, write_dataset
 from worldloom.evaluation.open_loop import dream_from
+from worldloom.flags import Allow
 from worldloom.limits import at_least, between, check_limits
 from worldloom.model import WorldModel
+from worldloom.registry import allow
 from worldloom.runs import checkpoint
 from worldloom.runs.moment import Moment, find_moment, parse_start
 from worldloom.runs.precision import choose_device
@@ -54,12 +56,14 @@ class ImagineSettings:
     """auto, cpu, cuda or cuda:N."""
     threads: Annotated[int | None, between(1, 1024)] = None
     """CPU threads; by default what torch chooses."""
+    allow: Allow = ()
 
 
 def imagine(settings: Annotated[ImagineSettings, arg(name="")]) -> None:
     """Dream from one moment of a dataset: a video of real beside imagined, or a synthetic LeRobot dataset."""
     episode, frame = parse_start(settings.start)
     check_limits(settings)
+    allow(*settings.allow)
     out = settings.out
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)

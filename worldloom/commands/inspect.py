@@ -20,8 +20,9 @@ from worldloom.data.card.figures import data_card, looking_size
 from worldloom.data.card.page import card_page
 from worldloom.data.card.tables import Table, card_tables
 from worldloom.data.durable import replacing
-from worldloom.data.source import open_dataset
+from worldloom.data.source import FORMATS, open_dataset
 from worldloom.errors import UserError
+from worldloom.flags import named
 from worldloom.limits import at_least, check_limits
 
 
@@ -44,8 +45,7 @@ class InspectSettings:
     """Leave broken episodes out of the counts too, as training with --skip-broken does."""
     image_size: Annotated[int, at_least(0)] = 128
     """Look at pictures with their longer side shrunk to this many pixels; 0 takes their own size."""
-    format: str | None = None
-    """The dataset's format, when it is not recognised."""
+    format: Annotated[str | None, named(FORMATS, "The dataset's format, when it is not recognised")] = None
 
 
 def inspect(settings: Annotated[InspectSettings, arg(name="")]) -> None:

@@ -15,11 +15,14 @@ from worldloom.envs.options import parse_options
 from worldloom.errors import UserError
 from worldloom.evaluation.policies.trial import Trial
 from worldloom.evaluation.policies.world import World
+from worldloom.flags import Allow, named
 from worldloom.limits import at_least, between, check_limits
-from worldloom.planners import PLANNERS
+from worldloom.planners import OBJECTIVES, PLANNERS
+from worldloom.registry import allow, allow_typed
 from worldloom.runs import checkpoint
 from worldloom.runs.precision import choose_device
 
+PLANNER_HELP = "The search, by default mppi, for discrete actions categorical"
 # Of a planner's numbers, those that are a share of its samples.
 SHARES = ("elites", "policy_samples", "restarts")
 
@@ -35,8 +38,7 @@ class PlanSettings:
     """Folder of a `worldloom train` or `worldloom learn` run."""
     env: Positional[str]
     """The environment, named as for `worldloom record`."""
-    planner: str | None = None
-    """Cem, icem, mppi, gradient or categorical; by default mppi, for discrete actions categorical."""
+    planner: Annotated[str | None, named(PLANNERS, PLANNER_HELP)] = None
     horizon: int | None = None
     """Steps imagined ahead; by default the planner's own."""
     samples: int | None = None
@@ -53,6 +55,7 @@ class PlanSettings:
     """Milliseconds a decision may take; the best plan found by then is carried out."""
     discount: float | None = None
     """Of rewards in the imagined future; by default the one the model's values were learned with, or 0.99."""
+    objective: Annotated[str | None, named(OBJECTIVES, "Plan for this instead of the return", "return")] = None
     goal: str | None = None
     """EPISODE:FRAME of a dataset; be where that row was instead of collecting reward."""
     goal_data: Path | None = None
@@ -85,6 +88,7 @@ class PlanSettings:
     """auto, cpu, cuda or cuda:N."""
     threads: Annotated[int, between(1, 1024)] = 1
     """CPU threads."""
+    allow: Allow = ()
 
 
 def plan(settings: Annotated[PlanSettings, arg(name="")]) -> None:
@@ -92,7 +96,12 @@ def plan(settings: Annotated[PlanSettings, arg(name="")]) -> None:
     played = tuple(range(settings.episodes)) if settings.seeds is None else settings.seeds
     if settings.goal is None and settings.goal_data is not None:
         raise UserError(f"--goal-data {settings.goal_data}: there is no goal yet, give --goal EPISODE:FRAME too")
+    objective = None if settings.objective == "return" else settings.objective
+    if objective is not None and settings.goal is not None:
+        raise UserError(f"--objective {objective} and --goal {settings.goal} are two aims: give one of them")
     check_limits(settings)
+    allow(*settings.allow)
+    allow_typed(settings.planner, objective)
     check_seeds(played, settings.num_envs, settings.max_episode_steps)
     torch.set_num_threads(settings.threads)
     model, found = checkpoint.load(settings.run, str(choose_device(settings.device)), settings.step)
@@ -111,9 +120,10 @@ def plan(settings: Annotated[PlanSettings, arg(name="")]) -> None:
         precision=settings.precision,
         goal=settings.goal,
         goal_data=None if settings.goal_data is None else str(settings.goal_data.resolve()),
+        objective=objective,
     )
     world = World(settings.env, parse_options(settings.options), found.image_size[0], settings.max_episode_steps)
-    folder = settings.out or settings.run / "plan" / f"{slug(settings.env)}-{name}"
+    folder = settings.out or settings.run / "plan" / f"{slug(settings.env)}-{slug(name)}"
     trial = Trial(model, found, agent, world, played, settings.num_envs, folder)
     trial.hold(settings.video_steps if settings.video else 0, settings.floors, settings.profile)
 

@@ -8,8 +8,9 @@ from urllib.parse import quote
 from tyro.conf import Positional, arg
 
 from worldloom.errors import UserError
+from worldloom.flags import Allow
 from worldloom.limits import as_flag, at_least, between, check_limits
-from worldloom.registry import require
+from worldloom.registry import allow, require
 
 if TYPE_CHECKING:
     from worldloom.play.stage import Stage
@@ -53,6 +54,7 @@ class PlaySettings:
     """CPU threads of the model."""
     trust: bool = True
     """Calibrate the trust meter on held-out episodes, which takes a minute the first time."""
+    allow: Allow = ()
 
 
 def play(settings: Annotated[PlaySettings, arg(name="")]) -> None:
@@ -60,6 +62,7 @@ def play(settings: Annotated[PlaySettings, arg(name="")]) -> None:
     for package in ("starlette", "uvicorn", "websockets", "msgspec"):
         require(package, "play")
     check_limits(settings)
+    allow(*settings.allow)
     if settings.options and settings.env is None and settings.record is None:
         raise UserError(f"--options {' '.join(settings.options)}: of which environment? Give --env or --record too")
     from worldloom.play.server import needs_token

@@ -6,10 +6,15 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from worldloom.envs import ENVIRONMENTS
 from worldloom.envs.options import parse_options
 from worldloom.envs.pool import Job
 from worldloom.envs.recording import Goal, collect
+from worldloom.flags import Allow, named
 from worldloom.limits import at_least, check_limits
+from worldloom.registry import allow
+
+ENV_HELP = "Environment, such as doom, dmc:cheetah-run, atari:pong, minigrid:DoorKey-5x5-v0 or gym:CartPole-v1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,9 +26,7 @@ class RecordSettings:
     and on i alone and they lie in the order of i, so that `--episodes` gives the same dataset for any `--num-envs`.
     """
 
-    env: Positional[str]
-    """Doom, carracing, pusht, dmc:cheetah-run, atari:pong, minigrid:DoorKey-5x5-v0, gym:CartPole-v1, or your own
-    function as module:function."""
+    env: Annotated[Positional[str], named(ENVIRONMENTS, ENV_HELP)]
     out: Positional[Path]
     """The folder of the dataset, new or to be continued."""
     episodes: int | None = None
@@ -47,10 +50,12 @@ class RecordSettings:
     """Options of the environment, such as pixels=true action_repeat=2."""
     license: str = "unknown"
     """The licence of the recorded data, for its data card."""
+    allow: Allow = ()
 
 
 def record(settings: Annotated[RecordSettings, arg(name="")]) -> None:
     """Play an environment and save its episodes as a LeRobotDataset v3.0."""
+    allow(*settings.allow)  # said wrongly, it is said before anything is started
     goal = Goal(settings.episodes, settings.steps)
     check_limits(settings)
     job = Job(
@@ -61,6 +66,7 @@ def record(settings: Annotated[RecordSettings, arg(name="")]) -> None:
         settings.seed,
         settings.image_size,
         settings.max_episode_steps,
+        settings.allow,
     )
     num_envs = min(settings.num_envs, settings.episodes or settings.num_envs)
     summary = collect(job, settings.out, goal, num_envs, settings.license)

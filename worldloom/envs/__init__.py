@@ -4,14 +4,15 @@ Every environment is a gymnasium environment whose observation is a dict: images
 expect, vectors float32 `[D]` (a recorded dataset is channels first). Actions are Discrete or a flat Box.
 """
 
+from collections.abc import Iterable
 from inspect import Parameter, signature
+from pathlib import Path
 from typing import Any
 
 from worldloom.envs.adapt import AdaptedEnv, adapt
 from worldloom.envs.check import check_env
-from worldloom.envs.reference import load_object
-from worldloom.errors import UserError, origin, unknown
-from worldloom.registry import Registry
+from worldloom.errors import NotAllowed, UserError, origin, unknown
+from worldloom.registry import Registry, is_allowed
 
 __all__ = ["ENVIRONMENTS", "AdaptedEnv", "check_env", "make_env"]
 
@@ -28,6 +29,7 @@ ENVIRONMENTS = Registry(
         "point": "worldloom.envs.point:make",
         "pusht": "worldloom.envs.pusht:make",
     },
+    group="worldloom.environments",
 )
 
 
@@ -35,17 +37,30 @@ def make_env(name: str, *, image_size: int = 64, seed: int = 0, **options: Any) 
     """An environment by name: `doom`, `dmc:cheetah-run`, `gym:CartPole-v1`, or your own `module:function`.
 
     Images are square with a side of `image_size` pixels (0 keeps their own size). The first `reset` without a seed uses
-    `seed`. `options` go to the environment's own function. Raises `UserError` for a name or an option that does not
-    exist, and `MissingExtra` when the environment's package is not installed.
+    `seed`. `options` go to the environment's own function. A `module:function` is imported, so a `name` that was read
+    from a file must pass `require_known` first. Raises `UserError` for a name or an option that does not exist, and
+    `MissingExtra` when the environment's package is not installed.
     """
     head, _, argument = name.partition(":")
-    if head in ENVIRONMENTS.entries:
+    if head in ENVIRONMENTS:
         factory = ENVIRONMENTS[head]
     elif argument:
-        factory, argument = load_object(name, "environment", ENVIRONMENTS), ""
+        factory, argument = ENVIRONMENTS.typed(name), ""
     else:
         raise unknown("environment", name, ENVIRONMENTS)
     return adapt(_call(name, factory, argument, image_size, options), name, image_size, seed)
+
+
+def require_known(name: str, options: Iterable[str], file: Path) -> None:
+    """Raise `NotAllowed` if making an environment, as `file` names it, would import a module of anybody's choice.
+
+    A colon behind the first one is such a module too, as in `gym:module:Env-v0`, and so may one in an option be.
+    """
+    head, _, argument = name.partition(":")
+    is_ours = head in ENVIRONMENTS and not any(":" in word for word in (argument, *options))
+    if ":" in name and not is_ours and not is_allowed(name):
+        typed = " ".join((name, *(("--options", *options) if options else ())))
+        raise NotAllowed("environment", name, file, f"type --env {typed}")
 
 
 def _call(name: str, factory: Any, argument: str, image_size: int, options: dict[str, Any]) -> Any:

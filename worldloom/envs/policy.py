@@ -14,9 +14,8 @@ import numpy as np
 from gymnasium import spaces
 
 from worldloom.envs.adapt import ActionSpace
-from worldloom.envs.reference import load_object
 from worldloom.errors import UserError, unknown
-from worldloom.registry import Registry
+from worldloom.registry import Registry, load_reference
 
 AGENTS = Registry("kind of saved agent", dict.fromkeys(("planning", "policy"), "worldloom.agents.saved:SavedPolicy"))
 AGENT_FILE = "agent.json"
@@ -66,7 +65,7 @@ def load_policy(name: str, action_space: ActionSpace, hold: int = 10) -> Policy:
         return load_agent(Path(name), action_space)
     if ":" not in name:
         raise unknown("policy (nor is it the folder of a saved agent)", name, ["random", "module:function"])
-    found = load_object(name, "policy", ["random"])
+    found = load_reference(name, "policy", ("random",))
     if not callable(found):
         raise UserError(f"policy {name!r} is a {type(found).__name__}; name a function policy(obs, rng) or a class")
     return found(action_space) if isinstance(found, type) else found

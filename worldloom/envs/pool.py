@@ -22,6 +22,7 @@ from worldloom.envs.describe import describe
 from worldloom.envs.policy import load_policy
 from worldloom.envs.rollout import play_episode
 from worldloom.errors import UserError, origin
+from worldloom.registry import allow
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 10.0
@@ -29,7 +30,10 @@ GRACE_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker does: which environment, who plays, and the seed from which episode i gets its own."""
+    """What every worker does: which environment, who plays, and the seed from which episode i gets its own.
+
+    `allow`: what may be imported although only the folder of the policy names it.
+    """
 
     env: str
     options: dict[str, Any] = field(default_factory=dict)
@@ -38,6 +42,7 @@ class Job:
     seed: int = 0
     image_size: int = 64
     max_steps: int | None = None
+    allow: tuple[str, ...] = ()
 
     def episode_seed(self, session: int, index: int) -> np.random.SeedSequence:
         """The seed of episode `index` of a recording that began when the dataset held `session` episodes."""
@@ -210,6 +215,7 @@ def _watch_parent(orphaned: threading.Event) -> None:
 def _serve(job: Job, connection: Connection, on_step: Callable[[], None]) -> None:
     env, doing = None, "being made"
     try:
+        allow(*job.allow)
         env = make_env(job.env, image_size=job.image_size, **job.options)
         policy = load_policy(job.policy, env.action_space, job.hold)
         connection.send(("ready", describe(env)))

@@ -94,7 +94,7 @@ def report(session: Session, episodes: list[Episode], log: Log, console: Console
     """One line and one log record for each wave of episodes."""
     progress = session.progress
     returns = [float(episode.reward.sum(dtype=np.float64)) for episode in episodes]
-    record = {
+    record: dict[str, Any] = {
         "step": session.learner.trainer.step,
         "decisions": progress.decisions,
         "returns": returns,

@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from worldloom.agents.actor import LinearController
 from worldloom.agents.agent import Agent
 from worldloom.agents.policy import PolicyAgent
-from worldloom.learning.actor_critic import ActorCritic, feature_size
-from worldloom.learning.actor_critic_config import ActorCriticConfig
-from worldloom.learning.exploration import Exploration, policy_for
+from worldloom.errors import NotAllowed, UserError
+from worldloom.learning.methods import METHODS
 from worldloom.model import WorldModel
 from worldloom.runs import checkpoint
 from worldloom.runs.run import read_json
@@ -20,15 +21,19 @@ def load_policy(folder: Path, content: dict[str, Any], device: str, step: int | 
     learned = read_json(run / "learn.json", f"{run} holds no policy")
     saved = checkpoint.Checkpoint.read(run, step, trainer=False)
     model, _ = checkpoint.load(run, device, saved.step)
-    made = companion_of(model, learned)
+    made = companion_of(model, learned, run / "learn.json")
     saved.fill_companion(made, checkpoint.folder(run, saved.step))
     made = made.to(device).eval()
-    return PolicyAgent(model, made if isinstance(made, LinearController) else made.actor)
+    actor: Any = made if isinstance(made, LinearController) else made.actor
+    return PolicyAgent(model, actor)
 
 
-def companion_of(model: WorldModel, learned: dict[str, Any]) -> LinearController | ActorCritic | Exploration:
-    """What learned beside `model`, without its weights, as `learn.json` describes it."""
-    settings = learned["settings"]
-    if learned["method"] == "cma":
-        return LinearController(feature_size(model), model.spec.action)
-    return policy_for(model, ActorCriticConfig(**settings["policy"]), settings.get("explore"))
+def companion_of(model: WorldModel, learned: dict[str, Any], file: Path) -> nn.Module:
+    """What learned beside `model`, without its weights, as `file`, the `learn.json`, describes it."""
+    try:
+        make = METHODS[learned["method"]].policy
+    except NotAllowed as error:
+        raise error.named_in(file) from error
+    if make is None:
+        raise UserError(f"{file}: the learning method {learned['method']!r} keeps no policy")
+    return make(model, learned["settings"])

@@ -18,7 +18,9 @@ from worldloom.envs.adapt import AdaptedEnv
 from worldloom.errors import UserError
 from worldloom.evaluation.policies.score import mean
 from worldloom.learning.collect import collect
-from worldloom.learning.settings import LEARNERS, LearnSettings
+from worldloom.learning.method import Learner
+from worldloom.learning.methods import METHODS
+from worldloom.learning.settings import LearnSettings
 from worldloom.runs.checkpoint import Checkpoint, choose
 from worldloom.runs.run import RunRecord, damaged
 
@@ -52,6 +54,8 @@ class Progress:
 
 class Session:
     """One learning as a value that can be stepped, saved and restored."""
+
+    learner: Learner
 
     def __init__(self, settings: LearnSettings, envs: list[AdaptedEnv], judged: list[AdaptedEnv], spec: DataSpec):
         self.settings, self.envs, self.evaluation_envs = settings, envs, judged
@@ -98,7 +102,10 @@ class Session:
 
     def _make_learner(self, spec: DataSpec) -> None:
         torch.manual_seed(self.settings.seed)
-        self.spec, self.learner = spec, LEARNERS[self.settings.method](self.settings, spec)
+        make = METHODS[self.settings.method].learner
+        if make is None:
+            raise UserError(f"learning method {self.settings.method!r} has no learner that could collect")
+        self.spec, self.learner = spec, make(self.settings, spec)
 
     def _fit(self) -> None:
         """Make the learner anew for the scales of what was collected at random, and let `run.json` say so."""
@@ -175,7 +182,7 @@ class Session:
         }
         RunRecord(
             family=type(trainer.model).family,
-            config=asdict(trainer.model.config),
+            config=asdict(trainer.model.config),  # type: ignore[call-overload]
             spec=self.spec,
             datasets=[],
             image_size=(settings.image_size, settings.image_size),

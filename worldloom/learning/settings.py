@@ -9,22 +9,15 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from worldloom.errors import UserError
+from worldloom.flags import Allow, named
 from worldloom.learning.actor_critic_config import ActorCriticConfig
 from worldloom.limits import Limit, above, at_least, between, check_limits
-from worldloom.registry import Registry
+from worldloom.models import FAMILIES
 from worldloom.runs.train_settings import TrainSettings, flags
-
-LEARNERS = Registry(
-    "learning method",
-    {
-        "tdmpc": "worldloom.learning.planning:PlanningLearner",
-        "dreamer": "worldloom.learning.dreaming:DreamingLearner",
-    },
-)
 
 # A resumed run may go on for longer and report differently; anything else would make it another run.
 FREE_ON_RESUME = frozenset(
-    {"steps", "minutes", "eval_every", "eval_episodes", "checkpoint_every", "keep", "resume", "out"}
+    {"steps", "minutes", "eval_every", "eval_episodes", "checkpoint_every", "keep", "resume", "out", "allow"}
 )
 
 
@@ -56,6 +49,7 @@ class Learning:
     """CPU threads."""
     resume: FlagCreatePairsOff[bool] = False
     """Continue the run in --out from its last checkpoint."""
+    allow: Allow = ()
 
     def check(self) -> None:
         """Refuse values that cannot work, before anything is made. Raises `UserError`."""
@@ -78,7 +72,8 @@ class Learning:
         return shlex.join(words)
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "out": str(self.out)}
+        """Plain JSON, without what was allowed: that holds for one command and is typed again with the next."""
+        return {name: value for name, value in asdict(self).items() if name != "allow"} | {"out": str(self.out)}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
@@ -226,8 +221,7 @@ class DreamerSettings(LearnSettings):
     """Rows of a window."""
     lr: Annotated[float, above(0)] = 4e-4
     """Learning rate of the model and the policy."""
-    family: str = "rssm"
-    """Family of the world model; it must decode a reward."""
+    family: Annotated[str, named(FAMILIES, "Family of the world model, which must decode a reward")] = "rssm"
     explore: Literal["disagreement"] | None = None
     """Collect with a second policy, paid for what the model has yet to learn (Plan2Explore), and not with the task's.
     It dreams too, so that an update costs about twice as much."""
@@ -296,6 +290,3 @@ class CMASettings(Learning):
         super().check()
         if not (Path(self.env) / "run.json").exists():
             raise UserError(f"{self.env} is no trained model: cma evolves inside the folder of one, and nowhere else")
-
-
-LEARNING: dict[str, type[Learning]] = {each.method: each for each in (TDMPCSettings, DreamerSettings, CMASettings)}

@@ -1,6 +1,6 @@
 """Search for actions inside a world model. One file per planner; none of them knows a family.
 
-Adding a planner is its file and one line here.
+Adding a planner, or an objective, is its file and one line here, or your own `module:attribute`.
 """
 
 from worldloom.registry import Registry
@@ -15,4 +15,14 @@ PLANNERS = Registry(
         "categorical": "worldloom.planners.categorical:CategoricalCEM",
         "adversarial": "worldloom.planners.adversarial:Adversarial",
     },
+    group="worldloom.planners",
+    kind="worldloom.planners.planner:Planner",
+)
+# What comes from outside: the return is built from a discount, and a goal from a row of a dataset.
+OBJECTIVES = Registry(
+    "objective",
+    {},
+    group="worldloom.objectives",
+    kind="worldloom.planners.objectives:Objective",
+    instances=True,
 )

@@ -6,7 +6,7 @@ Nothing in a checkpoint is ever executed: weights are plain tensors, the configu
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -16,9 +16,10 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
 
-from worldloom.errors import UserError
+from worldloom import registry
+from worldloom.errors import NotAllowed, UserError
 from worldloom.model import WorldModel
-from worldloom.models import rebuild
+from worldloom.models import FAMILIES, rebuild
 from worldloom.runs import folders
 from worldloom.runs.run import FORMAT, Run, RunRecord, check_format, damaged, read_json
 
@@ -106,15 +107,25 @@ class Checkpoint:
         companion.load_state_dict(dict(self.companion))
 
 
-def load(run: Path | str, device: str = "cpu", step: int | None = None) -> tuple[WorldModel, Run]:
+def load(
+    run: Path | str,
+    device: str = "cpu",
+    step: int | None = None,
+    *,
+    family: type[WorldModel] | None = None,
+    allow: Sequence[str] = (),
+) -> tuple[WorldModel, Run]:
     """The model of a run at `step` (default: the last checkpoint), in eval mode, and where it came from.
 
-    Raises `UserError` for a folder that is no run, a missing, cut or changed file, a pickle under another name, and a
-    checkpoint made with another family or configuration than `run.json` says.
+    A family of your own is never imported because the run names it: give its class as `family`, or its
+    `module:Class` in `allow`. Raises `UserError` for a folder that is no run, a missing, cut or changed file, a pickle
+    under another name, a family that was not allowed, and a checkpoint made with another family or configuration than
+    `run.json` says.
     """
     path = Path(run)
+    registry.allow(*allow)
     record = RunRecord.load(path)
-    model = restore_model(record, path)
+    model = restore_model(record, path, family)
     checkpoint = Checkpoint.read(path, step, trainer=False)
     check_origin(record, checkpoint, path)
     checkpoint.fill(model, folder(path, checkpoint.step) / MODEL)
@@ -131,10 +142,16 @@ def load(run: Path | str, device: str = "cpu", step: int | None = None) -> tuple
     )
 
 
-def restore_model(record: RunRecord, run: Path) -> WorldModel:
-    """The untrained model that `run.json` describes. Raises `UserError` when nobody can make one like that."""
+def restore_model(record: RunRecord, run: Path, family: type[WorldModel] | None = None) -> WorldModel:
+    """The untrained model that `run.json` describes. Raises `UserError` when nobody can make one like that.
+
+    `family` is its class where that is known already.
+    """
     try:
-        return rebuild(record.family, record.spec, record.config)
+        made = FAMILIES[record.family] if family is None else FAMILIES.adopt(record.family, family)
+        return rebuild(made, record.spec, record.config)
+    except NotAllowed as error:  # of the family, or of a part of it such as an ensemble's members
+        raise error.named_in(run / "run.json") from error
     except UserError:
         raise
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, Self
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from worldloom.errors import UserError
+from worldloom.flags import named
+from worldloom.models import FAMILIES
 
 # A resumed run may go on for longer, learn at another pace and report differently; anything else makes it another run.
 REPORTING = frozenset({"checkpoint_every", "keep", "preview_every", "log_every", "tensorboard", "resume", "out"})
@@ -18,8 +20,7 @@ FREE_ON_RESUME = REPORTING | {"steps", "minutes", "lr", "warmup", "final_lr", "c
 class TrainSettings:
     """One training: which family learns which data, for how long, and where it is kept."""
 
-    family: Annotated[Positional[str], arg(metavar="FAMILY")]
-    """Model family, such as rssm."""
+    family: Annotated[Positional[str], named(FAMILIES, "Model family", metavar="FAMILY")]
     data: Annotated[Positional[tuple[Path, ...]], arg(metavar="DATA")]
     """Dataset folders or files, one or several; their episodes are mixed."""
     out: Path

@@ -15,6 +15,7 @@ from worldloom.agents.floors import RandomChoice
 from worldloom.agents.play import Decision, Played, Watcher, play
 from worldloom.agents.policy import PolicyAgent
 from worldloom.agents.saved import load_agent
+from worldloom.envs import require_known
 from worldloom.envs.options import parse_options
 from worldloom.errors import UserError
 from worldloom.evaluation.measure import Table
@@ -144,8 +145,12 @@ def world_of(named: Named, run: Run, played: Where | None) -> World:
 
 
 def environment_of(folder: Path) -> Where:
-    """Where the policy in `folder` learned while acting, and with which options. Raises `UserError` if nowhere."""
+    """Where the policy in `folder` learned while acting, and with which options.
+
+    Raises `UserError` if nowhere, and `NotAllowed` if that is an environment that nobody here has named.
+    """
     settings = read_json(folder / "learn.json", f"{folder} holds no policy")["settings"]
     if (Path(settings["env"]) / "run.json").exists():
         raise UserError(f"the policy in {folder} learned inside {settings['env']}: say with --env where it shall play")
+    require_known(settings["env"], settings["options"], folder / "learn.json")
     return settings["env"], tuple(settings["options"]), settings["max_episode_steps"]
