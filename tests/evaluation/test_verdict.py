@@ -5,7 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from worldloom.evaluation.verdict import Sentence, number, split_key, verdict
+from worldloom.evaluation.verdict import verdict
+from worldloom.evaluation.wording import Sentence, number, split_key
 from worldloom.render.plots import Dot, Line, line_plot, nice_ticks, scatter_plot
 from worldloom.stats.bootstrap import Figure
 

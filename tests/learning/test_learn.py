@@ -17,8 +17,9 @@ from worldloom.envs import make_env
 from worldloom.envs.describe import describe
 from worldloom.errors import UserError
 from worldloom.learning.actor_critic_config import ActorCriticConfig
+from worldloom.learning.methods import METHODS
 from worldloom.learning.session import episode_seed
-from worldloom.learning.settings import LEARNERS, LEARNING, LearnSettings
+from worldloom.learning.settings import LearnSettings
 from worldloom.runs.checkpoint import Checkpoint, load
 
 SHORT = {
@@ -29,17 +30,17 @@ OWN: dict[str, dict[str, object]] = {
     "tdmpc": {"samples": 16, "elites": 4, "iterations": 2, "prior_samples": 2},
     "dreamer": {"length": 8, "batch_size": 4, "policy": ActorCriticConfig(units=16, layers=1, horizon=3)},
 }
-COLLECTING = [name for name, made in LEARNING.items() if issubclass(made, LearnSettings)]
+COLLECTING = [name for name, method in METHODS.items() if method.learner is not None]
 both = pytest.mark.parametrize("method", COLLECTING)
 
 
 def settings(out: Path, env: str = "gym:Pendulum-v1", method: str = "tdmpc", **changes: object) -> LearnSettings:
-    return LEARNING[method](env=env, out=out, **{**SHORT, **OWN[method], **changes})  # type: ignore[arg-type]
+    return METHODS[method].settings(env=env, out=out, **{**SHORT, **OWN[method], **changes})  # type: ignore[arg-type]
 
 
 def start(settings: LearnSettings) -> None:
     """As the command line does."""
-    learn(settings)  # type: ignore[arg-type]
+    learn(settings)
 
 
 @both
@@ -104,7 +105,7 @@ def test_exploring_goes_on_bit_for_bit_and_what_is_judged_and_saved_is_the_task(
 
 def test_the_explorer_collects_until_its_steps_are_over_and_never_is_judged(tmp_path: Path) -> None:
     asked = settings(tmp_path / "run", method="dreamer", explore="disagreement", explore_steps=100)
-    learner = LEARNERS["dreamer"](asked, describe(make_env("gym:Pendulum-v1")))
+    learner = METHODS["dreamer"].learner(asked, describe(make_env("gym:Pendulum-v1")))
     assert learner.collector(99).actor is not learner.judged.actor
     assert learner.collector(100).actor is learner.judged.actor
     assert learner.collector(100).explore
@@ -143,11 +144,11 @@ def test_the_command_of_a_learning_asks_for_what_it_was_told(tmp_path: Path, met
     asked = settings(tmp_path, method=method, options=("a=1", "b=2"), overrides=("depth=8",), max_episode_steps=None)
     words = shlex.split(asked.command())
     assert words[:3] == ["worldloom", "learn", method]
-    assert tyro.cli(LEARNING[method], args=words[3:]) == asked
+    assert tyro.cli(METHODS[method].settings, args=words[3:]) == asked
 
 
-def test_every_method_has_its_settings_and_its_learner() -> None:
-    assert set(COLLECTING) == set(LEARNERS)
+def test_every_method_is_called_as_its_settings_say() -> None:
+    assert {name: method.settings.method for name, method in METHODS.items()} == {name: name for name in METHODS}
 
 
 def test_a_run_of_one_method_is_not_continued_as_another(tmp_path: Path) -> None:

@@ -7,19 +7,22 @@ from time import perf_counter
 from typing import Annotated
 
 import torch
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from worldloom.console import say
 from worldloom.errors import UserError
 from worldloom.evaluation.evaluate import evaluate_model, plan_for
+from worldloom.evaluation.metrics import METRICS, chosen
 from worldloom.evaluation.rollout import Plan
 from worldloom.evaluation.windows import held_out_episodes
-from worldloom.flags import Allow
+from worldloom.flags import Allow, named
 from worldloom.limits import at_least, between, check_limits
 from worldloom.registry import allow
 from worldloom.runs import checkpoint
 from worldloom.runs.precision import choose_device
 from worldloom.runs.sources import open_sources
+
+METRIC_HELP = "Compute this one beside those of every card"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,7 @@ class EvaluateSettings:
     """Windows in memory at once."""
     step: int | None = None
     """The checkpoint of this step instead of the last one."""
+    metric: Annotated[UseAppendAction[tuple[str, ...]], named(METRICS, METRIC_HELP)] = ()
     policy: tuple[Path, ...] = ()
     """Folder of a policy that was learned with this model: its score in the dream and in reality. Of eight or more
     also whether the dream ranks them as reality does. FOLDER@STEP is the policy of an earlier checkpoint."""
@@ -72,6 +76,7 @@ def evaluate(settings: Annotated[EvaluateSettings, arg(name="")]) -> None:
     started = perf_counter()
     check_limits(settings)
     allow(*settings.allow)
+    metrics = chosen(settings.metric)  # imported now, and not after minutes of measuring
     run, horizons = settings.run, tuple(sorted(set(settings.horizons)))
     if not horizons:
         raise UserError("--horizons names no step: give some, such as 1 5 15 50")
@@ -85,7 +90,7 @@ def evaluate(settings: Annotated[EvaluateSettings, arg(name="")]) -> None:
     plan = Plan(settings.context, horizons, (), settings.samples, settings.batch_size, settings.seed, device)
     played = (settings.env, settings.options, settings.max_episode_steps) if settings.env else None
     check_policies(settings.policy, found, played)  # likewise
-    result = evaluate_model(model, found, sources, held, plan, settings.windows, started)
+    result = evaluate_model(model, found, sources, held, plan, settings.windows, started, metrics)
     if settings.policy:
         result.card.measured.metrics |= measure_policies(
             settings.policy, found, played, settings.policy_episodes, device

@@ -13,9 +13,10 @@ import torch
 from worldloom import __version__
 from worldloom.data.durable import write_json
 from worldloom.evaluation.cost import hardware
-from worldloom.evaluation.measure import Measured, Table
+from worldloom.evaluation.measure import Measured
 from worldloom.evaluation.rollout import Plan
 from worldloom.evaluation.windows import HeldOut
+from worldloom.evaluation.wording import Table
 from worldloom.runs import checkpoint
 from worldloom.runs.run import Run, damaged, read_json
 from worldloom.runs.sources import Source

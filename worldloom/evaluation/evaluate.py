@@ -1,6 +1,6 @@
 """`worldloom evaluate RUN`: judge a trained model on the episodes it never saw, and write the card and the report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
 
@@ -8,11 +8,14 @@ import torch
 
 from worldloom.console import say
 from worldloom.errors import UserError
-from worldloom.evaluation import measure_heads, rollout
+from worldloom.evaluation import rollout
 from worldloom.evaluation.baselines import Baselines
 from worldloom.evaluation.card import FEW_EPISODES, Card, provenance
 from worldloom.evaluation.cost import measure_cost
-from worldloom.evaluation.measure import Measured, measure_forecasts
+from worldloom.evaluation.measure import Measured, measure
+from worldloom.evaluation.measure_heads import EndSamples, ends_ahead
+from worldloom.evaluation.metric import Evidence, Metric
+from worldloom.evaluation.metrics import chosen
 from worldloom.evaluation.result import Evaluation
 from worldloom.evaluation.rollout import Errors, Plan
 from worldloom.evaluation.windows import HeldOut, choose_windows, horizon_grid, read_windows
@@ -30,23 +33,28 @@ def evaluate_model(
     plan: Plan,
     num_windows: int = 256,
     started: float | None = None,
+    metrics: Mapping[str, Metric] | None = None,
 ) -> Evaluation:
-    """Measure everything on the card. Raises `UserError` when no held-out episode is longer than the context."""
+    """Measure everything on the card: `metrics`, by default all of ours, and the cost.
+
+    Raises `UserError` when no held-out episode is longer than the context.
+    """
+    metrics = chosen() if metrics is None else metrics
     started = perf_counter() if started is None else started
     with torch.inference_mode():
         plan = plan_for(model, held, plan)
-        chosen = choose_windows(held, plan.context, num_windows, plan.seed)
+        windows = choose_windows(held, plan.context, num_windows, plan.seed)
         say(f"judging {run.family} of {run.path} at step {run.step} on {len(held)} held-out episodes")
         baselines = Baselines(sources, run.spec, plan.grid, plan.seed)
-        errors = rollout.roll_out(model, baselines, chosen, plan)
-        say(f"{len(chosen)} windows rolled out, {perf_counter() - started:.0f} s")
+        errors = rollout.roll_out(model, baselines, windows, plan)
+        say(f"{len(windows)} windows rolled out, {perf_counter() - started:.0f} s")
         tracked = rollout.track_episodes(model, held, plan)
-        measured = measure_forecasts(errors, run.spec, plan.seed)
-        ends = _measure_heads(measured, model, held, errors, tracked, baselines, plan)
+        ends = _ends_ahead(model, held, errors, plan)
+        measured = measure(Evidence(model, held, plan, errors, tracked, ends, baselines), metrics)
         measured.metrics["cost"] = _cost(model, run, sources, held, plan)
     notes = [*_notes(sources, held, plan), *_action_notes(measured)]
-    facts = provenance(run, sources, held, plan, len(chosen), notes, perf_counter() - started)
-    return Evaluation(Card(measured, facts), errors, tracked, ends, baselines)
+    facts = provenance(run, sources, held, plan, len(windows), notes, perf_counter() - started)
+    return Evaluation(Card(measured, facts), errors, tracked, ends, baselines, metrics)
 
 
 def plan_for(model: WorldModel, held: Sequence[HeldOut], plan: Plan) -> Plan:
@@ -82,24 +90,12 @@ def first_belief(model: WorldModel, held: Sequence[HeldOut], plan: Plan) -> tupl
     return belief, batch.actions[:, 0].to(plan.device)
 
 
-def _measure_heads(
-    measured: Measured,
-    model: WorldModel,
-    held: Sequence[HeldOut],
-    errors: Errors,
-    tracked: list[dict],
-    baselines: Baselines,
-    plan: Plan,
-) -> dict[int, measure_heads.EndSamples]:
-    ends = {}
-    if "terminated" in model.decodes:
-        for k in plan.horizons:
-            last = rollout.end_probabilities(model, held, k, plan)
-            ends[k] = measure_heads.ends_ahead(errors, held, plan.context, k, last)
-    measure_heads.measure_rewards(measured, model, errors, tracked, baselines.reward_mean, plan.seed)
-    measure_heads.measure_ends(measured, model, tracked, ends, plan.seed)
-    measure_heads.measure_returns(measured, model, errors, plan.seed)
-    return ends
+def _ends_ahead(model: WorldModel, held: Sequence[HeldOut], errors: Errors, plan: Plan) -> dict[int, EndSamples]:
+    """End probabilities at each of the card's horizons; nothing of a model that knows no ends."""
+    if "terminated" not in model.decodes:
+        return {}
+    last = {k: rollout.end_probabilities(model, held, k, plan) for k in plan.horizons}
+    return {k: ends_ahead(errors, held, plan.context, k, last[k]) for k in plan.horizons}
 
 
 def _cost(

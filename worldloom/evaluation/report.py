@@ -11,13 +11,15 @@ import numpy as np
 
 from worldloom.data.durable import replacing
 from worldloom.evaluation.dreams import Dream, clip, show_dreams, strip
-from worldloom.evaluation.measure import BASELINES, Measured
+from worldloom.evaluation.measure import Measured
 from worldloom.evaluation.measure_heads import EndSamples, tracked_ends
+from worldloom.evaluation.metric import BASELINES
 from worldloom.evaluation.result import Evaluation
 from worldloom.evaluation.rollout import Plan
 from worldloom.evaluation.tables import cost_table, figure_tables, policy_table, provenance_table
-from worldloom.evaluation.verdict import ABSENT, Sentence, number, verdict
+from worldloom.evaluation.verdict import verdict
 from worldloom.evaluation.windows import HeldOut
+from worldloom.evaluation.wording import ABSENT, Sentence, number
 from worldloom.model import WorldModel
 from worldloom.render.page import page, section
 from worldloom.render.plots import Dot, Line, line_plot, reliability_plot, scatter_plot
@@ -46,7 +48,7 @@ def render(model: WorldModel, held: Sequence[HeldOut], plan: Plan, result: Evalu
     body = [
         _header(name, facts),
         _tiles(measured, keys, fps),
-        _verdict(verdict(measured.metrics, keys, plan.horizons, fps)),
+        _verdict(verdict(measured.metrics, keys, plan.horizons, fps, result.metrics)),
         *(f"<p class=warning>{escape(note)}</p>" for note in facts["notes"] if "simulator" not in note),
         section("Real beside imagined", _clips(dreams, fps)),
         section("Step by step", *_strips(dreams)),
@@ -54,7 +56,7 @@ def render(model: WorldModel, held: Sequence[HeldOut], plan: Plan, result: Evalu
         section("How errors grow", _curves(measured, keys, model)),
         section("Ends of episodes", _ends(result, held)),
         section("Policies, dream against reality", _policies(measured)),
-        section("Every figure", _explain(facts), figure_tables(measured)),
+        section("Every figure", _explain(facts), figure_tables(measured, result.metrics)),
         section("Cost", cost_table(measured.metrics["cost"], facts)),
         section("Where this comes from", provenance_table(facts)),
     ]

@@ -1,10 +1,12 @@
 """What an evaluation found: the card, and what the report shows beside it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from worldloom.evaluation import measure_heads
 from worldloom.evaluation.baselines import Baselines
 from worldloom.evaluation.card import Card
+from worldloom.evaluation.measure_heads import EndSamples
+from worldloom.evaluation.metric import Metric
 from worldloom.evaluation.rollout import Errors
 
 
@@ -15,5 +17,6 @@ class Evaluation:
     card: Card
     errors: Errors
     tracked: list[dict]
-    ends: dict[int, measure_heads.EndSamples]
+    ends: dict[int, EndSamples]
     baselines: Baselines
+    metrics: Mapping[str, Metric]

@@ -4,32 +4,11 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from worldloom.evaluation.measure import BASELINES, Measured, Table
-from worldloom.evaluation.verdict import interval, number, split_key
+from worldloom.evaluation.measure import Measured
+from worldloom.evaluation.metric import BASELINES, Metric
+from worldloom.evaluation.wording import Table, interval, number, split_key
 from worldloom.stats.bootstrap import Figure
 
-TITLES = {
-    "skill": (
-        "Skill",
-        "1 - MSE / MSE of nothing-changes. 1 is perfect, 0 is no better than persistence. "
-        "The row latent is the model judged by its own beliefs: it says nothing of the world by itself.",
-    ),
-    "skill_minus_linear": ("Skill minus linear", "Model minus linear forecast on the same windows. Above 0 is better."),
-    "useful_horizon": ("Useful horizon", "Steps until the skill first falls to 0 or below."),
-    "error_growth": ("Error growth", "Slope of ln RMSE per step."),
-    "psnr": ("PSNR, dB", "Of the expected picture. Higher is better."),
-    "ssim": ("SSIM", "11 x 11 Gaussian, sigma 1.5. 1 is identical."),
-    "controllability": ("Controllability, dB", "Gain of the true actions over another episode's. 0: ignores actions."),
-    "loss_ratio": ("Loss ratio", "Training loss with shuffled over true actions. 1: ignores actions."),
-    "reward_r2": ("Reward R²", "1 is perfect, 0 is the mean."),
-    "terminated_auroc": ("End AUROC", "P[a real end scores above a row that is none]. 0.5 is chance."),
-    "terminated_ece": ("End calibration error", "15 bins. 0 is calibrated."),
-    "return_bias": ("Return bias", "Imagined minus real sum of rewards."),
-    "return_spearman": ("Return rank correlation", "Imagined against real returns. 1 is the same order."),
-    "policy": ("A policy's return", "Mean return of its episodes, and of dreams that begin alike."),
-    "policy_survival": ("A policy's survival", "Share of the moments of its play after which it goes on for k steps."),
-}
-DIGITS = {"useful_horizon": 0, "error_growth": 4, "ssim": 3, "loss_ratio": 3, "terminated_ece": 3, "return_bias": 3}
 AGREEMENT = {
     "pearson": "Pearson correlation",
     "spearman": "Rank correlation",
@@ -48,13 +27,12 @@ COST = {
 }
 
 
-def figure_tables(measured: Measured) -> str:
+def figure_tables(measured: Measured, metrics: Mapping[str, Metric]) -> str:
     """One folding table per metric, model first, baselines below, a column per horizon."""
-    return "".join(_metric(name, measured) for name in TITLES if name in measured.metrics)
+    return "".join(_table(name, metric, measured) for name, metric in metrics.items() if name in measured.metrics)
 
 
-def _metric(name: str, measured: Measured) -> str:
-    title, meaning = TITLES[name]
+def _table(name: str, metric: Metric, measured: Measured) -> str:
     rows: list[tuple[str, str, dict[int | None, Figure]]] = []
     for predictor in ("model", *BASELINES):
         table: Table = measured.metrics if predictor == "model" else measured.baselines.get(predictor, {})
@@ -66,11 +44,10 @@ def _metric(name: str, measured: Measured) -> str:
     plain = any(None in figures for _, _, figures in rows)
     head = "".join(f"<th>{words}</th>" for words in (["value"] if plain else []) + [_steps(s) for s in steps])
     columns: list[int | None] = ([None] if plain else []) + list(steps)
-    digits = DIGITS.get(name, 2)
-    body = "".join(_row(base, predictor, figures, columns, digits) for base, predictor, figures in rows)
+    body = "".join(_row(base, predictor, figures, columns, metric.digits) for base, predictor, figures in rows)
     return (
-        f"<details open><summary>{escape(title)}</summary><p class=note>{escape(meaning)}</p><div class=scroll>"
-        f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div></details>"
+        f"<details open><summary>{escape(metric.title)}</summary><p class=note>{escape(metric.meaning)}</p>"
+        f"<div class=scroll><table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div></details>"
     )
 
 

@@ -18,10 +18,10 @@ from worldloom.agents.saved import load_agent
 from worldloom.envs import require_known
 from worldloom.envs.options import parse_options
 from worldloom.errors import UserError
-from worldloom.evaluation.measure import Table
 from worldloom.evaluation.policies.score import mean
 from worldloom.evaluation.policies.survival import Moments, survival
 from worldloom.evaluation.policies.world import World
+from worldloom.evaluation.wording import Table
 from worldloom.model import Obs
 from worldloom.noise import TorchNoise
 from worldloom.runs.named import Named

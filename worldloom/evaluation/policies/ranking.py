@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from worldloom.evaluation.measure import Table
 from worldloom.evaluation.policies.gap import Gap, Where, measure_gap, policy_of, world_of
 from worldloom.evaluation.policies.score import mean
+from worldloom.evaluation.wording import Table
 from worldloom.runs.named import Named, parse_all
 from worldloom.runs.run import Run
 from worldloom.stats import agreement

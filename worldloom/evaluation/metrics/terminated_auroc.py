@@ -1,0 +1,60 @@
+"""Metric 11: whether ends of episodes are told from other rows, tracked and ahead."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+
+from worldloom.evaluation.measure_heads import FEW_ENDS, ends_by_key, why_no_head
+from worldloom.evaluation.metric import MODEL, Evidence, Metric
+from worldloom.evaluation.wording import Findings, Sentence, interval
+from worldloom.stats import scores
+from worldloom.stats.bootstrap import Figure, figure, on
+
+GOOD_AUROC, BAD_ECE = 0.8, 0.05
+
+
+def compute(evidence: Evidence, predictor: str) -> dict[str, Figure]:
+    if predictor != MODEL:
+        return {}
+    why = why_no_head(evidence.model, "terminated", evidence.spec.has_end)
+    if why:
+        return {"tracked": Figure.missing(why)}
+    figures = {}
+    for key, ends in ends_by_key(evidence.tracked, evidence.ends).items():
+        exists = bool(ends.ended.any() and not ends.ended.all())
+        episodes = ends.episode if exists else np.empty(0, int)
+        statistic = on(scores.auroc, ends.probability, ends.ended, ends.weight)
+        figures[key] = figure(statistic, episodes, evidence.seed, FEW_ENDS)
+    return figures
+
+
+def sentence(findings: Findings, key: str) -> Iterator[Sentence]:
+    tracked = findings.of("terminated_auroc").get("tracked")
+    if tracked is None or tracked.value is None:
+        yield Sentence("open", f"ends of episodes: not measured: {tracked.why if tracked else 'no head'}.")
+        return
+    ahead = {k: f for k, f in findings.at_steps("terminated_auroc", "open_loop").items() if f.value is not None}
+    foreseen = [k for k, f in ahead.items() if (f.value or 0) >= GOOD_AUROC]
+    words = f"ends of episodes: recognised when seen with AUROC {interval(tracked)}"
+    if ahead:
+        words += "; foreseen " + ", ".join(f"{interval(f)} at {k}" for k, f in ahead.items()) + " steps ahead"
+    good, off = tracked.value >= GOOD_AUROC, miscalibrated(findings)
+    mark: Literal["yes", "partly", "no"] = "yes" if good and foreseen else "partly" if good or foreseen else "no"
+    if off:
+        mark = "no" if mark == "no" else "partly"
+        off = f", but their probability is off by {off}: dreams do not end when they should"
+    yield Sentence(mark, f"{words} (chance is 0.5){off}.")
+
+
+def miscalibrated(findings: Findings) -> str:
+    """Where. Who ranks moments well may still be sure of ends that do not come, and a policy learns from that."""
+    places = {"when seen": findings.of("terminated_ece").get("tracked")}
+    places |= {f"at {k}": figure for k, figure in findings.at_steps("terminated_ece", "open_loop").items()}
+    off = {where: each for where, each in places.items() if each and each.low is not None and each.low > BAD_ECE}
+    return ", ".join(f"{interval(figure)} {where}" for where, figure in off.items())
+
+
+TERMINATED_AUROC = Metric(
+    "End AUROC", "P[a real end scores above a row that is none]. 0.5 is chance.", compute, sentence=sentence
+)
