@@ -182,7 +182,7 @@ class Session:
         }
         RunRecord(
             family=type(trainer.model).family,
-            config=asdict(trainer.model.config),  # type: ignore[call-overload]
+            config=asdict(trainer.model.config),
             spec=self.spec,
             datasets=[],
             image_size=(settings.image_size, settings.image_size),
