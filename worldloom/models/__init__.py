@@ -4,11 +4,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
-from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError, unknown
-from worldloom.model import WorldModel
 from worldloom.registry import Registry
 
 if TYPE_CHECKING:  # so that `--help` can list the families without waiting for torch
