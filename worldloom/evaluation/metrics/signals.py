@@ -32,7 +32,7 @@ class Samples:
     def recorded(cls, predicted: np.ndarray, real: np.ndarray, episode: np.ndarray) -> "Samples":
         """Of the rows whose signal was recorded."""
         known = np.isfinite(real)
-        return cls(predicted[known], real[known], episode[known])
+        return cls(predicted[known], real[known].astype(np.float64), episode[known])
 
 
 def further_signals(evidence: Evidence, *, flags: bool) -> list[str]:
