@@ -1,24 +1,24 @@
 """The public conformance suite: what every world model must keep so that every consumer works with it.
 
-B batch, T time, H horizon, A action size. Run `check_world_model` on a new family; it raises `AssertionError` at the
-first promise broken, with the values.
+B batch, T time, H horizon, A action size, N beliefs of any kind. Run `check_world_model` on a new family; it raises
+`AssertionError` at the first promise broken, with the values. Beliefs are compared by what they show and what follows
+from them under the same noise, and never field by field: how a family keeps them is its own affair.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from worldloom.data.segment import Segment
 from worldloom.data.spec import DataSpec
 from worldloom.model import State, WorldModel, dream
 from worldloom.models import rebuild
+from worldloom.noise import Noise, RecordedNoise, RowNoise, TorchNoise
 
 HORIZON = 3
 CLASS = ("category", "target")
@@ -27,9 +27,10 @@ CLASS = ("category", "target")
 def check_world_model(model: WorldModel, segment: Segment, *, overfit_steps: int = 200) -> None:
     """Check each promise of `worldloom.model` on `segment` `[B, T, ...]` (B >= 2, T >= 4); trains `model` for a moment.
 
-    Shapes, finite losses, weights for every term, no mutation, indexing, `repeat`, `track` and `imagine` equal to
-    their scans, save and load, one batch can be overfitted, and a gradient from a decoded key back to the actions.
-    Pass `overfit_steps=0` to leave the model as it is and skip the last two.
+    Shapes, finite losses, weights for every term, no mutation, every method of a belief, all that is sampled drawn from
+    the noise given and row by row, `track` and `imagine` equal to their scans (of a family that `imagines_jointly` only
+    shapes and finiteness), save and load, one batch can be overfitted, and a gradient from a decoded key back to the
+    actions. Pass `overfit_steps=0` to leave the model as it is and skip the last two.
     """
     batch, time = segment.shape
     assert batch >= 2, f"the segment needs at least 2 rows, it has {batch}"
@@ -38,6 +39,10 @@ def check_world_model(model: WorldModel, segment: Segment, *, overfit_steps: int
         check_shapes(model, segment)
         check_losses(model, segment)
         check_values(model, segment)
+        check_algebra(model, segment)
+        check_joining(model, segment)
+        check_noise(model, segment)
+        check_rows(model, segment)
         check_scans(model, segment)
         check_save_and_load(model, segment)
     if overfit_steps:
@@ -84,35 +89,118 @@ def check_losses(model: WorldModel, segment: Segment) -> None:
 
 
 def check_values(model: WorldModel, segment: Segment) -> None:
-    """A belief is a value: no verb changes one, and indexing and repeating it are what they say."""
-    first = model.start(look(segment, 0))
-    before = [leaf.clone() for leaf in tree_leaves(first)]
-    actions = segment.action[:, :HORIZON].clone()
+    """A belief is a value: no verb changes one."""
+    first, actions = model.start(look(segment, 0)), segment.action[:, :HORIZON].clone()
+    before = shown(model, first)
     model.observe(first, actions[:, 0], look(segment, 1))
     model.imagine(first, actions)
     for key in model.decodes:
         model.decode(first, key)
-    assert_close(tree_leaves(first), before, "a verb changed the belief it was given")
+    assert_close(shown(model, first), before, "a verb changed the belief it was given, or keeps something of it")
     assert_close([actions], [segment.action[:, :HORIZON]], "a verb changed the actions it was given")
-    repeated = first.repeat(2)
-    assert_close(tree_leaves(repeated[0]), tree_leaves(first[0]), "repeat(2)[0] is not the first belief")
-    assert_close(tree_leaves(repeated[1]), tree_leaves(first[0]), "repeat(2)[1] is not the first belief")
-    assert_close(tree_leaves(State.stack([first, first])[:, 1]), before, "stack then index is not the identity")
-    one, other = (
-        seeded(lambda: model.predict(first.repeat(2), actions[:, 0].repeat_interleave(2, 0))) for _ in range(2)
-    )
-    assert_close(tree_leaves(one), tree_leaves(other), "predict keeps something between calls: equal seeds differ")
+
+
+def check_algebra(model: WorldModel, segment: Segment) -> None:
+    """What is made of one belief `[B]`: parts of it, copies and repetitions are what they say."""
+    first = model.start(look(segment, 0))
+    rows, whole = list(range(len(first.features))), shown(model, first)
+    masked = torch.tensor(rows, device=first.features.device) > 0
+    for index in (slice(1, None), masked, torch.tensor(rows[::-1], device=first.features.device)):
+        kept = torch.tensor(rows, device=first.features.device)[index].tolist()
+        assert_shows(model, first[index], [x[index] for x in whole], f"indexing with {index}", kept)
+    repeated = [row for row in rows for _ in range(2)]
+    assert_shows(model, first.repeat(2), [x[repeated] for x in whole], "repeat(2)", repeated)
+    for name, same in (
+        ("clone", first.clone()),
+        ("detach", first.detach()),
+        ("to", first.to(first.features.device)),
+        ("where", first.where(torch.ones_like(masked), first[rows[::-1]])),
+    ):
+        assert_shows(model, same, whole, name)
+    assert first.shape == (len(rows),), f"the shape of {len(rows)} beliefs is {tuple(first.shape)}"
+    assert first.isfinite().tolist() == [True] * len(rows), f"isfinite is {first.isfinite()} of beliefs that are"
+    assert first.nbytes > 0, f"a belief of {first.nbytes} bytes"
+
+
+def check_joining(model: WorldModel, segment: Segment) -> None:
+    """What is made of several beliefs: rows of them, batches of them, and the choice between two."""
+    first = model.start(look(segment, 0))
+    other = model.predict(first, segment.action[:, 0])
+    batch, (one, two) = len(first.features), (shown(model, each) for each in (first, other))
+    pair = State.stack([first, other])
+    assert pair.shape == (batch, 2), f"two beliefs stacked are {tuple(pair.shape)}"
+    assert_shows(model, pair[:, 0], one, "stack, then the first of them")
+    assert_shows(model, pair[:, 1], two, "stack, then the second of them")
+    assert pair.flatten().shape == (2 * batch,), f"two rows of {batch} beliefs flattened are {pair.flatten().shape}"
+    again = pair.flatten().unflatten(batch)
+    assert_shows(model, again[:, 1], two, "flatten, then unflatten")
+    longer = State.cat([pair, again[:, :1]], dim=1)
+    assert longer.shape == (batch, 3), f"2 rows and 1 joined along time are {tuple(longer.shape)}"
+    assert_shows(model, longer[:, 2], one, "cat along time")
+    both = State.cat([first, other])
+    assert_shows(model, both[batch:], two, "cat, then the second batch")
+    assert pair.isfinite().tolist() == [[True, True]] * batch, f"isfinite is {pair.isfinite()} of beliefs that are"
+    mask = torch.arange(batch, device=first.features.device) > 0
+    chosen = [torch.cat([b[:1], a[1:]]) for a, b in zip(one, two, strict=True)]
+    assert_shows(model, first.where(mask, other), chosen, "where")
+
+
+def check_noise(model: WorldModel, segment: Segment) -> None:
+    """All that is sampled comes from the noise given: it can be played again, and torch's generators stay."""
+    verbs = sampling(model, segment)
+    for name, call in verbs.items():
+        before, noise = torch.get_rng_state(), RecordedNoise(source=TorchNoise.seeded(0, segment.action.device))
+        once = call(noise)
+        noise.rewind()
+        again = call(noise)
+        assert noise.place == len(noise.draws), f"{name} draws {len(noise.draws)} times, and then {noise.place} times"
+        assert_close(once, again, f"{name} is not the same again under the same noise")
+        assert torch.equal(before, torch.get_rng_state()), f"{name} draws from torch's generator, not from its noise"
+
+
+def check_rows(model: WorldModel, segment: Segment) -> None:
+    """What is drawn for a row belongs to it: with `RowNoise` it is the same alone and in a batch."""
+    last = len(segment.mask) - 1
+    together, alone = sampling(model, segment), sampling(model, segment[last:])
+    for name in together.keys() - {"loss"}:
+        whole = together[name](RowNoise(range(last + 1)))
+        single = alone[name](RowNoise([last]))
+        assert_close(single, [x[last:] for x in whole], f"{name} draws something else for a row that is alone")
+
+
+def sampling(model: WorldModel, segment: Segment) -> dict[str, Callable[[Noise], list[Tensor]]]:
+    """Every verb that may sample, from noise to what it shows."""
+    first = model.start(look(segment, 0), RowNoise([7] * len(segment.mask)))
+    action, actions, obs = segment.action[:, 0], segment.action[:, :HORIZON], segment.obs
+
+    def losses(noise: Noise) -> list[Tensor]:
+        return [value.reshape(-1) for _, value in sorted(model.loss(segment, noise=noise).items())]
+
+    return {
+        "start": lambda noise: read(model, model.start(look(segment, 0), noise)),
+        "observe": lambda noise: read(model, model.observe(first, action, look(segment, 1), noise)),
+        "predict": lambda noise: read(model, model.predict(first, action, noise)),
+        "track": lambda noise: read(model, model.track(obs, segment.action, noise)),
+        "imagine": lambda noise: read(model, model.imagine(first, actions, noise)),
+        "loss": losses,
+    }
 
 
 def check_scans(model: WorldModel, segment: Segment) -> None:
-    """A parallel `track` or `imagine` equals the scan of the contract under the same seed."""
-    tracked = seeded(lambda: model.track(segment.obs, segment.action))
-    scanned = seeded(lambda: WorldModel.track(model, segment.obs, segment.action))
-    assert_close(tree_leaves(tracked), tree_leaves(scanned), "track is not the scan of observe")
-    first = model.start(look(segment, 0))
-    imagined = seeded(lambda: model.imagine(first, segment.action[:, :HORIZON]))
-    scanned = seeded(lambda: WorldModel.imagine(model, first, segment.action[:, :HORIZON]))
-    assert_close(tree_leaves(imagined), tree_leaves(scanned), "imagine is not the scan of predict")
+    """A parallel `track` or `imagine` equals the scan of the contract under the same noise."""
+    device = segment.action.device
+    tracked, scanned = (
+        track(segment.obs, segment.action, TorchNoise.seeded(0, device))
+        for track in (model.track, lambda *given: WorldModel.track(model, *given))
+    )
+    assert_shows(model, tracked.flatten(), shown(model, scanned.flatten()), "track, beside the scan of observe,")
+    first, actions = model.start(look(segment, 0)), segment.action[:, :HORIZON]
+    imagined = model.imagine(first, actions, TorchNoise.seeded(0, device))
+    if model.imagines_jointly:
+        assert bool(imagined.isfinite().all()), "what is imagined is not finite"
+        return
+    scanned = WorldModel.imagine(model, first, actions, TorchNoise.seeded(0, device))
+    assert_shows(model, imagined.flatten(), shown(model, scanned.flatten()), "imagine, beside the scan of predict,")
 
 
 def check_save_and_load(model: WorldModel, segment: Segment) -> None:
@@ -122,8 +210,8 @@ def check_save_and_load(model: WorldModel, segment: Segment) -> None:
         save_file(model.state_dict(), path)
         again = rebuild(type(model), DataSpec.from_json(model.spec.to_json()), asdict(model.config))
         again.load_state_dict(load_file(path))
-    before, after = (seeded(lambda m=m: m.track(segment.obs, segment.action)) for m in (model, again))  # type: ignore[misc]
-    assert_close(tree_leaves(before), tree_leaves(after), "the loaded model differs from the saved one")
+    before, after = (m.track(segment.obs, segment.action, TorchNoise.seeded(0)).flatten() for m in (model, again))
+    assert_shows(again, after, shown(model, before), "the loaded model, beside the saved one,")
 
 
 def check_overfitting(model: WorldModel, segment: Segment, steps: int) -> None:
@@ -157,12 +245,30 @@ def look(segment: Segment, t: int) -> dict[str, Tensor]:
     return {k: v[:, t] for k, v in segment.obs.items()}
 
 
-def seeded(call: Callable[[], Any]) -> Any:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return call()
+def shown(model: WorldModel, belief: State, rows: Sequence[int] | None = None) -> list[Tensor]:
+    """All that beliefs `[N]` say: what is read out of them, and out of what follows an action.
+
+    `rows` `[N]` (default: 0 to N - 1) are the numbers by which action and noise of each are chosen.
+    """
+    rows = range(len(belief.features)) if rows is None else rows
+    actions = torch.rand(max(rows) + 1, model.spec.action.size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    if model.spec.action.kind == "discrete":
+        actions = torch.eye(model.spec.action.size)[actions.argmax(-1)]
+    taken = actions[list(rows)].to(belief.features.device)
+    return [*read(model, belief), *read(model, model.predict(belief, taken, RowNoise(rows)))]
 
 
-def assert_close(one: list[Tensor], other: list[Tensor], message: str) -> None:
+def read(model: WorldModel, belief: State) -> list[Tensor]:
+    """Features and every decoded key."""
+    return [belief.features, *(model.decode(belief, key) for key in model.decodes)]
+
+
+def assert_shows(
+    model: WorldModel, belief: State, expected: Sequence[Tensor], what: str, rows: Sequence[int] | None = None
+) -> None:
+    assert_close(shown(model, belief, rows), expected, f"{what} gives another belief")
+
+
+def assert_close(one: Sequence[Tensor], other: Sequence[Tensor], message: str) -> None:
     for a, b in zip(one, other, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, msg=lambda detail: f"{message}: {detail}")

@@ -14,6 +14,7 @@ from worldloom.agents.planning import PlanningAgent, PlanningMemory, any_choice,
 from worldloom.agents.repeat import Repeat, innermost
 from worldloom.errors import UserError
 from worldloom.model import Obs, State
+from worldloom.noise import NOISE
 from worldloom.planners.categorical import CategoricalCEM
 from worldloom.planners.cem import CEM
 from worldloom.planners.clock import Clock
@@ -161,9 +162,9 @@ def test_exploring_stays_within_the_planners_bounds_and_differs_from_not_explori
 def test_any_choice_replaces_as_many_choices_as_asked() -> None:
     torch.manual_seed(0)
     choices = torch.eye(4)[torch.zeros(4000, dtype=torch.long)]
-    changed = (any_choice(choices, 0.2)[:, 0] == 0).float().mean()
+    changed = (any_choice(choices, 0.2, NOISE)[:, 0] == 0).float().mean()
     assert 0.12 < changed < 0.18  # three in four of the replaced ones are other choices
-    assert torch.equal(any_choice(choices, 0.0), choices)
+    assert torch.equal(any_choice(choices, 0.0, NOISE), choices)
 
 
 def test_bf16_searches_and_leaves_beliefs_and_scores_in_fp32() -> None:

@@ -8,6 +8,7 @@ from worldloom.errors import UserError
 from worldloom.models import build
 from worldloom.models.rssm import RSSM
 from worldloom.nets.latent import Categorical
+from worldloom.noise import NOISE
 
 
 @pytest.mark.parametrize(
@@ -36,13 +37,13 @@ def test_blind_heads_learn_from_what_is_foreseen_and_leave_the_rest_as_it_is(
 
 def test_what_closed_eyes_learn_from_is_what_a_dream_of_the_same_actions_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     sample = Categorical.sample
-    monkeypatch.setattr(Categorical, "sample", lambda self, latent, temperature=1.0: sample(self, latent, 0.0))
+    monkeypatch.setattr(Categorical, "sample", lambda self, latent, noise, _=1.0: sample(self, latent, noise, 0.0))
     model = build("rssm", SPECS["image"], "debug", blind_heads=1.0, blind_steps=3)
     assert isinstance(model, RSSM)
     segment = random_segment(SPECS["image"], time=7)
     with torch.no_grad():
         belief = model.track(segment.obs, segment.action)
-        foreseen = model._foreseen(belief.deter, segment.action)
+        foreseen = model._foreseen(belief.deter, segment.action, NOISE)
         for look in (2, 5):  # eyes are open in the rows before 0, 3 and 6
             dreamt = belief[:, look]
             for row in range(look + 1, min(look + 4, 7)):

@@ -9,6 +9,7 @@ from torch import Tensor
 from tests.planners.planners import CASES
 from worldloom.errors import UserError
 from worldloom.model import State
+from worldloom.noise import NOISE, Noise
 from worldloom.planners.categorical import CategoricalCEM, likely
 from worldloom.planners.cem import CEM
 from worldloom.planners.check import Plane, gained, problem
@@ -17,8 +18,6 @@ from worldloom.planners.gradient import Gradient
 from worldloom.planners.icem import ICEM, coloured
 from worldloom.planners.mppi import MPPI, weigh
 from worldloom.planners.objectives import Constraint, Decoded
-
-CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
@@ -43,7 +42,7 @@ def test_settings_no_search_can_have_are_refused_by_name(planner: type, settings
 @pytest.mark.parametrize("colour", [0.0, 1.0, 2.0, 4.0])
 def test_coloured_noise_has_unit_variance_at_every_step(horizon: int, colour: float) -> None:
     torch.manual_seed(0)
-    noise = coloured((1, 20000, horizon, 1), colour, CPU)
+    noise = coloured(NOISE, (1, 20000, horizon, 1), colour, torch.zeros(()))
     assert noise.shape == (1, 20000, horizon, 1)
     assert torch.allclose(noise.std((0, 1, 3)), torch.ones(horizon), atol=0.03)
 
@@ -52,7 +51,7 @@ def test_the_redder_the_noise_the_smoother_the_candidates() -> None:
     torch.manual_seed(0)
     follows = []
     for colour in (0.0, 1.0, 2.0, 4.0):
-        noise = coloured((1, 5000, 12, 1), colour, CPU)
+        noise = coloured(NOISE, (1, 5000, 12, 1), colour, torch.zeros(()))
         follows.append(float((noise[:, :, 1:] * noise[:, :, :-1]).mean()))
     assert abs(follows[0]) < 0.02
     assert follows == sorted(follows)
@@ -73,7 +72,7 @@ def test_mppi_weighs_elites_by_their_scores_and_lost_ones_not_at_all() -> None:
     assert torch.allclose(weights[1], torch.full((3,), 1 / 3))
 
 
-def straight(belief: State) -> Tensor:
+def straight(belief: State, noise: Noise) -> Tensor:
     """A policy that knows the way."""
     return (-belief.features / 0.25).clamp(-1, 1)
 
@@ -92,7 +91,7 @@ def test_a_good_prior_is_found_with_hardly_any_search(planner: MPPI | Gradient) 
 def test_a_prior_that_says_nonsense_does_no_harm() -> None:
     world = Plane()
 
-    def nonsense(belief: State) -> Tensor:
+    def nonsense(belief: State, noise: Noise) -> Tensor:
         return torch.tensor([torch.nan, 1e9]).expand(len(belief.features), 2)
 
     plan = CASES["mppi"].planner.plan(problem(world, policy=nonsense))
@@ -103,7 +102,7 @@ def test_a_prior_that_says_nonsense_does_no_harm() -> None:
 def test_a_prior_of_choices_is_taken_at_its_likeliest() -> None:
     world = Plane(discrete=True)
 
-    def right(belief: State) -> Tensor:
+    def right(belief: State, noise: Noise) -> Tensor:
         return torch.tensor([0.1, 0.6, 0.1, 0.1, 0.1]).expand(len(belief.features), 5)
 
     asked = replace(problem(world, policy=right), objective=Decoded(lambda seen: seen["state"][..., 0], ("state",)))

@@ -15,6 +15,7 @@ from worldloom.agents.scripted import Scripted
 from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
 from worldloom.errors import UserError
 from worldloom.model import Obs, State
+from worldloom.noise import NOISE
 from worldloom.planners.mppi import MPPI
 from worldloom.safety.calibration import Calibration, calibrate
 from worldloom.safety.choice import Choice
@@ -97,7 +98,7 @@ def test_a_plan_that_was_found_safe_is_gone_on_with() -> None:
     sent = Choice(memory.sent.action, plan, torch.tensor([2]), memory.sent.verdict, memory.sent.lower)
     before = replace(memory, sent=sent)
     verdict, obs = torch.tensor([int(Verdict.FALL_BACK)]), look(torch.tensor([[0.5, 1.0]]))
-    choice, _ = made._fall_back(before, verdict, obs, torch.ones(1))
+    choice, _ = made._fall_back(before, verdict, obs, torch.ones(1), NOISE)
     assert choice.action.item() == -0.25
     assert choice.left.item() == 1
     assert choice.plan[0, 0].item() == -0.5
@@ -109,7 +110,7 @@ def test_bounds_are_those_of_what_will_be_done_however_much_of_its_plan_a_row_ha
     plan = torch.tensor([[-0.25], [-0.5], [0.9]]).expand(4, 3, 1)
     sent = Choice(memory.sent.action, plan, torch.tensor([2, 1, 0, 2]), memory.sent.verdict, memory.sent.lower)
     verdict = torch.tensor([Verdict.FALL_BACK] * 3 + [Verdict.REFUSE])
-    choice, harm = made._fall_back(replace(memory, sent=sent), verdict, look(place), torch.ones(4))
+    choice, harm = made._fall_back(replace(memory, sent=sent), verdict, look(place), torch.ones(4), NOISE)
     assert choice.left.tolist() == [1, 0, 0, 0]
     for row, steps in enumerate((2, 1, 0, 0)):
         own = plan[row : row + 1, :steps] if steps else brake(look(place[row : row + 1]))[:, None]
