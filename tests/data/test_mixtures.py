@@ -16,7 +16,12 @@ from worldloom.data.loader import SegmentLoader, merge_specs
 from worldloom.data.segment import Segment
 from worldloom.data.source import open_dataset
 from worldloom.data.spec import ActionSpec, DataSpec, KeySpec, mask_name, signal_keys
+from worldloom.errors import UserError
 from worldloom.models import build
+from worldloom.runs.checkpoint import load
+from worldloom.runs.sources import open_sources
+from worldloom.runs.train_settings import TrainSettings
+from worldloom.training.session import run_training
 
 STATE = KeySpec("vector", (2,))
 PUSH = ActionSpec("continuous", 1, low=(-1.0,), high=(1.0,))
@@ -225,3 +230,37 @@ def test_a_mask_that_is_not_there_is_named(tmp_path: Path) -> None:
     bent.action_mask[0] = True  # type: ignore[index]
     with LeRobotWriter(tmp_path / "data", EVERY) as writer, pytest.raises(BrokenEpisode, match="group 'grip'"):
         writer.add(bent)
+
+
+def test_pictures_of_any_size_and_keys_of_any_role_are_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {"front": KeySpec("image", (3, 20, 36)), "wrist": KeySpec("image", (1, 16, 16)), "state": STATE}
+    spec = DataSpec({**keys, "pose": KeySpec("vector", (2,)), **signal_keys(reward=True)}, MIXED, 10.0)
+    with LeRobotWriter(tmp_path / "data", spec) as writer:
+        for seed in range(4):
+            writer.add(episode_of(spec, 8, seed))
+    settings: dict[str, Any] = {"size": "debug", "steps": 2, "batch_size": 2, "length": 4, "preview_every": 0}
+    roles = ("pose=target", "state=given")
+    run_training(TrainSettings("rssm", (tmp_path / "data",), tmp_path / "run", image_size=0, role=roles, **settings))
+    model, run = load(tmp_path / "run")
+    assert run.image_size is None
+    assert [run.spec.keys[k].shape for k in ("front", "wrist")] == [(3, 20, 36), (1, 16, 16)]
+    assert "pose" in model.decodes
+    assert "state" not in model.decodes
+    segment = open_sources(run, None)[0].dataset.segment(0)
+    assert "pose" in segment.signals
+    belief = model.track(segment.obs, segment.action)
+    assert model.decode(belief, "front").shape == (1, 8, 3, 20, 36)
+    with pytest.raises(UserError, match="'wide'. Known: front"):
+        run_training(TrainSettings("rssm", (tmp_path / "data",), tmp_path / "no", role=("wide=target",), **settings))
+    with pytest.raises(UserError, match="'reward' is a signal"):
+        run_training(TrainSettings("rssm", (tmp_path / "data",), tmp_path / "no", role=("reward=given",), **settings))
+    every = tuple(f"{key}=target" for key in ("front", "wrist", "state", "pose"))
+    with pytest.raises(UserError, match="no key is observed"):
+        run_training(TrainSettings("rssm", (tmp_path / "data",), tmp_path / "no", role=every, **settings))
+
+
+def test_text_is_refused_by_a_family_that_cannot_read_it() -> None:
+    with pytest.raises(UserError, match=r"'said' is text.*--role said=target"):
+        build("rssm", EVERY, "debug")

@@ -130,8 +130,9 @@ class Mixed:
 
     def write(self, folder: Path, fraction: float, rng: np.random.Generator) -> None:
         """Real episodes in their order, then imagined ones."""
-        harvest, images = self.harvest, self.harvest.spec.image_keys
-        size = harvest.spec.obs[images[0]].shape[1:] if images else None
+        harvest = self.harvest
+        sizes = {harvest.spec.obs[key].shape[1:] for key in harvest.spec.image_keys}
+        size = sizes.pop() if len(sizes) == 1 else None
         robot = self.source.about.get("robot_type", "unknown")
         with LeRobotWriter(
             folder, harvest.spec, robot_type=robot, about=self.about, terminal_rows=harvest.terminal_rows
@@ -197,9 +198,9 @@ def check_decodes(model: WorldModel, spec: DataSpec, dataset: CachedDataset, run
             raise UserError(f"{what}. Imagined rows would lack it: train a family that decodes it, such as rssm.")
 
 
-def stored_spec(spec: DataSpec, image_size: tuple[int, int]) -> DataSpec:
+def stored_spec(spec: DataSpec, image_size: tuple[int, int] | None) -> DataSpec:
     """What is written: pictures at the model's resolution, the real ones as well, so that all are alike."""
-    return spec.with_image_size(*image_size) if spec.image_keys else spec
+    return spec.with_image_size(*image_size) if spec.image_keys and image_size else spec
 
 
 def choose_filter(

@@ -122,7 +122,7 @@ def plan(settings: Annotated[PlanSettings, arg(name="")]) -> None:
         goal_data=None if settings.goal_data is None else str(settings.goal_data.resolve()),
         objective=objective,
     )
-    world = World(settings.env, parse_options(settings.options), found.image_size[0], settings.max_episode_steps)
+    world = World(settings.env, parse_options(settings.options), found.side, settings.max_episode_steps)
     folder = settings.out or settings.run / "plan" / f"{slug(settings.env)}-{slug(name)}"
     trial = Trial(model, found, agent, world, played, settings.num_envs, folder)
     trial.hold(settings.video_steps if settings.video else 0, settings.floors, settings.profile)

@@ -131,7 +131,7 @@ def open_stage(settings: PlaySettings) -> "Stage":
     stage = Stage(Engine(model, settings.particles), path, run.step, run.checkpoint_hash)
     stage.actor = find_actor(path, settings.agent, run, device)
     if settings.env is not None:
-        world = World(settings.env, parse_options(settings.options), run.image_size[0])
+        world = World(settings.env, parse_options(settings.options), run.side)
         simulate(world, model.spec, 0).close()  # refuse another world before anybody plays
         stage.simulate = lambda seed: simulate(world, model.spec, seed)
     if settings.image is not None:

@@ -239,11 +239,12 @@ def difference(one: DataSpec, two: DataSpec) -> str | None:
 
     The task's names may differ, and so may the targets and whether there are actions: what one lacks is masked.
     """
-    keys = [{k: s for k, s in spec.obs.items() if s.kind not in ("category", "text")} for spec in (one, two)]
+    keys = [{k: s for k, s in spec.arrays.items() if s.kind not in ("category", "text")} for spec in (one, two)]
     for key in [*keys[0], *(k for k in keys[1] if k not in keys[0])]:
-        mine, others = one.keys.get(key), two.keys.get(key)
+        mine, others = keys[0].get(key), keys[1].get(key)
         if mine is None or others is None:
-            if (mine or others).masked:  # type: ignore[union-attr]
+            there = mine or others
+            if there is not None and (there.masked or there.role == "target"):
                 continue
             return f"the observation key {key!r} is missing in one of them ({sorted(keys[0])} and {sorted(keys[1])})"
         if (mine.kind, mine.shape) != (others.kind, others.shape):

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from worldloom.errors import UserError
+from worldloom.errors import UserError, unknown
 
 Kind = Literal["image", "vector", "category", "flag", "text", "set", "window"]
 Role = Literal["observed", "given", "target"]
@@ -235,6 +235,21 @@ class DataSpec:
     def with_targets(self, targets: Mapping[str, KeySpec]) -> Self:
         """The same observations with other targets."""
         return replace(self, keys={**self.obs, **targets})
+
+    def with_roles(self, roles: Mapping[str, str]) -> Self:
+        """The same data with other roles for some keys. Raises `UserError` for a role that a key cannot have."""
+        keys = dict(self.keys)
+        for name, role in roles.items():
+            if name not in keys:
+                raise unknown("key of the data", name, keys)
+            if role != "target" and (name in SIGNALS or (not keys[name].shape and keys[name].role == "target")):
+                raise UserError(f"{name!r} is a signal, which is only ever a target, not {role}")
+            if role == "target" and name == "task":
+                raise UserError("the task is context, and no model predicts it: its role is given")
+            keys[name] = replace(keys[name], role=role)  # type: ignore[arg-type]
+        if roles and all(key.role != "observed" for key in keys.values()):
+            raise UserError(f"no key is observed any more (roles: {dict(roles)}): leave one that the model can see")
+        return replace(self, keys=keys)
 
     def with_image_size(self, height: int, width: int) -> Self:
         """The same data seen at another resolution."""

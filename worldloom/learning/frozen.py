@@ -91,7 +91,7 @@ def training_windows(record: RunRecord, source: Path, batch_size: int, length: i
     """Windows of what the model was trained on: datasets, or the episodes it collected itself."""
     if record.datasets:
         # What was broken when the model was trained was left out; it stays so.
-        datasets = read_datasets([Path(use.path) for use in record.datasets], record.image_size[0], skip_broken=True)
+        datasets = read_datasets([Path(use.path) for use in record.datasets], record.image_size, skip_broken=True)
         return DatasetSplit.again(datasets, record.datasets, record.spec).loader(batch_size, length, seed)
     replay = Replay(record.spec, batch_size=batch_size, length=length, seed=seed)
     for file in sorted((source / "replay").glob("*.safetensors")):

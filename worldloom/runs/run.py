@@ -39,10 +39,15 @@ class Run:
     family: str
     spec: DataSpec
     datasets: list[DatasetUse]
-    image_size: tuple[int, int]
+    image_size: tuple[int, int] | None
     config: dict[str, Any]
     checkpoint_hash: str
     train_seconds: float
+
+    @property
+    def side(self) -> int:
+        """Of the square pictures that an environment shows this model; 0 is the environment's own size."""
+        return self.image_size[0] if self.image_size and self.image_size[0] == self.image_size[1] else 0
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class RunRecord:
     config: dict[str, Any]
     spec: DataSpec
     datasets: list[DatasetUse]
-    image_size: tuple[int, int]
+    image_size: tuple[int, int] | None
     settings: dict[str, Any]
     machine: dict[str, Any]
     parts: dict[str, PartUse] = field(default_factory=dict)
@@ -102,13 +107,17 @@ class RunRecord:
                 config=content["config"],
                 spec=DataSpec.from_json(content["spec"]),
                 datasets=[DatasetUse(**use) for use in content["datasets"]],
-                image_size=(content["image_size"][0], content["image_size"][1]),
+                image_size=_size(content["image_size"]),
                 settings=dict(content["settings"]),
                 machine=content["machine"],
                 parts={name: PartUse.from_json(use, run) for name, use in content.get("parts", {}).items()},
             )
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise damaged(run / "run.json", error) from error
+
+
+def _size(stored: list[int] | None) -> tuple[int, int] | None:
+    return None if stored is None else (stored[0], stored[1])
 
 
 def read_json(path: Path, missing: str) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 import shlex
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
+from worldloom.data.spec import Role
 from worldloom.errors import UserError
 from worldloom.flags import named
 from worldloom.limits import at_least, between, check_limits, strictly_between
@@ -20,7 +21,9 @@ REPORTING = frozenset(
     {"checkpoint_every", "keep", "preview_every", "log_every", "tensorboard", "resume", "out", "part"}
 )
 FREE_ON_RESUME = REPORTING | {"steps", "minutes", "phase_steps", "lr", "warmup", "final_lr", "clip", "weight_decay"}
-REPEATED = frozenset({"overrides", "part", "init_part", "phase_steps"})  # flags that are given once for each value
+REPEATED = frozenset(
+    {"overrides", "role", "part", "init_part", "phase_steps"}
+)  # flags that are given once for each value
 # Where a flag is not called like its setting, or the setting not like the value that is made of it.
 FLAGS = {"overrides": "set", "ema_decay": "average"}
 
@@ -58,8 +61,11 @@ class TrainSettings:
     """Decoupled weight decay of AdamW."""
     seed: Annotated[int, at_least(0)] = 0
     """Seed of the weights, the split, the order of the data and the model's samples."""
-    image_size: Annotated[int, between(1, 100_000)] = 64
-    """Images are resized to this many pixels, height and width."""
+    image_size: Annotated[int | tuple[int, int], between(0, 100_000)] = 64
+    """Images are resized to this many pixels, height and width, or to HEIGHT WIDTH; 0 keeps each camera's own size."""
+    role: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="KEY=ROLE")] = ()
+    """What a key is for: observed (the default), given (context that is seen and not predicted) or target (predicted
+    and never seen)."""
     held_out: Annotated[float, strictly_between(0, 1)] = 0.1
     """Share of episodes never trained on, at least one."""
     weights: Annotated[tuple[float, ...], at_least(0)] = ()
@@ -95,6 +101,21 @@ class TrainSettings:
     """Also write TensorBoard files into the run."""
 
     @property
+    def resolution(self) -> tuple[int, int] | None:
+        """Height and width of every picture, None where each camera keeps its own."""
+        size = self.image_size if isinstance(self.image_size, tuple) else (self.image_size, self.image_size)
+        return size if all(size) else None
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """Raises `UserError` for what is not KEY=ROLE."""
+        pairs = [entry.partition("=") for entry in self.role]
+        for key, equals, role in pairs:
+            if not (key and equals) or role not in get_args(Role):
+                raise UserError(f"--role {key}{equals}{role}: write KEY=ROLE, with one of {', '.join(get_args(Role))}")
+        return {key: role for key, _, role in pairs}
+
+    @property
     def budget(self) -> Budget:
         return Budget(self.steps, self.minutes)
 
@@ -110,6 +131,9 @@ class TrainSettings:
         """Refuse values that cannot work, before any data is read. Raises `UserError`."""
         for value in (self, self.budget, self.optimizer, self.reporting):
             check_limits(value, flag)
+        _ = self.roles
+        if isinstance(self.image_size, tuple) and not all(self.image_size):
+            raise UserError(f"--image-size is {self.image_size}: 0 stands alone, for each camera's own size")
         if not self.data:
             raise UserError(f"no dataset given: worldloom train {self.family} DATA --out {self.out}")
         if self.steps is None and self.minutes is None and not self.phase_steps:

@@ -1,6 +1,6 @@
 """What a training reads: its datasets, their split by episode, the fitted description, and held-out windows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -30,12 +30,20 @@ class DatasetSplit:
 
     @classmethod
     def fitted(
-        cls, datasets: Sequence[CachedDataset], held_out: float, seed: int = 0, weights: Sequence[float] = ()
+        cls,
+        datasets: Sequence[CachedDataset],
+        held_out: float,
+        seed: int = 0,
+        weights: Sequence[float] = (),
+        roles: Mapping[str, str] | None = None,
     ) -> Self:
-        """Split by episode, a share `held_out` of them kept aside, and fit the description on the others alone."""
+        """Split by episode, a share `held_out` of them kept aside, and fit the description on the others alone.
+
+        `roles` are those of some keys, by name. Raises `UserError` for a role that a key cannot have.
+        """
         splits = [split_episodes(dataset, held_out, seed) for dataset in datasets]
         specs = [dataset.fit(train) for dataset, (train, _) in zip(datasets, splits, strict=True)]
-        spec = merge_specs(specs, [dataset.tasks for dataset in datasets])
+        spec = merge_specs(specs, [dataset.tasks for dataset in datasets]).with_roles(roles or {})
         rows = [float(dataset.lengths[train].sum()) for dataset, (train, _) in zip(datasets, splits, strict=True)]
         weights = weights or rows
         uses = [
@@ -103,13 +111,19 @@ class DatasetSplit:
 
 
 def read_datasets(
-    paths: Sequence[Path], image_size: int, skip_broken: bool = False, group: ProcessGroup | None = None
+    paths: Sequence[Path],
+    image_size: tuple[int, int] | None,
+    skip_broken: bool = False,
+    group: ProcessGroup | None = None,
 ) -> list[CachedDataset]:
-    """Open every dataset; rank 0 decodes what is not yet in the cache while the others wait."""
+    """Open every dataset, its pictures at a size or (None) at their own.
+
+    Rank 0 decodes what is not yet in the cache while the others wait.
+    """
     group = group or ProcessGroup()
     if not group.is_main:
         group.barrier()
-    datasets = [cache_dataset(path, (image_size, image_size), skip_broken=skip_broken) for path in paths]
+    datasets = [cache_dataset(path, image_size, skip_broken=skip_broken) for path in paths]
     if group.is_main:
         group.barrier()
     return datasets

@@ -98,9 +98,9 @@ def train_in_group(
 
 def split_datasets(settings: TrainSettings, earlier: RunRecord | None, group: ProcessGroup) -> DatasetSplit:
     """The datasets, split anew, or as they were when the run began."""
-    datasets = read_datasets(settings.data, settings.image_size, settings.skip_broken, group)
+    datasets = read_datasets(settings.data, settings.resolution, settings.skip_broken, group)
     if earlier is None:
-        return DatasetSplit.fitted(datasets, settings.held_out, settings.seed, settings.weights)
+        return DatasetSplit.fitted(datasets, settings.held_out, settings.seed, settings.weights, settings.roles)
     return DatasetSplit.again(datasets, earlier.datasets, earlier.spec)
 
 
@@ -189,7 +189,7 @@ def describe(settings: TrainSettings, split: DatasetSplit, trainer: Trainer, par
         config=asdict(trainer.model.config),
         spec=split.spec,
         datasets=split.uses,
-        image_size=(settings.image_size, settings.image_size),
+        image_size=settings.resolution,
         settings=replace(settings, resume=False).to_json(),
         machine=machine,
         parts=parts,

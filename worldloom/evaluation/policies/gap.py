@@ -141,7 +141,7 @@ def measure_gap(name: Path, run: Run, played: Where | None, episodes: int, devic
 def world_of(named: Named, run: Run, played: Where | None) -> World:
     """Where a policy is played, drawn as the model of `run` sees it."""
     name, options, limit = played or environment_of(named.folder)
-    return World(name, parse_options(options), run.image_size[0], limit)
+    return World(name, parse_options(options), run.side, limit)
 
 
 def environment_of(folder: Path) -> Where:
