@@ -17,9 +17,10 @@ from tests.toy import ENTRY, ToyModel
 from worldloom.cli import main
 from worldloom.models import FAMILIES
 from worldloom.nets.latent import Categorical
+from worldloom.noise import Noise
 
 
-def mean(latent: Categorical, params: Tensor, temperature: float = 1.0) -> Tensor:
+def mean(latent: Categorical, params: Tensor, noise: Noise, temperature: float = 1.0) -> Tensor:
     return latent.probs(params).flatten(-2)
 
 
