@@ -23,11 +23,13 @@ from worldloom.commands.learn import learn
 from worldloom.commands.plan import PlanSettings, plan
 from worldloom.commands.play import PlaySettings, open_stage
 from worldloom.commands.record import RecordSettings, record
+from worldloom.commands.train import train
 from worldloom.errors import NotAllowed, UserError
 from worldloom.evaluation.policies.gap import environment_of
-from worldloom.learning.saved_policy import companion_of
+from worldloom.learning.saved_policy import auxiliary_of
 from worldloom.learning.settings import CMASettings, DreamerSettings
 from worldloom.runs import checkpoint
+from worldloom.runs.train_settings import TrainSettings
 
 FAMILY = "hostile:Family"
 
@@ -151,7 +153,7 @@ def test_the_workers_of_a_recording_import_what_was_allowed_and_nothing_else(
 def test_a_policys_learning_method_is_not_imported(toy_run: Path, tmp_path: Path, marker: Path) -> None:
     learned = {"method": "hostile:METHOD", "settings": {}}
     with pytest.raises(NotAllowed, match=r"learn\.json names the learning method 'hostile:METHOD'"):
-        companion_of(checkpoint.load(toy_run)[0], learned, tmp_path / "learn.json")
+        auxiliary_of(checkpoint.load(toy_run)[0], learned, tmp_path / "learn.json")
     assert not marker.exists()
 
 
@@ -207,3 +209,21 @@ def test_an_installed_module_is_not_looked_for_in_the_current_folder(
 def test_only_a_reference_can_be_allowed(marker: Path, wrong: str) -> None:
     with pytest.raises(UserError, match="write it as module:attribute"):
         registry.allow(wrong)
+
+
+def test_a_frozen_part_of_a_hostile_run_is_not_imported(toy_data: Path, hostile_run: Path, marker: Path) -> None:
+    settings = TrainSettings(
+        "latent", (toy_data,), hostile_run.parent / "new", "debug", steps=1, part=(f"tokenizer={hostile_run}",)
+    )
+    with pytest.raises(NotAllowed, match=f"--allow {FAMILY} "):
+        train(settings)
+    assert not marker.exists()
+
+
+def test_what_was_allowed_is_typed_again_with_every_command(toy_data: Path) -> None:
+    settings = TrainSettings("latent", (toy_data,), Path("out"), steps=1, allow=("a:b", "c:d"))
+    assert settings.resume_line().endswith("--allow a:b --allow c:d --resume")
+    assert "allow" not in settings.to_json()
+    learning = CMASettings(env="run", out=Path("out"), allow=("a:b",))
+    assert learning.command().endswith("--allow a:b")
+    assert "allow" not in learning.to_json()
