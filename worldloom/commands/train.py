@@ -4,7 +4,7 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from worldloom.registry import allow_typed
+from worldloom.registry import allow, allow_typed
 from worldloom.runs.train_settings import TrainSettings
 
 
@@ -16,5 +16,6 @@ def train(settings: Annotated[TrainSettings, arg(name="")]) -> None:
     # torch takes a second to import, which `worldloom train --help` and a mistyped flag need not wait for.
     from worldloom.training.session import run_training
 
+    allow(*settings.allow)
     allow_typed(settings.family, *(override.partition("=")[2] for override in settings.overrides))
     run_training(settings)

@@ -15,14 +15,18 @@ if TYPE_CHECKING:  # so that `--help` can list the families without waiting for 
 
 
 class Families(Registry):
-    """A family from outside is called, in its runs and in messages, by the name that it was found under."""
+    """A family from outside is called, in its runs and in messages, by the name that it was found under.
+
+    Whatever it says itself: it may be a copy or a subclass of one of ours, and would be taken for that.
+    """
 
     def adopt(self, name: str, thing: Any) -> Any:
         made = super().adopt(name, thing)
         for attribute in ("config_class", "sizes"):
             if not hasattr(made, attribute):
                 raise UserError(f"{self.what} {name!r} has no `{attribute}`: see docs/your-own-family.md")
-        made.family = name
+        if f"{made.__module__}:{made.__qualname__}" not in self.entries.values():
+            made.family = name
         return made
 
 

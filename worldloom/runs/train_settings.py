@@ -9,7 +9,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from worldloom.data.spec import Role
 from worldloom.errors import UserError
-from worldloom.flags import named
+from worldloom.flags import Allow, named
 from worldloom.limits import at_least, between, check_limits, strictly_between
 from worldloom.models import FAMILIES
 from worldloom.runs.parts import parse_parts
@@ -18,12 +18,11 @@ from worldloom.schedule import Budget, OptimizerSettings, Reporting
 # A resumed run may go on for longer, learn at another pace, report differently and find its frozen parts, whose weights
 # are checked, elsewhere; anything else makes it another run.
 REPORTING = frozenset(
-    {"checkpoint_every", "keep", "preview_every", "log_every", "tensorboard", "resume", "out", "part"}
+    {"checkpoint_every", "keep", "preview_every", "log_every", "tensorboard", "resume", "out", "part", "allow"}
 )
 FREE_ON_RESUME = REPORTING | {"steps", "minutes", "phase_steps", "lr", "warmup", "final_lr", "clip", "weight_decay"}
-REPEATED = frozenset(
-    {"overrides", "role", "part", "init_part", "phase_steps"}
-)  # flags that are given once for each value
+# Flags that are given once for each value.
+REPEATED = frozenset({"overrides", "role", "part", "init_part", "phase_steps", "allow"})
 # Where a flag is not called like its setting, or the setting not like the value that is made of it.
 FLAGS = {"overrides": "set", "ema_decay": "average"}
 
@@ -99,6 +98,7 @@ class TrainSettings:
     """Continue the run in --out from its last checkpoint."""
     tensorboard: FlagCreatePairsOff[bool] = False
     """Also write TensorBoard files into the run."""
+    allow: Allow = ()
 
     @property
     def resolution(self) -> tuple[int, int] | None:
@@ -172,11 +172,15 @@ class TrainSettings:
         return shlex.join([*words, "--resume"])
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON; paths of datasets and parts absolute, so that the run is understood from any folder."""
+        """Plain JSON; paths of datasets and parts absolute, so that the run is understood from any folder.
+
+        What was allowed is left out: it holds for one command, and is typed again with the next.
+        """
         data = [str(path.expanduser().resolve()) for path in self.data]
         parts = {name: _absolute(getattr(self, name)) for name in ("part", "init_part")}
         lists = {name: list(value) for name, value in asdict(self).items() if isinstance(value, tuple)}
-        return {**asdict(self), **lists, **parts, "data": data, "out": str(self.out)}
+        described = {**asdict(self), **lists, **parts, "data": data, "out": str(self.out)}
+        return {name: value for name, value in described.items() if name != "allow"}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
