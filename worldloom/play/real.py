@@ -129,6 +129,11 @@ class RealPlayer:
         self.rows, self.task = Rows(), ""
         self.over, self.saved = True, False
 
+    @property
+    def unsaved(self) -> bool:
+        """Whether anything was done in an episode that is not saved yet."""
+        return bool(self.rows.actions) and not self.saved
+
     async def begin(self, start: str | None = None, seed: int = 0) -> None:
         """The next episode. What was under way is saved as it is."""
         await asyncio.to_thread(self._keep)
@@ -138,7 +143,7 @@ class RealPlayer:
 
     def _keep(self, terminated: bool = False) -> None:
         """Save the episode once, unless nothing was done in it."""
-        if self.rows.actions and not self.saved:
+        if self.unsaved:
             self.recorder.add(self.env, self.rows, terminated, self.task)
             self.saved = True
 
@@ -257,7 +262,8 @@ def make_recorder(env: str, options: tuple[str, ...], out: Path) -> Recorder:
 
 
 def real_server(env: str, options: tuple[str, ...], out: Path, sessions: int, token: str | None) -> Any:
-    from worldloom.play.server import Access, Limits, Server
+    from worldloom.play.access import Access
+    from worldloom.play.server import Limits, Server
 
     recorder = make_recorder(env, options, out)
 
