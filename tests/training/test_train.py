@@ -100,8 +100,11 @@ def test_a_hyperparameter_can_be_set(toy_settings: MakeSettings) -> None:
         ({"overrides": ("hidden=8.5",)}, "hidden is of type int"),
         ({"overrides": ("noise=true",)}, "noise is of type float"),
         ({"family": "rssm", "image_size": 20}, "multiples of 16"),
-        ({"family": "rssm", "image_size": 16, "overrides": ("deter=0",)}, "hyperparameter deter of family 'rssm' is 0"),
-        ({"family": "rssm", "image_size": 16, "overrides": ("deter=-8",)}, "hyperparameter deter of family 'rssm' is -8"),
+        ({"family": "rssm", "image_size": 16, "overrides": ("deter=0",)}, "deter of family 'rssm' is 0"),
+        (
+            {"family": "rssm", "image_size": 16, "overrides": ("deter=-8",)},
+            "deter of family 'rssm' is -8",
+        ),
         ({"device": "tpu"}, "--device 'tpu'"),
         ({"batch_size": 10_000}, "--batch-size is 10000, but the training episodes hold only"),
         ({"data": (Path("nowhere"),)}, "nowhere"),

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import singledispatchmethod
-from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from worldloom.play.exporting import Exports
 from worldloom.play.messages import VERSION
 from worldloom.play.player import Outgoing, pack_pictures
 from worldloom.play.session import check_action
+from worldloom.runs.folders import unused
 
 ENOUGH_EPISODES = 2
 MINUTES = 3.0
@@ -87,8 +87,7 @@ class Recorder:
 
     def unused(self) -> Path:
         """A folder for the next model: OUT-model, OUT-model-2 and so on."""
-        names = (f"{self.out.name}-model{again}" for again in chain([""], (f"-{n}" for n in count(2))))
-        return next(folder for folder in map(self.out.with_name, names) if not folder.exists())
+        return unused(self.out.with_name(f"{self.out.name}-model"))
 
     def train(self) -> dict[str, str]:
         """Start training unless it is under way, and say how it goes."""
