@@ -15,7 +15,7 @@ from worldloom.models import FAMILIES
 PACKAGE = Path(__file__).parents[1] / "worldloom"
 # From the ground up: a floor imports from itself and from those below it, never from one above.
 FLOORS = (
-    "errors registry flags console limits",
+    "errors registry flags console limits interrupts",
     "stats render",
     "data",
     "schedule noise model",

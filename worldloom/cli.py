@@ -5,6 +5,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from worldloom.errors import UserError, unknown
+from worldloom.interrupts import EXIT_CODE, second_one_ends
 
 COMMANDS = {
     "record": ("worldloom.commands.record:record", "play an environment and save its episodes as a dataset"),
@@ -41,7 +42,8 @@ def main() -> None:
         print(f"worldloom {__version__}")
         return
     try:
-        run(arguments[0], arguments[1:])
+        with second_one_ends():
+            run(arguments[0], arguments[1:])
     except UserError as error:
         fail(str(error))
     except BrokenPipeError:
@@ -52,7 +54,7 @@ def main() -> None:
         fail(f"out of memory ({error}): make it smaller, such as --batch-size or --image-size")
     except KeyboardInterrupt:
         print("worldloom: stopped by Ctrl-C", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(EXIT_CODE)
 
 
 def fail(message: str) -> NoReturn:

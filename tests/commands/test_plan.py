@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,34 @@ def test_by_default_the_results_lie_in_the_run_and_the_planner_suits_the_action(
     run = write_run(tmp_path / "run", toy_model(discrete=True))
     plan(PlanSettings(run=run, env=TOY, **SMALL, episodes=1, video=False, floors=False, options=("discrete=true",)))
     assert (run / "plan" / "tests.agents.fakes-make-toy-categorical" / "score.json").exists()
+
+
+def test_nothing_is_overwritten_unless_it_is_a_plan_and_one_says_so(runs: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    quick = PlanSettings(run=runs["pixels"], env=TOY, **SMALL, episodes=1, video=False, floors=False, out=out)
+    plan(quick)
+    first = (out / "score.json").read_bytes()
+    with pytest.raises(UserError, match="already holds a plan: choose another --out, or replace it with --overwrite"):
+        plan(quick)
+    assert (out / "score.json").read_bytes() == first
+    plan(replace(quick, seeds=(7,), overwrite=True))
+    assert json.loads((out / "score.json").read_text())["provenance"]["seeds"] == [7]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match=r"mine already holds something else \(notes\): choose another --out"):
+            plan(replace(quick, out=tmp_path / "mine", overwrite=overwrite))
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes"]
+
+
+def test_the_default_folder_is_numbered_where_there_is_a_plan_already(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", toy_model())
+    quick = PlanSettings(run=run, env=TOY, **SMALL, episodes=1, video=False, floors=False)
+    for changes in ({}, {}, {"seeds": (7,), "overwrite": True}):
+        plan(replace(quick, **changes))
+    cards = {path.parent.name: json.loads(path.read_text()) for path in (run / "plan").glob("*/score.json")}
+    seeds = {name: card["provenance"]["seeds"] for name, card in cards.items()}
+    assert seeds == {"tests.agents.fakes-make-toy-mppi": [7], "tests.agents.fakes-make-toy-mppi-2": [0]}
 
 
 def test_a_model_without_a_reward_plans_for_a_row_of_a_dataset(runs: dict[str, Path], tmp_path: Path) -> None:

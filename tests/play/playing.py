@@ -65,7 +65,7 @@ async def player(stage: Stage | None = None) -> AsyncIterator[DreamPlayer]:
 async def said(made: DreamPlayer, asked: str, **fields: Any) -> list[Any]:
     """What is answered to a request, as the page would understand it."""
     request = messages.read(json.dumps({"type": asked, "id": 5, **fields}))
-    return [understood(outgoing) async for outgoing in made.answer(request)]
+    return [understood(outgoing) async for outgoing in made.answer(request) if outgoing is not None]
 
 
 def understood(outgoing: dict[str, Any] | bytes) -> dict[str, Any]:

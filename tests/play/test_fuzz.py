@@ -116,7 +116,7 @@ def test_ten_thousand_unexpected_messages_are_answered_and_disturb_nobody() -> N
                     page = Page(address)
         assert {"error", "moment", "welcome", "file", "bye"} <= kinds, kinds
         assert ended > MESSAGES / 200
-        assert sum(seat.socket is not None for seat in server.seats.values()) == 2, "who has gone holds no seat"
+        assert sum(seat.reader.left is None for seat in server.seats.values()) == 2, "who has gone holds no seat"
         after = quiet.ask("show", moments=[0])
         assert after["moment"] == before["moment"]
         assert all((after["shown"][key] == pixels).all() for key, pixels in before["shown"].items())

@@ -7,7 +7,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -22,8 +22,10 @@ pytest.importorskip("websockets", reason="the extra 'play' is not installed")
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from worldloom.play.access import Access, local, needs_token
 from worldloom.play.player import DreamPlayer
-from worldloom.play.server import Access, Limits, Server, local, needs_token
+from worldloom.play.replay import Walked
+from worldloom.play.server import Limits, Server
 from worldloom.play.turns import Turns
 
 RIGHT = [1.0, 0.0]
@@ -81,6 +83,14 @@ class Page:
 
     def close(self) -> None:
         self.socket.close()
+
+
+def until(done: Callable[[], bool], seconds: float = 20) -> None:
+    """Wait for it. Fails when it does not come."""
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_page_plays_leaves_and_comes_back_to_its_walk() -> None:
@@ -179,6 +189,69 @@ def test_every_limit_answers_with_its_name() -> None:
         assert "version 9" in wrong.next()["message"]
 
 
+def test_a_connection_that_does_not_say_hello_is_closed_with_the_reason() -> None:
+    with serving(hello_seconds=0.2) as (address, server):
+        silent, page = Page(address, hello=False), Page(address)
+        goodbye = silent.next()
+        assert (goodbye["type"], goodbye["code"]) == ("bye", "hello")
+        assert "no hello came within 0.2 s" in goodbye["message"]
+        with pytest.raises(ConnectionClosed):
+            silent.next()
+        time.sleep(0.3)
+        assert page.ask("ping")["type"] == "pong", "who has said hello may think for longer"
+        assert len(server.seats) == 1
+
+
+def test_who_leaves_in_the_middle_of_a_long_request_frees_the_place_and_ends_the_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with serving(sessions=1) as (address, server):
+        page, made = Page(address), []
+
+        def endless(engine: Any, replay: Any, model_hash: str, most: int) -> Iterator[Walked]:
+            while True:
+                made.append(time.monotonic())
+                time.sleep(0.01)
+                yield Walked(None, None, False)  # type: ignore[arg-type]
+
+        monkeypatch.setattr("worldloom.play.player.walking", endless)
+        page.send({"type": "load", "id": 1, "replay": {}})
+        until(lambda: len(made) > 3)
+        full = Page(address, hello=False)
+        full.send({"type": "hello", "version": 1})
+        assert full.next()["code"] == "full"
+        page.close()
+        (seat,) = server.seats.values()
+        until(lambda: seat.reader.left is not None)
+        assert Page(address).ask("ping")["type"] == "pong"
+        until(lambda: not seat.turn.locked())
+        count = len(made)
+        time.sleep(0.1)
+        assert len(made) == count, "nobody is left for whom it would be loaded"
+
+
+def test_a_page_that_comes_back_to_a_long_request_waits_for_its_next_part_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with serving() as (address, _):
+        page = Page(address)
+
+        def slow(engine: Any, replay: Any, model_hash: str, most: int) -> Iterator[Walked]:
+            for _ in range(1000):
+                time.sleep(0.01)
+                yield Walked(None, None, False)  # type: ignore[arg-type]
+
+        monkeypatch.setattr("worldloom.play.player.walking", slow)
+        page.send({"type": "load", "id": 1, "replay": {}})
+        time.sleep(0.1)
+        page.close()
+        began = time.monotonic()
+        again = Page(address, session=page.welcome["session"])
+        assert again.welcome["session"] == page.welcome["session"]
+        assert again.first["moment"]["number"] == page.first["moment"]["number"], "what was not loaded changes nothing"
+        assert time.monotonic() - began < 3
+
+
 def test_a_page_that_reads_nothing_delays_nobody() -> None:
     with serving(send_seconds=1) as (address, _):
         slow, quick = Page(address), Page(address)
@@ -212,7 +285,7 @@ def test_a_page_that_leaves_while_it_is_greeted_holds_no_seat() -> None:
             page.socket.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             page.socket.socket.shutdown(socket.SHUT_RDWR)
         for _ in range(100):
-            if not any(seat.socket for seat in server.seats.values()):
+            if all(seat.reader.left for seat in server.seats.values()):
                 break
             time.sleep(0.05)
         assert Page(address).ask("ping")["type"] == "pong"

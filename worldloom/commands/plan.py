@@ -6,20 +6,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from tyro.conf import Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from worldloom.agents.play import check_seeds
 from worldloom.agents.saved import PlanningSettings
 from worldloom.data.spec import DataSpec
 from worldloom.envs.options import parse_options
 from worldloom.errors import UserError
-from worldloom.evaluation.policies.trial import Trial
+from worldloom.evaluation.policies.trial import CARD, Trial
 from worldloom.evaluation.policies.world import World
 from worldloom.flags import Allow, named
 from worldloom.limits import at_least, between, check_limits
 from worldloom.planners import OBJECTIVES, PLANNERS
 from worldloom.registry import allow, allow_typed
 from worldloom.runs import checkpoint
+from worldloom.runs.folders import unused
 from worldloom.runs.precision import choose_device
 
 PLANNER_HELP = "The search, by default mppi, for discrete actions categorical"
@@ -71,7 +72,10 @@ class PlanSettings:
     options: tuple[str, ...] = ()
     """Options of the environment, such as pixels=true action_repeat=2."""
     out: Path | None = None
-    """The folder to write; by default RUN/plan/ENV-PLANNER."""
+    """The folder to write, which must be new or empty; by default RUN/plan/ENV-PLANNER, or where a plan is there
+    already the first free one of ENV-PLANNER-2, -3 and so on."""
+    overwrite: FlagCreatePairsOff[bool] = False
+    """Replace the plan that is in --out, or in the default folder."""
     video: bool = True
     """Film the first seed."""
     video_steps: Annotated[int, at_least(1)] = 300
@@ -123,9 +127,24 @@ def plan(settings: Annotated[PlanSettings, arg(name="")]) -> None:
         objective=objective,
     )
     world = World(settings.env, parse_options(settings.options), found.side, settings.max_episode_steps)
-    folder = settings.out or settings.run / "plan" / f"{slug(settings.env)}-{slug(name)}"
+    folder = choose_folder(
+        settings.out, settings.run / "plan" / f"{slug(settings.env)}-{slug(name)}", settings.overwrite
+    )
     trial = Trial(model, found, agent, world, played, settings.num_envs, folder)
     trial.hold(settings.video_steps if settings.video else 0, settings.floors, settings.profile)
+
+
+def choose_folder(out: Path | None, default: Path, overwrite: bool) -> Path:
+    """Where the results go. Raises `UserError` for a folder that holds a plan not to be replaced, or anything else."""
+    if out is None and not overwrite:
+        return unused(default)
+    folder = default if out is None else out
+    held = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if held and CARD not in held:
+        raise UserError(f"{folder} already holds something else ({held[0]}): choose another --out")
+    if held and not overwrite:
+        raise UserError(f"{folder} already holds a plan: choose another --out, or replace it with --overwrite")
+    return folder
 
 
 def learned_discount(config: dict[str, Any]) -> float:

@@ -65,7 +65,7 @@ def play(settings: Annotated[PlaySettings, arg(name="")]) -> None:
     allow(*settings.allow)
     if settings.options and settings.env is None and settings.record is None:
         raise UserError(f"--options {' '.join(settings.options)}: of which environment? Give --env or --record too")
-    from worldloom.play.server import needs_token
+    from worldloom.play.access import needs_token
     from worldloom.play.serving import listen, run
 
     listening = listen(settings.host, settings.port)
@@ -108,8 +108,9 @@ def model_server(settings: PlaySettings, token: str | None) -> Any:
 
 def serve_stage(stage: "Stage", sessions: int, token: str | None) -> Any:
     """The web server of what is on offer."""
+    from worldloom.play.access import Access
     from worldloom.play.player import DreamPlayer
-    from worldloom.play.server import Access, Limits, Server
+    from worldloom.play.server import Limits, Server
     from worldloom.play.turns import Turns
 
     turns, limits = Turns(stage.engine), Limits(sessions=sessions)

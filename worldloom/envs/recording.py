@@ -1,14 +1,11 @@
 """`worldloom record ENV OUT`: play an environment in parallel and save every finished episode at once."""
 
 import json
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Self
 
 from rich.console import Console
@@ -19,6 +16,7 @@ from worldloom.data.episode import Episode
 from worldloom.data.lerobot.writer import LeRobotWriter, require_writable
 from worldloom.envs.pool import Job, WorkerPool
 from worldloom.errors import UserError
+from worldloom.interrupts import Interrupt
 
 
 @dataclass(frozen=True)
@@ -71,10 +69,10 @@ def collect(job: Job, out: Path, goal: Goal, num_envs: int, license: str = "unkn
     origin = f"recorded from {job.env} by worldloom {__version__} with policy {job.policy}, seed {job.seed}"
     about = {"license": license, "origin": origin, "env": job.env, "synthetic": False}
     require_writable(out)  # before environments are started, which takes a while
-    with WorkerPool(job, num_envs) as pool, interruptible() as interrupted:
+    with WorkerPool(job, num_envs) as pool, Interrupt() as interrupt:
         try:
             with LeRobotWriter(out, pool.spec, robot_type=job.env, about=about) as writer:
-                return _run(pool, writer, goal, interrupted)
+                return _run(pool, writer, goal, interrupt)
         except OSError as error:
             kept = "Episodes that were finished are kept. " if out.is_dir() else ""
             raise UserError(
@@ -82,7 +80,7 @@ def collect(job: Job, out: Path, goal: Goal, num_envs: int, license: str = "unkn
             ) from error
 
 
-def _run(pool: WorkerPool, writer: LeRobotWriter, goal: Goal, interrupted: threading.Event) -> Summary:
+def _run(pool: WorkerPool, writer: LeRobotWriter, goal: Goal, interrupt: Interrupt) -> Summary:
     summary, had = Summary(), Held.of(writer)
 
     def wanted(begun: int) -> bool:
@@ -92,12 +90,12 @@ def _run(pool: WorkerPool, writer: LeRobotWriter, goal: Goal, interrupted: threa
 
         def on_wait() -> bool:
             show(had.episodes + summary.episodes, had.steps + pool.steps_played)
-            return not interrupted.is_set()
+            return not interrupt.asked
 
         for index, episode in pool.episodes(wanted, on_wait, session=had.episodes):
             writer.add(episode, place=index)
             summary.add(episode)
-    summary.held, summary.interrupted = had.episodes + summary.episodes, interrupted.is_set()
+    summary.held, summary.interrupted = had.episodes + summary.episodes, interrupt.asked
     return summary
 
 
@@ -133,22 +131,3 @@ def progress_bar(goal: Goal) -> Iterator[Callable[[int, int], None]]:
             progress.update(line, completed=done, description=f"{unit}, {other}, {rate:,.0f} steps/s")
 
         yield show
-
-
-@contextmanager
-def interruptible() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into an event, so that what is being written is written whole; a second one breaks off."""
-    pressed = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield pressed
-        return
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        pressed.set()
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, on_signal)
-    try:
-        yield pressed
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -19,6 +19,7 @@ from worldloom.agents.actor import LinearController
 from worldloom.agents.saved import save_policy
 from worldloom.data import durable
 from worldloom.errors import UserError
+from worldloom.interrupts import Interrupt
 from worldloom.learning.actor_critic import feature_size
 from worldloom.learning.cma import dreamt_returns, make_strategy
 from worldloom.learning.frozen import training_windows
@@ -30,7 +31,6 @@ from worldloom.runs import checkpoint, folders
 from worldloom.runs.checkpoint import Checkpoint, choose, prune, steps_saved
 from worldloom.runs.precision import choose_device
 from worldloom.runs.run import RunRecord, damaged
-from worldloom.training.loop import Interrupt
 from worldloom.training.memory import keep_freed_memory
 from worldloom.training.progress import Log, clock
 from worldloom.training.trainer import Batches

@@ -18,13 +18,13 @@ from worldloom.envs.adapt import AdaptedEnv
 from worldloom.envs.describe import describe
 from worldloom.envs.options import parse_options
 from worldloom.errors import UserError
+from worldloom.interrupts import Interrupt
 from worldloom.learning.session import MOST_EVALUATION_ENVS, Session
 from worldloom.learning.settings import Learning, LearnSettings
 from worldloom.runs import folders
 from worldloom.runs.checkpoint import last_good, prune, steps_saved
 from worldloom.runs.precision import slow_precision
 from worldloom.runs.run import FORMAT, check_format, damaged, read_json
-from worldloom.training.loop import Interrupt
 from worldloom.training.memory import keep_freed_memory
 from worldloom.training.progress import Log, clock
 from worldloom.training.trainer import NotFinite

@@ -24,7 +24,7 @@ from worldloom.play.stage import Stage
 from worldloom.play.turns import Turns
 
 Outgoing = dict[str, Any] | bytes
-Answers = AsyncIterator[Outgoing]
+Answers = AsyncIterator[Outgoing | None]
 
 
 class DreamPlayer:
@@ -32,6 +32,7 @@ class DreamPlayer:
 
     session: Session
     scene: Scene
+    unsaved = False
 
     def __init__(self, name: str, stage: Stage, turns: Turns, exports: Exports):
         self.name, self.stage, self.turns, self.exports = name, stage, turns, exports
@@ -80,7 +81,7 @@ class DreamPlayer:
         raise UserError(f"{type(request).__name__.lower()} means nothing in a dream")
 
     async def answer(self, request: messages.Request) -> Answers:
-        """Everything that is answered to one request."""
+        """Everything that is answered to one request, and None where a long one may be given up."""
         if isinstance(request, messages.Load):
             async for outgoing in self._load(request):
                 yield outgoing
@@ -194,6 +195,7 @@ class DreamPlayer:
             step = await self.turns.run(lambda: next(made, None))
             if step is None or step.done:
                 break
+            yield None
         assert step is not None
         self.close()
         self.session, self.reality = step.session, None

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import singledispatchmethod
-from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from worldloom.play.exporting import Exports
 from worldloom.play.messages import VERSION
 from worldloom.play.player import Outgoing, pack_pictures
 from worldloom.play.session import check_action
+from worldloom.runs.folders import unused
 
 ENOUGH_EPISODES = 2
 MINUTES = 3.0
@@ -87,8 +87,7 @@ class Recorder:
 
     def unused(self) -> Path:
         """A folder for the next model: OUT-model, OUT-model-2 and so on."""
-        names = (f"{self.out.name}-model{again}" for again in chain([""], (f"-{n}" for n in count(2))))
-        return next(folder for folder in map(self.out.with_name, names) if not folder.exists())
+        return unused(self.out.with_name(f"{self.out.name}-model"))
 
     def train(self) -> dict[str, str]:
         """Start training unless it is under way, and say how it goes."""
@@ -129,6 +128,11 @@ class RealPlayer:
         self.rows, self.task = Rows(), ""
         self.over, self.saved = True, False
 
+    @property
+    def unsaved(self) -> bool:
+        """Whether anything was done in an episode that is not saved yet."""
+        return bool(self.rows.actions) and not self.saved
+
     async def begin(self, start: str | None = None, seed: int = 0) -> None:
         """The next episode. What was under way is saved as it is."""
         await asyncio.to_thread(self._keep)
@@ -138,7 +142,7 @@ class RealPlayer:
 
     def _keep(self, terminated: bool = False) -> None:
         """Save the episode once, unless nothing was done in it."""
-        if self.rows.actions and not self.saved:
+        if self.unsaved:
             self.recorder.add(self.env, self.rows, terminated, self.task)
             self.saved = True
 
@@ -257,7 +261,8 @@ def make_recorder(env: str, options: tuple[str, ...], out: Path) -> Recorder:
 
 
 def real_server(env: str, options: tuple[str, ...], out: Path, sessions: int, token: str | None) -> Any:
-    from worldloom.play.server import Access, Limits, Server
+    from worldloom.play.access import Access
+    from worldloom.play.server import Limits, Server
 
     recorder = make_recorder(env, options, out)
 

@@ -5,29 +5,30 @@ Binds where it is told; `access` decides who may in. At each limit the page is t
 
 import asyncio
 import contextlib
-import hmac
-import ipaddress
 import secrets
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 import msgspec
 from starlette.applications import Starlette
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from worldloom.errors import UserError, origin
 from worldloom.play import messages
+from worldloom.play.access import Access
 from worldloom.play.exporting import Exports
+from worldloom.play.reader import Reader
+from worldloom.play.turns import Threads
 
 PAGE = files("worldloom.play") / "page"
+END_SECONDS = 60.0  # how long saving what was recorded may take when the server ends
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' blob: data:; "
@@ -36,7 +37,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
-ELSEWHERE = "this walk goes on in another window"
+ELSEWHERE = "this session goes on in another window"
 POLICY, TOO_BIG, BUSY, GONE = 1008, 1009, 1013, 1001  # WebSocket close codes
 
 
@@ -48,54 +49,48 @@ class Limits:
     message_bytes: int = messages.MOST_BYTES
     messages_per_second: float = 240
     burst: int = 480
+    hello_seconds: float = 10
+    """How long a connection may be silent before it has said hello."""
     idle_seconds: float = 900
     kept_seconds: float = 300
-    """How long a walk is kept after its page has gone, so that it can come back to it."""
+    """How long a session is kept after its page has gone, so that it can come back to it."""
     send_seconds: float = 10
 
 
-@dataclass(frozen=True)
-class Access:
-    """Who may in: pages of our own address, and with a `token` those who know it."""
-
-    token: str | None = None
-
-    def refuses(self, connection: HTTPConnection) -> str | None:
-        """Why a connection is refused, or None. A page of another site must not steer a server on this machine."""
-        page = connection.headers.get("origin")
-        if self.token is None and not local(connection.url.hostname or ""):
-            # Another site's name may lead here (DNS rebinding), and its pages would then be of our own address.
-            return (
-                f"{(connection.url.hostname or 'nobody')[:100]} is not this machine: open the address that was printed"
-            )
-        if page is not None and site(page) != connection.headers.get("host"):
-            return f"a page of {page[:100]} may not play here"
-        given = connection.query_params.get("token", "")
-        if self.token is not None and not hmac.compare_digest(given.encode(), self.token.encode()):
-            return "the token is missing or wrong: open the address that `worldloom play` printed"
-        return None
-
-
 class Player(Protocol):
-    """What a page plays with: `DreamPlayer` or `RealPlayer`."""
+    """What a page plays with: `DreamPlayer` or `RealPlayer`.
+
+    `answer` yields what is sent, and None between the parts of long work, which then ends if the page has left.
+    """
 
     name: str
 
+    @property
+    def unsaved(self) -> bool:
+        """Whether `close` has something to save."""
+
     async def begin(self, start: str | None = None, seed: int = 0) -> None: ...
     async def greet(self, request: messages.Request) -> list[dict[str, Any] | bytes]: ...
-    def answer(self, request: messages.Request) -> AsyncIterator[dict[str, Any] | bytes]: ...
+    def answer(self, request: messages.Request) -> AsyncIterator[dict[str, Any] | bytes | None]: ...
     def close(self) -> None: ...
 
 
 @dataclass
 class Seat:
-    """One player, and the connection that plays it now."""
+    """One player, and the connection that plays it now, or played it last."""
 
     player: Player
-    socket: WebSocket | None
-    left: float = 0.0
+    reader: Reader
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while something is answered: a page that comes back waits until what it left is done."""
+    """Held while the player is at work: a page that comes back waits until what it left is done."""
+
+    async def give_up(self) -> None:
+        """Close the player, once it is not at work. What cannot be saved is said, and stops nobody else."""
+        async with self.turn:
+            try:
+                self.player.close()
+            except Exception as error:
+                print(f"worldloom: error: {error}", file=sys.stderr, flush=True)
 
 
 @dataclass
@@ -141,6 +136,7 @@ class Server:
         self.make, self.access, self.limits, self.finish = make, access or Access(), limits or Limits(), finish
         self.exports = Exports()
         self.seats: dict[str, Seat] = {}
+        self.tasks: set[asyncio.Task[None]] = set()
         self.app = Starlette(
             routes=[
                 Route("/", self._page),
@@ -154,15 +150,19 @@ class Server:
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         sweeper = asyncio.create_task(self._sweep_forever())
+        asyncio.get_running_loop().set_default_executor(Threads(thread_name_prefix="worldloom-play"))
         try:
             yield
         finally:
             sweeper.cancel()
-            for seat in self.seats.values():
-                leave(seat)
-            self.seats.clear()
-            self.exports.close()
             self.finish()
+            saving = [self._give_up(name) for name, seat in list(self.seats.items()) if seat.player.unsaved]
+            for name in list(self.seats):
+                self._give_up(name)
+            _, late = await asyncio.wait(saving, timeout=END_SECONDS) if saving else ((), ())
+            for _ in late:
+                print("worldloom: error: an episode under way was not saved: its environment hangs", file=sys.stderr)
+            self.exports.close()
 
     async def _page(self, request: Request) -> Response:
         if reason := self.access.refuses(request) if request.url.path == "/" else None:
@@ -190,25 +190,31 @@ class Server:
             await self._bye(socket, Refused(POLICY, "refused", reason))
             return
         await socket.accept()
-        seat: Seat | None = None
+        reader = Reader(socket)
+        playing = self._keep(self._play(reader))
+        # A page that has left is not waited for. What is still made for it ends by itself at its next part.
+        await asyncio.wait((playing, reader.task), return_when=asyncio.FIRST_COMPLETED)
+
+    async def _play(self, reader: Reader) -> None:
+        """From a page's hello to its end."""
+        socket = reader.socket
         try:
-            seat, hello = await self._sit(socket)
+            seat, hello = await self._sit(reader)
             async with seat.turn:
                 for outgoing in await seat.player.greet(hello):
                     await self._send(socket, outgoing)
-            await self._serve(socket, seat)
+            await self._serve(reader, seat)
         except WebSocketDisconnect:
             pass
         except Refused as refusal:
             await self._bye(socket, refusal)
         finally:
-            if seat is not None and seat.socket is socket:
-                seat.socket, seat.left = None, time.monotonic()
+            reader.close()
 
-    async def _sit(self, socket: WebSocket) -> tuple[Seat, messages.Hello]:
+    async def _sit(self, reader: Reader) -> tuple[Seat, messages.Hello]:
         """The seat that a page's first message asks for: its earlier one, or a new one. And that message."""
         try:
-            hello = messages.read(await self._receive(socket))
+            hello = messages.read(await self._receive(reader, self.limits.hello_seconds, "hello"))
         except messages.MALFORMED as error:
             raise Refused(POLICY, "malformed", str(error)) from error
         if not isinstance(hello, messages.Hello):
@@ -218,13 +224,13 @@ class Server:
             raise Refused(POLICY, "version", what)
         seat = self.seats.get(hello.session or "")
         if seat is None:
-            seat = await self._new_seat(socket)
-        elif seat.socket is not None:
-            await self._bye(seat.socket, Refused(GONE, "elsewhere", ELSEWHERE))
-        seat.socket = socket
+            return await self._new_seat(reader), hello
+        earlier, seat.reader = seat.reader, reader
+        if earlier.left is None:
+            await self._bye(earlier.socket, Refused(GONE, "elsewhere", ELSEWHERE))
         return seat, hello
 
-    async def _new_seat(self, socket: WebSocket) -> Seat:
+    async def _new_seat(self, reader: Reader) -> Seat:
         if len(self.seats) >= self.limits.sessions:
             self._make_room()
         if len(self.seats) >= self.limits.sessions:
@@ -232,39 +238,41 @@ class Server:
             raise Refused(BUSY, "full", what)
         name = secrets.token_urlsafe(16)
         try:
-            seat = self.seats[name] = Seat(self.make(name, self.exports), socket)
-            await seat.player.begin()
-        except BaseException as error:
+            seat = self.seats[name] = Seat(self.make(name, self.exports), reader)
+            async with seat.turn:
+                await seat.player.begin()
+        except Exception as error:
             if name in self.seats:
-                leave(self.seats.pop(name))
-            if isinstance(error, Exception):
-                what = str(error) if isinstance(error, UserError) else origin(error)
-                raise Refused(BUSY, "start", what) from error
-            raise
+                self._give_up(name)
+            what = str(error) if isinstance(error, UserError) else origin(error)
+            raise Refused(BUSY, "start", what) from error
         return seat
 
-    async def _serve(self, socket: WebSocket, seat: Seat) -> None:
+    async def _serve(self, reader: Reader, seat: Seat) -> None:
         """Requests one after the other: who sends faster than it reads waits for itself and for nobody else."""
         budget = Budget(self.limits.messages_per_second, self.limits.burst)
         while True:
-            raw = await self._receive(socket)
+            raw = await self._receive(reader, self.limits.idle_seconds, "idle")
             if not budget.spend():
                 what = f"more than {self.limits.messages_per_second:g} messages a second: slow down"
                 raise Refused(POLICY, "rate", what)
-            await self._answer(socket, seat, raw)
+            await self._answer(reader, seat, raw)
 
-    async def _answer(self, socket: WebSocket, seat: Seat, raw: bytes) -> None:
-        number = 0
+    async def _answer(self, reader: Reader, seat: Seat, raw: bytes) -> None:
+        number, socket = 0, reader.socket
         try:
             request = messages.read(raw)
             number = request.id
             if isinstance(request, messages.Hello):
                 raise UserError("hello is only said once")
             async with seat.turn:
-                if seat.socket is not socket:
+                if seat.reader is not reader:
                     raise Refused(GONE, "elsewhere", ELSEWHERE)
                 async for outgoing in seat.player.answer(request):
-                    await self._send(socket, outgoing)
+                    if reader.left is not None:
+                        raise WebSocketDisconnect(1005)
+                    if outgoing is not None:
+                        await self._send(socket, outgoing)
         except messages.MALFORMED as error:
             await self._send(socket, problem(number, "malformed", str(error)))
         except UserError as error:
@@ -275,16 +283,13 @@ class Server:
             print(f"worldloom: error: {origin(error)}", file=sys.stderr, flush=True)
             await self._send(socket, problem(number, "internal", origin(error)))
 
-    async def _receive(self, socket: WebSocket) -> bytes:
+    async def _receive(self, reader: Reader, seconds: float, wanted: str) -> bytes:
         """The next message. Raises `Refused` for one that is too large or comes too late."""
         try:
-            message = await asyncio.wait_for(socket.receive(), self.limits.idle_seconds)
+            raw = await reader.next(seconds)
         except TimeoutError as error:
-            what = f"nothing was asked for {self.limits.idle_seconds:g} s: reload to go on"
-            raise Refused(GONE, "idle", what) from error
-        if message["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(message.get("code", 1005))
-        raw = message.get("bytes") or (message.get("text") or "").encode("utf-8", "surrogatepass")
+            what = f"no {'hello' if wanted == 'hello' else 'request'} came within {seconds:g} s: reload the page"
+            raise Refused(GONE, wanted, what) from error
         if len(raw) > self.limits.message_bytes:
             what = f"a message of {len(raw)} bytes: at most {self.limits.message_bytes} are taken"
             raise Refused(TOO_BIG, "size", what)
@@ -316,48 +321,29 @@ class Server:
             self._sweep(self.limits.kept_seconds)
 
     def _make_room(self) -> None:
-        """Give up the walk whose page left longest ago."""
-        left = [(seat.left, name) for name, seat in self.seats.items() if seat.socket is None]
+        """Give up the session whose page left longest ago."""
+        left = [(seat.reader.left, name) for name, seat in self.seats.items() if seat.reader.left is not None]
         if left:
-            leave(self.seats.pop(min(left)[1]))
+            self._give_up(min(left)[1])
 
     def _sweep(self, kept: float) -> None:
-        """Give up the walks whose pages left more than `kept` seconds ago."""
+        """Give up the sessions whose pages left more than `kept` seconds ago."""
         now = time.monotonic()
         for name, seat in list(self.seats.items()):
-            if seat.socket is None and now - seat.left >= kept:
-                del self.seats[name]
-                leave(seat)
+            if seat.reader.left is not None and now - seat.reader.left >= kept:
+                self._give_up(name)
 
+    def _give_up(self, name: str) -> asyncio.Task[None]:
+        """The place is free at once, the player is closed when what it is at is done."""
+        return self._keep(self.seats.pop(name).give_up())
 
-def leave(seat: Seat) -> None:
-    """Give a seat up. What cannot be saved is said, and stops nobody else."""
-    try:
-        seat.player.close()
-    except Exception as error:
-        print(f"worldloom: error: {error}", file=sys.stderr, flush=True)
+    def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do `work` in a task of its own; asyncio itself forgets tasks that nobody waits for."""
+        task = asyncio.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
 
 
 def problem(number: int, code: str, message: str) -> dict[str, Any]:
     return {"type": "error", "id": number, "code": code, "message": message[:500]}
-
-
-def site(address: str) -> str | None:
-    """Host and port of an address, None of what is none."""
-    try:
-        return urlsplit(address).netloc
-    except ValueError:
-        return None
-
-
-def local(host: str) -> bool:
-    """Whether an address can only be reached from this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name: 127.evil.example is one
-        return host == "localhost"
-
-
-def needs_token(host: str, given: str | None) -> str | None:
-    """The token for an address: none on this machine unless one is given, elsewhere a new one."""
-    return given if given or local(host) else secrets.token_urlsafe(16)

@@ -1,13 +1,21 @@
 """A socket that the page is served at, and the web server that serves it."""
 
+import contextlib
 import errno
+import os
 import signal
 import socket
+import sys
+import threading
+import time
+from types import FrameType
 from typing import Any
 
 from worldloom.errors import UserError
+from worldloom.interrupts import end_at_once
 
 NEXT_PORTS = 20
+IDLE_SECONDS = 0.5  # within which a thread that has nothing to do ends
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -34,17 +42,38 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def run(app: Any, listening: socket.socket) -> None:
+    """Serve until Ctrl-C. What is still at work then is not waited for, except for what is being saved."""
     import uvicorn
 
     from worldloom.play.server import Limits
 
+    class Serving(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if self.should_exit:
+                end_at_once()
+            super().handle_exit(sig, frame)
+
     # One byte more than is taken, so that it is ours to say that a message is too large.
     largest = Limits().message_bytes + 1
-    # No keep-alive: while a long answer is made nothing is read, pongs neither. Who is silent too long is seen out.
+    # No keep-alive: who is silent too long is seen out.
     config = uvicorn.Config(
         app, log_level="warning", ws_max_size=largest, ws_per_message_deflate=False, ws_ping_timeout=None
     )
-    server = uvicorn.Server(config)
+    server = Serving(config)
     if hasattr(signal, "SIGHUP"):  # the terminal was closed: what is being recorded is saved as at Ctrl-C
         signal.signal(signal.SIGHUP, server.handle_exit)
-    server.run(sockets=[listening])
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn passes on what ended it
+        server.run(sockets=[listening])
+    leave_threads()
+
+
+def leave_threads() -> None:
+    """End the process if a thread is still at work, which Python would wait for."""
+    deadline = time.monotonic() + IDLE_SECONDS
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(0)

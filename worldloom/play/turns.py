@@ -13,13 +13,20 @@ R = TypeVar("R")
 TIDY_EVERY = 256  # calls
 
 
+class Threads(ThreadPoolExecutor):
+    """Threads that the end of the server does not wait for: what they are at may take a minute."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait=False, cancel_futures=True)
+
+
 @dataclass
 class Turns:
     """`ask` from any coroutine. The engine runs in one thread of its own, and only there."""
 
     engine: Engine
     calls: int = 0
-    thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "worldloom-engine"))
+    thread: Threads = field(default_factory=lambda: Threads(1, "worldloom-engine"))
 
     async def ask(self, asks: Sequence[Ask]) -> list[Answer]:
         """The engine's answers, or whatever it raises."""
@@ -34,4 +41,4 @@ class Turns:
         return await asyncio.get_running_loop().run_in_executor(self.thread, function)
 
     def close(self) -> None:
-        self.thread.shutdown(wait=False, cancel_futures=True)
+        self.thread.shutdown()

@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 
 from worldloom.data import durable
@@ -38,6 +39,12 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     durable.sync(path.parent)
+
+
+def unused(path: Path) -> Path:
+    """`path`, or the first of `path`-2, `path`-3 and so on that does not exist."""
+    names = chain([path.name], (f"{path.name}-{number}" for number in count(2)))
+    return next(folder for folder in map(path.with_name, names) if not folder.exists())
 
 
 @contextmanager

@@ -1,19 +1,16 @@
 """The training loop. It reads top to bottom; everything it needs was made before."""
 
-import signal
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from types import FrameType
-from typing import Any, Self
 
 import torch
 
 from worldloom.data.segment import Segment
 from worldloom.errors import UserError
+from worldloom.interrupts import Interrupt
 from worldloom.runs.checkpoint import last_good, prune
 from worldloom.schedule import Reporting
 from worldloom.training.objective import weigh
@@ -104,28 +101,3 @@ def held_out_loss(trainer: Trainer, batches: Sequence[Segment]) -> float:
     with trainer.evaluation_mode() as model:
         losses = [weigh(model.loss(batch), batch.mask, model.loss_weights).total for batch in batches]
         return float(trainer.group.share(torch.stack(losses).mean()))
-
-
-class Interrupt:
-    """Turns the first Ctrl-C or SIGTERM into a question the loop answers after its step; the second one kills."""
-
-    signals = (signal.SIGINT, signal.SIGTERM)
-
-    def __init__(self) -> None:
-        self.asked = False
-        self.earlier: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> Self:
-        # Python allows handlers in the main thread only; elsewhere Ctrl-C acts as it does without us.
-        if threading.current_thread() is threading.main_thread():
-            self.earlier = {number: signal.signal(number, self._ask) for number in self.signals}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.earlier.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        for each, handler in self.earlier.items():
-            signal.signal(each, handler)
