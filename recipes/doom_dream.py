@@ -41,7 +41,7 @@ PAPER = {
 }
 REPEAT = 4
 FRAMES = 394_000  # in tics; the episode under way is finished: at most 400,000
-SEES = ["--set", "representation_weight=0.1", "--set", "blind_heads=1.0"]
+SEES = ["--set", "representation_weight=0.1", "--set", "open_loop_head_weight=1.0"]
 DREAMS = ["--policy.starts=256", "--policy.discount=0.99", "--policy.replay-weight=0", "--temperature=1.15"]
 
 

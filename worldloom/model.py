@@ -143,6 +143,8 @@ class WorldModel(nn.Module, ABC, Generic[S]):
     never from elsewhere; only `predict` and `imagine` heed its temperature. Grad modes, devices, precision and seeds
     belong to the caller.
 
+    `renamed` are hyperparameters of earlier versions and what they are called now, so that their runs are still read.
+
     `part_types` names the submodules that can come from another run, with the class (or the family) each must be of; a
     family that has any takes `parts`, `{name: module}`, beside its config. `phases` are those of its training.
     """
@@ -150,6 +152,7 @@ class WorldModel(nn.Module, ABC, Generic[S]):
     family: ClassVar[str]
     config_class: ClassVar[type]
     sizes: ClassVar[Mapping[str, Any]]
+    renamed: ClassVar[Mapping[str, str]] = {}
     part_types: ClassVar[Mapping[str, type | str]] = {}
     phases: ClassVar[tuple[Phase, ...]] = (Phase(),)
     imagines_jointly: ClassVar[bool] = False

@@ -104,9 +104,9 @@ def test_impossible_shapes_are_named() -> None:
         build("rssm", SPECS["image"], "debug").start({"image": torch.zeros(1, 3, 32, 32)})
 
 
-def test_blind_heads_teach_the_prior_nothing() -> None:
+def test_open_loop_heads_teach_the_prior_nothing() -> None:
     torch.manual_seed(0)
-    model = build("rssm", SPECS["image"], "debug", blind_heads=1.0)
+    model = build("rssm", SPECS["image"], "debug", open_loop_head_weight=1.0)
     model.loss(random_segment(SPECS["image"]))["terminated"].mean().backward()
     assert isinstance(model, RSSM)
     assert all(parameter.grad is None for parameter in model.prior.parameters())

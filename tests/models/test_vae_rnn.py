@@ -55,8 +55,8 @@ def test_the_memory_does_not_move_the_vision() -> None:
     assert all(p.grad is not None for part in (model.cell, model.mixture) for p in part.parameters())
 
 
-def test_blind_heads_teach_the_memory_what_ends_but_not_which_codes_to_foresee() -> None:
-    model = build("vae_rnn", SPECS["image"], "debug", blind_heads=1.0)
+def test_open_loop_heads_teach_the_memory_what_ends_but_not_which_codes_to_foresee() -> None:
+    model = build("vae_rnn", SPECS["image"], "debug", open_loop_head_weight=1.0)
     model.loss(random_segment(SPECS["image"]))["terminated"].mean().backward()
     assert isinstance(model, VAERNN)
     assert all(p.grad is None for p in model.mixture.parameters())
@@ -64,7 +64,7 @@ def test_blind_heads_teach_the_memory_what_ends_but_not_which_codes_to_foresee()
 
 
 @pytest.mark.parametrize(
-    "values", [{"code": 0}, {"mixtures": 0}, {"bins": 10}, {"tolerance": -1.0}, {"blind_heads": -1.0}]
+    "values", [{"code": 0}, {"mixtures": 0}, {"bins": 10}, {"tolerance": -1.0}, {"open_loop_head_weight": -1.0}]
 )
 def test_values_no_model_can_be_made_of_are_refused(values: dict[str, float]) -> None:
     with pytest.raises(UserError, match="hyperparameter"):

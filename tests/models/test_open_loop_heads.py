@@ -13,14 +13,14 @@ from worldloom.noise import NOISE
 
 @pytest.mark.parametrize(
     ("family", "unforeseen", "further"),
-    [("rssm", 0, {}), ("rssm", 0, {"blind_steps": 4}), ("vae_rnn", 1, {"blind_steps": 4})],
+    [("rssm", 0, {}), ("rssm", 0, {"open_loop_steps": 4}), ("vae_rnn", 1, {"open_loop_steps": 4})],
 )
-def test_blind_heads_learn_from_what_is_foreseen_and_leave_the_rest_as_it_is(
+def test_open_loop_heads_learn_from_what_is_foreseen_and_leave_the_rest_as_it_is(
     family: str, unforeseen: int, further: dict[str, int]
 ) -> None:
     def terms(weight: float) -> dict[str, torch.Tensor]:
         torch.manual_seed(0)
-        model = build(family, SPECS["image"], "debug", blind_heads=weight, **further)
+        model = build(family, SPECS["image"], "debug", open_loop_head_weight=weight, **further)
         torch.manual_seed(1)
         return model.loss(random_segment(SPECS["image"]))
 
@@ -35,10 +35,10 @@ def test_blind_heads_learn_from_what_is_foreseen_and_leave_the_rest_as_it_is(
             torch.testing.assert_close(whole[key], without[key])
 
 
-def test_what_closed_eyes_learn_from_is_what_a_dream_of_the_same_actions_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heads_learn_from_the_rollout_that_predict_makes(monkeypatch: pytest.MonkeyPatch) -> None:
     sample = Categorical.sample
     monkeypatch.setattr(Categorical, "sample", lambda self, latent, noise, _=1.0: sample(self, latent, noise, 0.0))
-    model = build("rssm", SPECS["image"], "debug", blind_heads=1.0, blind_steps=3)
+    model = build("rssm", SPECS["image"], "debug", open_loop_head_weight=1.0, open_loop_steps=3)
     assert isinstance(model, RSSM)
     segment = random_segment(SPECS["image"], time=7)
     with torch.no_grad():
@@ -51,6 +51,13 @@ def test_what_closed_eyes_learn_from_is_what_a_dream_of_the_same_actions_shows(m
                 torch.testing.assert_close(foreseen[:, row], dreamt.features)
 
 
-def test_eyes_are_closed_for_a_step_at_least() -> None:
-    with pytest.raises(UserError, match=r"hyperparameter blind_steps of family .* is 0, but must be at least 1"):
-        build("rssm", SPECS["image"], "debug", blind_steps=0)
+def test_an_open_loop_rollout_has_a_step_at_least() -> None:
+    with pytest.raises(UserError, match=r"hyperparameter open_loop_steps of family .* is 0, but must be at least 1"):
+        build("rssm", SPECS["image"], "debug", open_loop_steps=0)
+
+
+def test_hyperparameters_of_an_earlier_version_keep_their_meaning() -> None:
+    old = {"blind_heads": 0.5, "blind_steps": 3, "code": 8, "memory": 16, "tolerance": 0.25}
+    made = build("vae_rnn", SPECS["image"], "debug", **old)
+    assert (made.config.open_loop_head_weight, made.config.open_loop_steps) == (0.5, 3)
+    assert (made.config.latent, made.config.hidden, made.config.free_nats) == (8, 16, 0.25)
