@@ -14,6 +14,7 @@ from worldloom.learning.actor_critic_config import ActorCriticConfig
 from worldloom.learning.exploration import DISAGREEMENT, Disagreement, Exploration, policy_for
 from worldloom.model import State, WorldModel, dream
 from worldloom.models import build
+from worldloom.noise import Noise
 from worldloom.planners.check import STEP, Place, Plane
 from worldloom.training.optimizer import make_optimizer
 
@@ -37,7 +38,7 @@ def random_walks(world: Plane, starts: Tensor, steps: int) -> Segment:
     """Episodes of random choices from each of `starts` `[B, 2]`."""
     choices = torch.eye(world.spec.action.size)
 
-    def choose(state: State) -> Tensor:
+    def choose(state: State, noise: Noise) -> Tensor:
         return choices[torch.randint(len(choices), (len(state.features),))]
 
     states, actions = dream(world, Place(starts), choose, steps)

@@ -67,7 +67,7 @@ def moments() -> Moments:
 
 
 def test_those_live_on_whose_episode_does_and_a_cut_off_one_does_not_tell(agent: Any, moments: Moments) -> None:
-    found = survival(agent, moments, [episode(1, 12, True), episode(2, 20, False)], seed=0)
+    found = survival(agent, moments, [episode(1, 12, True), episode(2, 20, False)], NOISE)
     # Ten steps on: of the first only its first moment; of the second three, and nobody knows of the last.
     assert found["reality@10"].value == pytest.approx(4 / 6)
     assert found["reality@1"].value == 1
@@ -78,7 +78,7 @@ def test_those_live_on_whose_episode_does_and_a_cut_off_one_does_not_tell(agent:
 
 
 def test_what_no_episode_lasted_for_is_not_measured(agent: Any, moments: Moments) -> None:
-    found = survival(agent, moments, [episode(1, 12, False), episode(2, 20, False)], seed=0)
+    found = survival(agent, moments, [episode(1, 12, False), episode(2, 20, False)], NOISE)
     assert found["reality@15"].value == 1
     assert found["reality@30"].value is None
     assert "played on for so long" in str(found["reality@30"].why)
@@ -86,7 +86,7 @@ def test_what_no_episode_lasted_for_is_not_measured(agent: Any, moments: Moments
 
 def test_a_model_that_knows_no_ends_has_no_such_figures(agent: Any, moments: Moments) -> None:
     agent.model.decodes = ("reward",)
-    assert survival(agent, moments, [episode(1, 12, True), episode(2, 20, False)], seed=0) == {}
+    assert survival(agent, moments, [episode(1, 12, True), episode(2, 20, False)], NOISE) == {}
 
 
 def test_the_verdict_says_from_how_many_steps_on_deaths_are_not_foreseen() -> None:
