@@ -1,5 +1,5 @@
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,17 @@ import torch
 
 from tests.agents.fakes import TOY, make_toy, toy_model, write_run
 from tests.toy import ToyModel, write_toy_dataset
+from worldloom import registry
 from worldloom.agents.planning import PlanningAgent
-from worldloom.agents.saved import load_agent
+from worldloom.agents.saved import PlanningSettings, load_agent, save_agent
 from worldloom.commands.plan import PlanSettings, plan, planner_settings
 from worldloom.data.cache import cache_dataset
 from worldloom.envs.adapt import adapt
 from worldloom.errors import UserError
 from worldloom.evaluation.policies.world import check_rate
-from worldloom.planners.objectives import Goal
+from worldloom.planners.cem import CEM
+from worldloom.planners.objectives import Decoded, Goal, Return
+from worldloom.runs import checkpoint
 
 SMALL: dict[str, Any] = {"horizon": 3, "samples": 16, "iterations": 2}
 
@@ -188,6 +191,41 @@ def test_a_model_without_a_reward_plans_for_a_row_of_a_dataset(runs: dict[str, P
                     run=runs["unpaid"], env=TOY, **SMALL, episodes=1, goal=goal, goal_data=data, out=tmp_path / "no"
                 )
             )
+
+
+@dataclass(frozen=True)
+class Calm(CEM):
+    """A planner from outside, which only says so."""
+
+
+FAR = Decoded(lambda seen: seen["state"][..., 0], ("state",))
+
+
+def test_a_planner_and_an_objective_of_yours_are_typed_by_name_and_kept_in_the_agent(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_allowed", set())
+    own = {"planner": f"{__name__}:Calm", "objective": f"{__name__}:FAR"}
+    numbers = {"seeds": (0,), "video": False, "options": ("pixels=false",), "out": tmp_path / "out"}
+    plan(PlanSettings(run=runs["vector"], env=TOY, **SMALL, **numbers, **own))
+    content = json.loads((tmp_path / "out" / "agent.json").read_text())
+    assert {key: content[key] for key in own} == own
+    agent = load_agent(tmp_path / "out")
+    assert isinstance(agent, PlanningAgent)
+    assert (type(agent.planner), agent.objective) == (Calm, FAR)
+
+
+def test_an_agent_of_before_there_were_other_objectives_is_still_read(runs: dict[str, Path], tmp_path: Path) -> None:
+    save_agent(tmp_path, PlanningSettings("cem", {"horizon": 2}), checkpoint.load(runs["vector"])[1])
+    content = json.loads((tmp_path / "agent.json").read_text())
+    del content["objective"]
+    (tmp_path / "agent.json").write_text(json.dumps(content))
+    assert isinstance(load_agent(tmp_path).objective, Return)  # type: ignore[attr-defined]
+
+
+def test_an_objective_and_a_goal_are_not_given_together(runs: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--objective a:b and --goal 0:1 are two aims"):
+        plan(PlanSettings(run=runs["vector"], env=TOY, objective="a:b", goal="0:1", out=tmp_path / "out"))
 
 
 @pytest.mark.parametrize(
