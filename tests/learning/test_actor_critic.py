@@ -185,8 +185,7 @@ def test_the_critic_of_real_rows_learns_nothing_from_padding() -> None:
     model, segment = build("rssm", toy_spec(), "debug"), toy_segment(length=40)
     policy = ActorCritic.of(model, SMALL)
     belief = model.track(segment.obs, segment.action).detach()
-    loud = copy.copy(segment)
-    object.__setattr__(loud, "reward", torch.where(segment.mask, segment.reward, 1e6))
+    loud = replace(segment, signals={**segment.signals, "reward": torch.where(segment.mask, segment.reward, 1e6)})
     quiet, shouted = (policy.replay_terms(belief, each)[segment.mask] for each in (segment, loud))
     torch.testing.assert_close(quiet, shouted)
 
