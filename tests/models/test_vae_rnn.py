@@ -7,6 +7,7 @@ from worldloom.errors import UserError
 from worldloom.model import WorldModel
 from worldloom.models import build
 from worldloom.models.vae_rnn import VAERNN, Mixture
+from worldloom.noise import NOISE
 
 
 class TestVAERNN(FamilyConformance):
@@ -30,7 +31,7 @@ def test_the_cost_of_a_code_is_what_torchs_mixture_says() -> None:
 
 def test_draws_have_the_moments_of_the_mixture() -> None:
     mine = mixture()
-    code, _, _ = Mixture(*(x.expand(200_000, 4, 3) for x in (mine.logits, mine.mean, mine.log_std))).sample(1.0)
+    code, _, _ = Mixture(*(x.expand(200_000, 4, 3) for x in (mine.logits, mine.mean, mine.log_std))).sample(NOISE)
     weights = mine.logits.softmax(-2)
     mean = (weights * mine.mean).sum(-2)
     square = (weights * (mine.mean.square() + (2 * mine.log_std).exp())).sum(-2)
@@ -41,10 +42,10 @@ def test_draws_have_the_moments_of_the_mixture() -> None:
 def test_a_cold_dream_is_always_the_likeliest_one_and_a_hot_one_strays_further() -> None:
     mine = mixture((1000,))
     same = Mixture(*(x[:1].expand(1000, 4, 3) for x in (mine.logits, mine.mean, mine.log_std)))
-    cold, mean, _ = same.sample(0.0)
+    cold, mean, _ = same.sample(NOISE, 0.0)
     torch.testing.assert_close(cold, mean)
     assert cold.std(0).eq(0).all()
-    assert (same.sample(2.0)[0].std(0) > same.sample(0.5)[0].std(0)).all()
+    assert (same.sample(NOISE, 2.0)[0].std(0) > same.sample(NOISE, 0.5)[0].std(0)).all()
 
 
 def test_the_memory_does_not_move_the_vision() -> None:
