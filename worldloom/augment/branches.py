@@ -13,7 +13,7 @@ from torch import Tensor
 
 from worldloom.agents.agent import Agent
 from worldloom.agents.saved import load_agent
-from worldloom.augment.roots import Roots, draw_places, recorded_actions
+from worldloom.augment.start_states import StartStates, draw_rows, recorded_actions
 from worldloom.data.spec import ActionSpec
 from worldloom.envs.policy import AGENT_FILE
 from worldloom.errors import UserError, unknown
@@ -34,15 +34,15 @@ class Branches:
     steps: np.ndarray
 
 
-Grow = Callable[[WorldModel, Roots, int, np.random.Generator], Branches]
-"""`grow(model, roots, horizon, rng)`"""
+BranchPolicy = Callable[[WorldModel, StartStates, int, np.random.Generator], Branches]
+"""`policy(model, starts, horizon, rng)`"""
 
 
-def choose_policy(name: str, noise: float, model: WorldModel) -> Grow:
+def choose_policy(name: str, noise: float, model: WorldModel) -> BranchPolicy:
     """What acts in the branches, by its name or its folder. Raises `UserError` for none, or one that does not fit."""
-    made: dict[str, Grow] = {
-        "recorded": lambda model, roots, horizon, rng: recorded(model, roots, horizon, rng, noise),
-        "other": lambda model, roots, horizon, rng: other(model, roots, horizon, rng, noise),
+    made: dict[str, BranchPolicy] = {
+        "recorded": lambda model, starts, horizon, rng: recorded(model, starts, horizon, rng, noise),
+        "other": lambda model, starts, horizon, rng: other(model, starts, horizon, rng, noise),
         "random": random,
     }
     if name in made:
@@ -53,41 +53,47 @@ def choose_policy(name: str, noise: float, model: WorldModel) -> Grow:
         raise UserError(f"--policy {name}: holds no saved agent ({AGENT_FILE}). Name its folder, or {', '.join(made)}.")
     agent = load_agent(Path(name), str(next(model.parameters()).device))
     check_agent(agent, model, name)
-    return lambda model, roots, horizon, rng: acted(agent, model, roots, horizon, rng)
+    return lambda model, starts, horizon, rng: with_agent(agent, model, starts, horizon, rng)
 
 
-def recorded(model: WorldModel, roots: Roots, horizon: int, rng: np.random.Generator, noise: float = 0.0) -> Branches:
+def recorded(
+    model: WorldModel, starts: StartStates, horizon: int, rng: np.random.Generator, noise: float = 0.0
+) -> Branches:
     """What was really done there, changed by `noise`."""
-    actions, steps = recorded_actions(roots.dataset, roots.episode, roots.frame, horizon)
-    return imagined(model, roots, with_noise(actions, model.spec.action, noise, rng), steps, rng)
+    actions, steps = recorded_actions(starts.dataset, starts.episode, starts.frame, horizon)
+    return imagined(model, starts, with_noise(actions, model.spec.action, noise, rng), steps, rng)
 
 
-def other(model: WorldModel, roots: Roots, horizon: int, rng: np.random.Generator, noise: float = 0.0) -> Branches:
+def other(
+    model: WorldModel, starts: StartStates, horizon: int, rng: np.random.Generator, noise: float = 0.0
+) -> Branches:
     """What was really done elsewhere, changed by `noise`."""
-    everywhere = range(len(roots.dataset))
-    places = draw_places(roots.dataset, everywhere, len(roots), rng)
-    actions, steps = recorded_actions(roots.dataset, *places, horizon)
-    return imagined(model, roots, with_noise(actions, model.spec.action, noise, rng), steps, rng)
+    everywhere = range(len(starts.dataset))
+    places = draw_rows(starts.dataset, everywhere, len(starts), rng)
+    actions, steps = recorded_actions(starts.dataset, *places, horizon)
+    return imagined(model, starts, with_noise(actions, model.spec.action, noise, rng), steps, rng)
 
 
-def random(model: WorldModel, roots: Roots, horizon: int, rng: np.random.Generator) -> Branches:
+def random(model: WorldModel, starts: StartStates, horizon: int, rng: np.random.Generator) -> Branches:
     """Uniform actions."""
-    actions = np.stack([random_actions(model.spec.action, horizon, rng) for _ in range(len(roots))])
-    return imagined(model, roots, actions, np.full(len(roots), horizon), rng)
+    actions = np.stack([random_actions(model.spec.action, horizon, rng) for _ in range(len(starts))])
+    return imagined(model, starts, actions, np.full(len(starts), horizon), rng)
 
 
 def imagined(
-    model: WorldModel, roots: Roots, actions: np.ndarray, steps: np.ndarray, rng: np.random.Generator
+    model: WorldModel, starts: StartStates, actions: np.ndarray, steps: np.ndarray, rng: np.random.Generator
 ) -> Branches:
     """Actions that are known beforehand, `[B, H, A]`."""
     device = next(model.parameters()).device
     noise = TorchNoise.seeded(int(rng.integers(2**31)), device)
-    return Branches(model.imagine(roots.belief, torch.from_numpy(actions).to(device), noise), actions, steps)
+    return Branches(model.imagine(starts.belief, torch.from_numpy(actions).to(device), noise), actions, steps)
 
 
-def acted(agent: Agent, model: WorldModel, roots: Roots, horizon: int, rng: np.random.Generator) -> Branches:
+def with_agent(
+    agent: Agent, model: WorldModel, starts: StartStates, horizon: int, rng: np.random.Generator
+) -> Branches:
     """An agent looks at what the model decodes; the row it branches from is the first that it sees."""
-    belief, obs, memory = roots.belief, dict(roots.obs), None
+    belief, obs, memory = starts.belief, dict(starts.obs), None
     states: list[State] = []
     actions: list[Tensor] = []
     noise = TorchNoise.seeded(int(rng.integers(2**31)), next(model.parameters()).device)
@@ -99,11 +105,11 @@ def acted(agent: Agent, model: WorldModel, roots: Roots, horizon: int, rng: np.r
         actions.append(translate(chosen, agent.spec.action, model.spec.action).to(chosen.device))
         belief = model.predict(belief, actions[-1], noise)
         states.append(belief)
-        obs = shown(model, belief, roots.obs)
-    return Branches(State.stack(states), torch.stack(actions, 1).cpu().numpy(), np.full(len(roots), horizon))
+        obs = decoded_obs(model, belief, starts.obs)
+    return Branches(State.stack(states), torch.stack(actions, 1).cpu().numpy(), np.full(len(starts), horizon))
 
 
-def shown(model: WorldModel, belief: State, given: Obs) -> dict[str, Tensor]:
+def decoded_obs(model: WorldModel, belief: State, given: Obs) -> dict[str, Tensor]:
     """What an agent sees of a belief `[B]`: what is decoded, pictures as uint8, and the task, which stays."""
     obs = {}
     for key, spec in model.spec.obs.items():

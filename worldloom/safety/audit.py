@@ -19,14 +19,14 @@ from worldloom.agents.play import Decision, play
 from worldloom.data.segment import Segment, outcome
 from worldloom.data.spec import DataSpec
 from worldloom.envs.adapt import AdaptedEnv
-from worldloom.safety.decisions import VERDICTS
-from worldloom.safety.residuals import truth
+from worldloom.safety.decision_log import VERDICTS
+from worldloom.safety.residuals import true_values
 from worldloom.safety.rules import Rule, margins, read_by
 from worldloom.safety.shield import ShieldMemory
 
 
 @dataclass
-class Course:
+class AuditedEpisode:
     """One episode as it went, a list entry a row; verdicts and the next step's bounds where there was a shield."""
 
     obs: list[dict[str, np.ndarray]] = field(default_factory=list)
@@ -38,7 +38,7 @@ class Course:
 
     def margins(self, rules: Sequence[Rule], spec: DataSpec) -> Tensor:
         """The true margins `[T - 1, R]` after each action, in the units of the data."""
-        known = truth(self.segment(spec), read_by(rules), spec)
+        known = true_values(self.segment(spec), read_by(rules), spec)
         return margins(rules, known, torch.from_numpy(np.stack(self.actions))[None])[0]
 
     def segment(self, spec: DataSpec) -> Segment:
@@ -60,19 +60,19 @@ class Audit:
 
     rules: Sequence[Rule]
     spec: DataSpec
-    courses: dict[int, Course] = field(default_factory=dict)
+    episodes: dict[int, AuditedEpisode] = field(default_factory=dict)
 
     def __call__(self, decision: Decision) -> None:
-        course = self.courses.setdefault(decision.seed, Course())
-        course.obs.append({key: decision.obs[key] for key in self.spec.obs})
-        course.rewards.append(decision.reward)
-        course.terminated.append(decision.terminated)
+        episode = self.episodes.setdefault(decision.seed, AuditedEpisode())
+        episode.obs.append({key: decision.obs[key] for key in self.spec.obs})
+        episode.rewards.append(decision.reward)
+        episode.terminated.append(decision.terminated)
         if decision.action is None:
             return
-        course.actions.append(self._vector(decision.action))
+        episode.actions.append(self._vector(decision.action))
         if isinstance(decision.memory, ShieldMemory):
-            course.verdicts.append(int(decision.memory.sent.verdict))
-            course.bounds.append(decision.memory.sent.lower[0, 0].cpu())
+            episode.verdicts.append(int(decision.memory.sent.verdict))
+            episode.bounds.append(decision.memory.sent.lower[0, 0].cpu())
 
     def summary(self) -> dict[str, Any]:
         """The counts of all episodes. A decision is unsafe when a true margin was below 0 after it.
@@ -81,21 +81,21 @@ class Audit:
         what alpha promises for episodes like the calibration's. `accepted_but_violated`: shares of the decisions that
         were sent as safe, and of the episodes in which that happened once.
         """
-        unsafe = [course.margins(self.rules, self.spec).amin(1) < 0 for course in self.courses.values()]
+        unsafe = [episode.margins(self.rules, self.spec).amin(1) < 0 for episode in self.episodes.values()]
         counts: dict[str, Any] = {
             "episodes": len(unsafe),
             "decisions": sum(len(steps) for steps in unsafe),
             "violations": sum(int(steps.sum()) for steps in unsafe),
             "violated_episodes": sum(bool(steps.any()) for steps in unsafe),
         }
-        return counts | self._shielded(unsafe) if any(c.verdicts for c in self.courses.values()) else counts
+        return counts | self._shielded(unsafe) if any(c.verdicts for c in self.episodes.values()) else counts
 
     def _shielded(self, unsafe: list[Tensor]) -> dict[str, Any]:
-        verdicts = [torch.tensor(course.verdicts) for course in self.courses.values()]
+        verdicts = [torch.tensor(episode.verdicts) for episode in self.episodes.values()]
         wrongly = [steps & (given <= 1) for steps, given in zip(unsafe, verdicts, strict=True)]
         missed = [
-            bool((course.margins(self.rules, self.spec) < torch.stack(course.bounds)).any())
-            for course in self.courses.values()
+            bool((episode.margins(self.rules, self.spec) < torch.stack(episode.bounds)).any())
+            for episode in self.episodes.values()
         ]
         every, claimed = torch.cat(verdicts), torch.cat(verdicts) <= 1
         return {
@@ -107,7 +107,7 @@ class Audit:
 
     def segments(self) -> list[Segment]:
         """The episodes `[1, T]` as calibration takes them."""
-        return [course.segment(self.spec) for course in self.courses.values()]
+        return [episode.segment(self.spec) for episode in self.episodes.values()]
 
     def _vector(self, action: Any) -> np.ndarray:
         if self.spec.action.kind == "discrete":
@@ -116,7 +116,7 @@ class Audit:
 
 
 @dataclass(frozen=True)
-class Trial:
+class ShieldTrial:
     """Where agents are tried: an environment, fixed seeds, and the rules they are judged by, read off keys of `spec`.
 
     `num_envs` are played at a time; `max_steps` truncates.

@@ -1,12 +1,12 @@
 """How far a model's forecasts of the rules can be trusted: split-conformal bounds learned from held-out episodes.
 
 n episodes, T rows, H horizon, R rules, A action size. The normalised residual of a forecast made at row t for row t + k
-is (foreseen margin - true margin) / width, where the width grows with the model's own spread. The largest one over
+is (predicted margin - true margin) / width, where the width grows with the model's own spread. The largest one over
 rules and, with scope "episode", over all rows t is the score of an episode at horizon k. Its conformal quantile q[k]
 gives the promise:
 
     in a new episode like the held-out ones, with probability at least 1 - alpha, no true margin k steps ahead is ever
-    below the bound: foreseen margin - q[k] * width.
+    below the bound: predicted margin - q[k] * width.
 
 "Like the held-out ones" means the same world and the same way to act; `Shield` says what it does about other worlds.
 """
@@ -68,15 +68,15 @@ class Calibration:
         steps = spread.shape[-2]
         return widths(spread, spread.new_tensor(self.scale)[:steps], spread.new_tensor(self.typical)[:steps])
 
-    def lower(self, forecast: Forecast, widen: Tensor | None = None) -> Tensor:
+    def lower(self, forecast: Forecast, inflation: Tensor | None = None) -> Tensor:
         """The bounds `[N, H, R]` below which a true margin lies with probability at most alpha.
 
-        `widen` `[N]`, at least 1, pushes them further down. What is not finite is bounded by minus infinity. A rule
+        `inflation` `[N]`, at least 1, pushes them further down. What is not finite is bounded by minus infinity. A rule
         that reads the action alone is known exactly, which its residuals of 0 say.
         """
         slack = self.slack(forecast.spread)
-        if widen is not None:
-            slack = torch.where(slack > 0, slack * widen[:, None, None], slack)
+        if inflation is not None:
+            slack = torch.where(slack > 0, slack * inflation[:, None, None], slack)
         return (forecast.margin - slack).nan_to_num(-torch.inf, torch.inf, -torch.inf)
 
     def slack(self, spread: Tensor) -> Tensor:
@@ -157,7 +157,7 @@ def calibrate(
         if not isfinite(value):
             why = "most episodes end before it" if value < 0 else "the model's forecasts are not finite there"
             raise UserError(f"nothing can be promised {step} steps ahead, {why}: choose a horizon below {step}")
-    novelty = Novelty.fit(found.looks[:fit], found.looks[fit:], alpha_ood)
+    novelty = Novelty.fit(found.novelty_inputs[:fit], found.novelty_inputs[fit:], alpha_ood)
     if not isfinite(novelty.threshold):
         raise UserError(
             f"more than {alpha_ood:.1%} of the held-out episodes hold a look that is not finite, so no look would ever "
@@ -178,7 +178,7 @@ def calibrate(
 
 
 @torch.no_grad()
-def missed(
+def miscovered(
     calibration: Calibration, model: WorldModel, rules: Sequence[Rule], episodes: Sequence[Segment], seed: int = 1
 ) -> Tensor:
     """Whether the promise was broken in each of other `episodes` at each step ahead: bool `[n, H]`.

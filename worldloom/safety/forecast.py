@@ -21,7 +21,7 @@ FallbackFunction = Callable[[Values], Tensor]
 
 
 @dataclass(frozen=True)
-class Reading(Mapping[str, Tensor]):
+class DecodedValues(Mapping[str, Tensor]):
     """The values of a belief, decoded when they are asked for; what was observed, `seen`, stands for itself."""
 
     model: WorldModel
@@ -29,7 +29,7 @@ class Reading(Mapping[str, Tensor]):
     seen: Mapping[str, Tensor]
 
     @classmethod
-    def now(cls, model: WorldModel, state: State, obs: Obs) -> "Reading":
+    def now(cls, model: WorldModel, state: State, obs: Obs) -> "DecodedValues":
         """The present: vectors as they were observed, everything else as the belief has it."""
         return cls(model, state, {key: obs[key].float() for key in model.spec.vector_keys})
 
@@ -49,7 +49,7 @@ class Fallback:
 
     action: tuple[float, ...] | FallbackFunction
 
-    def __call__(self, values: Reading) -> Tensor:
+    def __call__(self, values: DecodedValues) -> Tensor:
         """`[N, A]` in model units, always finite. Raises `UserError` for an action of the wrong size."""
         features, spec = values.state.features, values.model.spec.action
         if not callable(self.action):
@@ -101,9 +101,9 @@ class Forecaster:
 
     def now(self, state: State, obs: Obs, action: Tensor) -> Tensor:
         """The margins `[B, R]` that hold after `action` `[B, A]` (model units) led to `obs`."""
-        return margins(self.rules, Reading.now(self.model, state, obs), own_units(action, self.model.spec.action))
+        return margins(self.rules, DecodedValues.now(self.model, state, obs), own_units(action, self.model.spec.action))
 
-    def foresee(
+    def predict(
         self,
         state: State,
         prefix: Tensor,
@@ -133,7 +133,7 @@ class Forecaster:
         visited, taken = [], []
         for _ in range(steps if fallback else 0):
             assert fallback is not None
-            action = fallback(Reading(self.model, state, {}))
+            action = fallback(DecodedValues(self.model, state, {}))
             state = self.model.predict(state, action, noise)
             visited.append(state[:, None])
             taken.append(action[:, None])

@@ -23,32 +23,36 @@ DIRECTIONS = 8
 
 
 @dataclass(frozen=True)
-class Looks:
+class NoveltyInputs:
     """How rows looked to the model: surprise `[B, T, D]`, features `[B, T, F]`, and which rows are real `[B, T]`."""
 
     surprise: Tensor
     features: Tensor
     mask: Tensor
 
-    def __getitem__(self, index: int | slice) -> "Looks":
-        return Looks(self.surprise[index], self.features[index], self.mask[index])
+    def __getitem__(self, index: int | slice) -> "NoveltyInputs":
+        return NoveltyInputs(self.surprise[index], self.features[index], self.mask[index])
 
     @classmethod
-    def cat(cls, parts: Sequence["Looks"]) -> "Looks":
+    def cat(cls, parts: Sequence["NoveltyInputs"]) -> "NoveltyInputs":
         names = ("surprise", "features", "mask")
         return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
     @classmethod
-    def of(cls, model: WorldModel, keys: Sequence[str], beliefs: State, segment: Segment, noise: Noise) -> "Looks":
+    def of(
+        cls, model: WorldModel, keys: Sequence[str], beliefs: State, segment: Segment, noise: Noise
+    ) -> "NoveltyInputs":
         """At every row of episodes `[B, T]` whose beliefs are known."""
         prior = model.predict(beliefs[:, :-1].flatten(), segment.action[:, :-1].flatten(0, 1), noise)
-        first = surprise(model, keys, beliefs[:, 0], {key: value[:, 0] for key, value in segment.obs.items()})
-        later = surprise(model, keys, prior, {key: value[:, 1:].flatten(0, 1) for key, value in segment.obs.items()})
+        first = prediction_error(model, keys, beliefs[:, 0], {key: value[:, 0] for key, value in segment.obs.items()})
+        later = prediction_error(
+            model, keys, prior, {key: value[:, 1:].flatten(0, 1) for key, value in segment.obs.items()}
+        )
         rows = (segment.shape[0], segment.shape[1] - 1)
         return cls(torch.cat([first[:, None], later.unflatten(0, rows)], 1), beliefs.features, segment.mask)
 
 
-def surprise(model: WorldModel, keys: Sequence[str], expected: State, obs: Obs) -> Tensor:
+def prediction_error(model: WorldModel, keys: Sequence[str], expected: State, obs: Obs) -> Tensor:
     """How far `obs` is from what a belief `[B]` decodes: `[B, D]`, one number a picture and one an entry of a vector.
 
     Of the keys that rules read where those are observed, and of everything observed where none is.
@@ -78,7 +82,7 @@ class Novelty:
     distance: float
 
     @classmethod
-    def fit(cls, fitting: Looks, rest: Looks, alpha: float) -> Self:
+    def fit(cls, fitting: NoveltyInputs, rest: NoveltyInputs, alpha: float) -> Self:
         """What is usual comes from the episodes `fitting`, the threshold from the others, `rest`."""
         seen = fitting.mask
         usual = fitting.surprise[seen].nan_to_num(0.0).mean(0).clamp(min=1e-6)

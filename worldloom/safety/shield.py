@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from worldloom.agents.agent import Agent, following
-from worldloom.agents.floors import rows_of
+from worldloom.agents.agent import Agent, next_seed
 from worldloom.agents.planning import shift
+from worldloom.agents.reference import batch_size
 from worldloom.data.spec import ActionSpec, DataSpec
 from worldloom.errors import UserError
 from worldloom.model import Obs, State, WorldModel, state
@@ -31,12 +31,12 @@ from worldloom.noise import Noise, TorchNoise
 from worldloom.planners import PLANNERS
 from worldloom.planners.planner import Plan, Planner
 from worldloom.safety.calibration import Calibration
-from worldloom.safety.choice import Choice
-from worldloom.safety.decisions import explain, write_log
-from worldloom.safety.forecast import Fallback, Forecaster, Reading
-from worldloom.safety.hindsight import Hindsight
-from worldloom.safety.judge import Assessed, Judge
-from worldloom.safety.novelty import surprise
+from worldloom.safety.decision import ShieldDecision
+from worldloom.safety.decision_log import explain, write_log
+from worldloom.safety.evaluator import SafetyEvaluation, SafetyEvaluator
+from worldloom.safety.forecast import DecodedValues, Fallback, Forecaster
+from worldloom.safety.novelty import prediction_error
+from worldloom.safety.online_calibration import OnlineCalibration
 from worldloom.safety.rules import Rule, Values, check_rules
 
 ROUNDING = 1e-4  # bounds that went through JSON and float32 may differ in the last digit
@@ -50,13 +50,13 @@ class Verdict(IntEnum):
 class ShieldMemory(State):
     """agent: the wrapped agent's memory. belief `[B]`: the shield's own. sent: the last choice.
 
-    hindsight: how the model's forecasts turned out in this episode so far. step and seed `[B]`.
+    online_calibration: how the model's forecasts turned out in this episode so far. step and seed `[B]`.
     """
 
     agent: State
     belief: State
-    sent: Choice
-    hindsight: Hindsight
+    sent: ShieldDecision
+    online_calibration: OnlineCalibration
     step: Tensor
     seed: Tensor
 
@@ -66,7 +66,7 @@ class ShieldMemory(State):
 
 
 @dataclass(frozen=True)
-class Look:
+class CheckedObservation:
     """What the shield goes by: the belief, what was shown, and whether each row `[B]` was all numbers."""
 
     belief: State
@@ -97,7 +97,7 @@ class Shield(Agent):
     adapt: bool = True
     tolerance: float = 1.0
     log: Path | None = None
-    judge: Judge = field(init=False, repr=False)
+    judge: SafetyEvaluator = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         model = self.model
@@ -109,7 +109,7 @@ class Shield(Agent):
         if not self.tolerance > 0:
             raise UserError(f"the tolerance is {self.tolerance}, but it must be more than 0")
         forecaster = Forecaster(model, tuple(self.rules), self.calibration.particles)
-        object.__setattr__(self, "judge", Judge(forecaster, self.calibration, fallback))
+        object.__setattr__(self, "judge", SafetyEvaluator(forecaster, self.calibration, fallback))
         object.__setattr__(self, "planner", self.planner or default_planner(model, self.calibration.horizon))
         if self.repairs.horizon > self.calibration.horizon:
             raise UserError(
@@ -134,7 +134,7 @@ class Shield(Agent):
     @torch.no_grad()
     def start(self, obs: Obs, seed: int = 0) -> tuple[Tensor, ShieldMemory]:
         # Another stream than the wrapped agent's, which is given the seed as it is.
-        seeds = following(torch.full((rows_of(obs),), ~seed, device=self.device))
+        seeds = next_seed(torch.full((batch_size(obs),), ~seed, device=self.device))
         noise, shown = TorchNoise.seeded(int(seeds[0]), self.device), self._shown(obs)
         nothing_seen = self.model.start({key: torch.zeros_like(value) for key, value in shown.items()}, noise)
         look = self._look(self.model.start(shown, noise), nothing_seen, shown)
@@ -142,60 +142,66 @@ class Shield(Agent):
         zeros = torch.zeros_like(seeds)
         plan = wanted.new_zeros(len(wanted), self.repairs.horizon, wanted.shape[1])
         lower = wanted.new_zeros(len(wanted), self.calibration.horizon, len(self.rules))
-        nothing = Choice(wanted, plan, zeros, zeros, lower)
-        hindsight = Hindsight.none(look.belief, wanted, lower, look.sound)
-        memory = ShieldMemory(agent, look.belief, nothing, hindsight, zeros - 1, seeds)
+        nothing = ShieldDecision(wanted, plan, zeros, zeros, lower)
+        online_calibration = OnlineCalibration.none(look.belief, wanted, lower, look.sound)
+        memory = ShieldMemory(agent, look.belief, nothing, online_calibration, zeros - 1, seeds)
         return self._decide(memory, wanted, look.belief, look, noise)
 
     @torch.no_grad()
     def act(self, memory: State, obs: Obs) -> tuple[Tensor, ShieldMemory]:
         assert isinstance(memory, ShieldMemory), f"this is the memory of another agent: {type(memory).__name__}"
-        shown, sent, seeds = self._shown(obs), memory.sent.action, following(memory.seed)
+        shown, sent, seeds = self._shown(obs), memory.sent.action, next_seed(memory.seed)
         noise, forecaster = TorchNoise.seeded(int(seeds[0]), self.device), self.judge.forecaster
         expected = self.model.predict(memory.belief, sent, noise)
         look = self._look(self.model.observe(memory.belief, sent, shown, noise), expected, shown)
-        wanted, agent = self.agent.act(told(memory.agent, sent), {**obs, **look.shown})
+        wanted, agent = self.agent.act(with_action(memory.agent, sent), {**obs, **look.shown})
         happened = forecaster.now(look.belief, look.shown, sent).masked_fill(~look.sound[:, None], torch.nan)
-        hindsight = memory.hindsight.compare(forecaster, self.calibration, sent, happened, look.belief, noise)
-        memory = replace(memory, agent=agent, belief=look.belief, hindsight=hindsight, seed=seeds)
+        online_calibration = memory.online_calibration.compare(
+            forecaster, self.calibration, sent, happened, look.belief, noise
+        )
+        memory = replace(memory, agent=agent, belief=look.belief, online_calibration=online_calibration, seed=seeds)
         return self._decide(memory, wanted, expected, look, noise)
 
     def _shown(self, obs: Obs) -> dict[str, Tensor]:
         """What the model looks at."""
         return {key: obs[key] for key in self.model.spec.obs}
 
-    def _look(self, seen: State, expected: State, shown: dict[str, Tensor]) -> Look:
+    def _look(self, seen: State, expected: State, shown: dict[str, Tensor]) -> CheckedObservation:
         """The belief `seen` after a look at what was `shown` where both are all numbers, else what was `expected`."""
         sound = seen.isfinite() & torch.stack([finite(value) for value in shown.values()]).all(0)
         if bool(sound.all()):
-            return Look(seen, shown, sound)
+            return CheckedObservation(seen, shown, sound)
         belief, model = seen.where(sound, expected), self.model
         guessed = {key: value.nan_to_num(0.0, 0.0, 0.0) for key, value in shown.items()}
         guessed |= {key: model.decode(belief, key) for key in model.spec.vector_keys if key in model.decodes}
-        return Look(belief, {key: choose(sound, value, guessed[key]) for key, value in shown.items()}, sound)
+        return CheckedObservation(
+            belief, {key: choose(sound, value, guessed[key]) for key, value in shown.items()}, sound
+        )
 
     def _decide(
-        self, memory: ShieldMemory, wanted: Tensor, expected: State, look: Look, noise: Noise
+        self, memory: ShieldMemory, wanted: Tensor, expected: State, look: CheckedObservation, noise: Noise
     ) -> tuple[Tensor, ShieldMemory]:
-        """Judge `wanted` `[B, A]`; `expected` is the belief before the `look` that led to `memory.belief`."""
-        widen = memory.hindsight.widen if self.adapt else torch.ones_like(memory.hindsight.widen)
+        """Evaluate `wanted` `[B, A]`; `expected` is the belief before the `look` that led to `memory.belief`."""
+        inflation = (
+            memory.online_calibration.inflation if self.adapt else torch.ones_like(memory.online_calibration.inflation)
+        )
         intent, planned = self._intent(memory.agent, wanted)
-        asked, left = self._ask(memory.belief, intent, planned, widen, noise)
-        surprised = surprise(self.model, self.judge.forecaster.keys, expected, look.shown)
+        asked, left = self._ask(memory.belief, intent, planned, inflation, noise)
+        surprised = prediction_error(self.model, self.judge.forecaster.keys, expected, look.shown)
         strange = self.calibration.novelty.score(surprised, look.belief.features) / self.tolerance
         strange = strange.masked_fill(~look.sound, torch.inf)
         familiar = look.sound & (strange <= self.calibration.novelty.threshold)
         verdict = torch.where(asked.safe & finite(wanted), Verdict.ACCEPT, Verdict.FALL_BACK)
         verdict = torch.where(familiar, verdict, Verdict.REFUSE)
-        choice = Choice(wanted, follow(intent), left, verdict, asked.lower)
+        choice = ShieldDecision(wanted, follow(intent), left, verdict, asked.lower)
         if bool((verdict != Verdict.ACCEPT).any()):
-            fallen, harm = self._fall_back(memory, verdict, look.shown, widen, noise)
+            fallen, harm = self._fall_back(memory, verdict, look.shown, inflation, noise)
             choice = choice.where(verdict == Verdict.ACCEPT, fallen)
             rows = (verdict == Verdict.FALL_BACK).nonzero()[:, 0]
-            choice = self._repair(memory, choice, rows, intent, harm, widen, noise)
+            choice = self._repair(memory, choice, rows, intent, harm, inflation, noise)
         made = replace(memory, sent=choice, step=memory.step + 1)
         if self.log is not None:
-            write_log(self.log, explain(self.judge, made.step, choice, wanted, asked, strange, widen))
+            write_log(self.log, explain(self.judge, made.step, choice, wanted, asked, strange, inflation))
         return choice.action, made
 
     def _intent(self, agent: State, wanted: Tensor) -> tuple[Tensor, bool]:
@@ -212,58 +218,58 @@ class Shield(Agent):
         return torch.cat([rest, held[:, rest.shape[1] :]], 1), True
 
     def _ask(
-        self, belief: State, intent: Tensor, planned: bool, widen: Tensor, noise: Noise
-    ) -> tuple[Assessed, Tensor]:
+        self, belief: State, intent: Tensor, planned: bool, inflation: Tensor, noise: Noise
+    ) -> tuple[SafetyEvaluation, Tensor]:
         """Is it safe to take the action and then fall back, or to follow the agent's plan and then fall back?
 
         And how many steps `[B]` follow the action before the fallback.
         """
-        asked = self.judge.assess(belief, intent[:, :1], widen, noise=noise)
+        asked = self.judge.evaluate(belief, intent[:, :1], inflation, noise=noise)
         left = torch.zeros(len(intent), dtype=torch.long, device=intent.device)
         if planned and not bool(asked.safe.all()):
-            whole = self.judge.assess(belief, intent, widen, noise=noise)
+            whole = self.judge.evaluate(belief, intent, inflation, noise=noise)
             better = ~asked.safe & whole.safe
             return whole.where(better, asked), torch.where(better, self.repairs.horizon - 1, left)
         return asked, left
 
     def _fall_back(
-        self, memory: ShieldMemory, verdict: Tensor, obs: Obs, widen: Tensor, noise: Noise
-    ) -> tuple[Choice, Tensor]:
+        self, memory: ShieldMemory, verdict: Tensor, obs: Obs, inflation: Tensor, noise: Noise
+    ) -> tuple[ShieldDecision, Tensor]:
         """The rest of the last safe plan where the model is believed and there is some, else the user's fallback.
 
         And the harm it does, `[B]`.
         """
         going = (verdict == Verdict.FALL_BACK) & (memory.sent.left > 0)
         rest = memory.sent.plan
-        now = self.judge.fallback(Reading.now(self.model, memory.belief, obs))
+        now = self.judge.fallback(DecodedValues.now(self.model, memory.belief, obs))
         action = torch.where(going[:, None], rest[:, 0], now)
         steps = torch.where(going, memory.sent.left, 1)
         plans = torch.cat([action[:, None], rest[:, 1:]], 1)
-        judged = self.judge.assess_each(memory.belief, plans, steps, widen, noise)
-        return Choice(action, follow(rest), steps - 1, verdict, judged.lower), judged.harm
+        judged = self.judge.evaluate_each(memory.belief, plans, steps, inflation, noise)
+        return ShieldDecision(action, follow(rest), steps - 1, verdict, judged.lower), judged.harm
 
     def _repair(
         self,
         memory: ShieldMemory,
-        choice: Choice,
+        choice: ShieldDecision,
         rows: Tensor,
         intent: Tensor,
         harm: Tensor,
-        widen: Tensor,
+        inflation: Tensor,
         noise: Noise,
-    ) -> Choice:
+    ) -> ShieldDecision:
         """In `rows`, put the nearest safe plan in the place of the fallback, or one that does less harm than it."""
         if not len(rows):
             return choice
         seed = int(memory.seed[0]) ^ 1  # another stream than the one the belief was drawn from
-        plan, judged = self.judge.repair(self.repairs, memory.belief[rows], intent[rows], widen[rows], seed, noise)
+        plan, judged = self.judge.repair(self.repairs, memory.belief[rows], intent[rows], inflation[rows], seed, noise)
         verdict = torch.where(judged.safe, Verdict.REPAIR, Verdict.RECOVER)
         left = torch.where(judged.safe, self.repairs.horizon - 1, 0)
-        found = Choice(plan.actions[:, 0], follow(plan.actions), left, verdict, judged.lower)
+        found = ShieldDecision(plan.actions[:, 0], follow(plan.actions), left, verdict, judged.lower)
         better = judged.safe | (judged.harm < harm[rows])
         best, source = found.where(better, choice[rows]), torch.arange(len(harm), device=rows.device)
         source[rows] = len(harm) + torch.arange(len(rows), device=rows.device)
-        return Choice.cat([choice, best])[source]
+        return ShieldDecision.cat([choice, best])[source]
 
 
 def follow(actions: Tensor) -> Tensor:
@@ -281,17 +287,17 @@ def finite(rows: Tensor) -> Tensor:
     return rows.isfinite().reshape(len(rows), -1).all(1)
 
 
-def told(memory: Any, action: Tensor) -> Any:
+def with_action(memory: Any, action: Tensor) -> Any:
     """The wrapped agent's memory, told what was sent: an agent that keeps its last action has a field `action`.
 
     One that wraps another keeps that one's memory as `agent` or `inner`, and that is told instead: an action beside
     `inner` is what the wrapper itself goes on to send.
     """
     if isinstance(memory, ShieldMemory):
-        return replace(memory, sent=replace(memory.sent, action=action), agent=told(memory.agent, action))
+        return replace(memory, sent=replace(memory.sent, action=action), agent=with_action(memory.agent, action))
     known = {f.name for f in fields(memory)}
     changed: dict[str, Any] = {
-        name: told(getattr(memory, name), action) for name in ("agent", "inner") if name in known
+        name: with_action(getattr(memory, name), action) for name in ("agent", "inner") if name in known
     }
     if "action" in known and "inner" not in known and memory.action.shape == action.shape:
         changed["action"] = action

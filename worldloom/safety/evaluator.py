@@ -21,7 +21,7 @@ from worldloom.safety.forecast import Fallback, Forecast, Forecaster
 
 
 @dataclass(frozen=True)
-class Assessed:
+class SafetyEvaluation:
     """Plans as the judge sees them: the forecast and its lower bounds `[N, H, R]`."""
 
     forecast: Forecast
@@ -37,7 +37,7 @@ class Assessed:
         """How far the worst rule's bound is below 0, on average over the steps: `[N]`, 0 for a safe plan."""
         return (-self.lower).amax(-1).clamp(min=0).mean(1)
 
-    def where(self, mask: Tensor, other: "Assessed") -> "Assessed":
+    def where(self, mask: Tensor, other: "SafetyEvaluation") -> "SafetyEvaluation":
         """These where `mask` `[N]`, the `other` ones elsewhere."""
 
         def pick(mine: Tensor, theirs: Tensor) -> Tensor:
@@ -50,45 +50,47 @@ class Assessed:
             actions=pick(mine.actions, theirs.actions),
             values={key: pick(mine.values[key], theirs.values[key]) for key in mine.values},
         )
-        return Assessed(forecast, pick(self.lower, other.lower))
+        return SafetyEvaluation(forecast, pick(self.lower, other.lower))
 
 
 @dataclass(frozen=True)
-class Judge:
+class SafetyEvaluator:
     """Foresees plans and bounds them."""
 
     forecaster: Forecaster
     calibration: Calibration
     fallback: Fallback
 
-    def assess(
-        self, state: State, prefix: Tensor, widen: Tensor, imagined: State | None = None, noise: Noise = NOISE
-    ) -> Assessed:
-        """Beliefs `[N]`, then actions `[N, F, A]`, then the fallback; bounds widened by `widen` `[N]`."""
-        forecast = self.forecaster.foresee(state, prefix, self.fallback, self.calibration.horizon, imagined, noise)
-        return Assessed(forecast, self.calibration.lower(forecast, widen))
+    def evaluate(
+        self, state: State, prefix: Tensor, inflation: Tensor, imagined: State | None = None, noise: Noise = NOISE
+    ) -> SafetyEvaluation:
+        """Beliefs `[N]`, then actions `[N, F, A]`, then the fallback; bounds widened by `inflation` `[N]`."""
+        forecast = self.forecaster.predict(state, prefix, self.fallback, self.calibration.horizon, imagined, noise)
+        return SafetyEvaluation(forecast, self.calibration.lower(forecast, inflation))
 
-    def assess_each(self, state: State, plans: Tensor, steps: Tensor, widen: Tensor, noise: Noise) -> Assessed:
-        """As `assess`, but of plans `[N, F, A]` only the first `steps` `[N]`, 1 to F, come before the fallback."""
-        judged = self.assess(state, plans[:, :1], widen, noise=noise)
+    def evaluate_each(
+        self, state: State, plans: Tensor, steps: Tensor, inflation: Tensor, noise: Noise
+    ) -> SafetyEvaluation:
+        """As `evaluate`, but of plans `[N, F, A]` only the first `steps` `[N]`, 1 to F, come before the fallback."""
+        judged = self.evaluate(state, plans[:, :1], inflation, noise=noise)
         for count in steps[steps > 1].unique().tolist():
-            longer = self.assess(state, plans[:, :count], widen, noise=noise)
+            longer = self.evaluate(state, plans[:, :count], inflation, noise=noise)
             judged = longer.where(steps == count, judged)
         return judged
 
     def repair(
-        self, planner: Planner, state: State, wanted: Tensor, widen: Tensor, seed: int, noise: Noise
-    ) -> tuple[Plan, Assessed]:
+        self, planner: Planner, state: State, wanted: Tensor, inflation: Tensor, seed: int, noise: Noise
+    ) -> tuple[Plan, SafetyEvaluation]:
         """For beliefs `[B]` the safe plan that leads nearest to where `wanted` `[B, F, A]` does, or that of least harm.
 
         The plan is judged once more, as a stochastic model never foresees quite the same twice.
         """
-        harmless = Constraint(Harm(self, state, widen, noise), 0.0)
+        harmless = Constraint(BoundViolation(self, state, inflation, noise), 0.0)
         model = self.forecaster.model
         nearest = Nearest(model.imagine(state, wanted, noise).features)
         problem = Problem(model, state, nearest, (harmless,), warm=wanted, seed=seed)
         plan = planner.plan(problem)
-        return plan, self.assess(state, plan.actions, widen, noise=noise)
+        return plan, self.evaluate(state, plan.actions, inflation, noise=noise)
 
 
 @dataclass(frozen=True)
@@ -110,15 +112,15 @@ class Nearest(Objective):
 
 
 @dataclass(frozen=True)
-class Harm(Objective):
-    """What `Assessed.harm` makes of candidates from the beliefs `state` `[B]`, fallback included; 0 is safe."""
+class BoundViolation(Objective):
+    """What `SafetyEvaluation.harm` makes of candidates from the beliefs `state` `[B]`, fallback included; 0 is safe."""
 
-    judge: Judge
+    judge: SafetyEvaluator
     state: State
-    widen: Tensor
+    inflation: Tensor
     noise: Noise
 
     def __call__(self, model: WorldModel, states: State, actions: Tensor) -> Tensor:
-        count = len(actions) // len(self.widen)
-        widen = self.widen.repeat_interleave(count)
-        return self.judge.assess(self.state.repeat(count), actions, widen, states, self.noise).harm
+        count = len(actions) // len(self.inflation)
+        inflation = self.inflation.repeat_interleave(count)
+        return self.judge.evaluate(self.state.repeat(count), actions, inflation, states, self.noise).harm

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from worldloom.augment.branches import Branches, recorded
-from worldloom.augment.roots import Reach, Roots
+from worldloom.augment.start_states import BranchWindow, StartStates
 from worldloom.data.cache import CachedDataset
 from worldloom.model import WorldModel
 
@@ -19,7 +19,7 @@ NUM_BRANCHES = 256
 
 
 @dataclass(frozen=True)
-class Certainty:
+class UncertaintyFilter:
     """Steps whose disagreement is above `threshold` are not kept.
 
     The threshold is the quantile `keep` of the disagreement in `steps` imagined steps that branch from held-out real
@@ -38,17 +38,17 @@ class Certainty:
         model: WorldModel,
         dataset: CachedDataset,
         held_out: Sequence[int],
-        reach: Reach,
+        window: BranchWindow,
         keep: float,
         rng: np.random.Generator,
     ) -> Self:
-        roots = Roots.draw(model, dataset, held_out, reach, NUM_BRANCHES, rng)
-        branches = recorded(model, roots, reach.horizon, rng)
-        known = np.arange(reach.horizon) < branches.steps[:, None]
+        starts = StartStates.draw(model, dataset, held_out, window, NUM_BRANCHES, rng)
+        branches = recorded(model, starts, window.horizon, rng)
+        known = np.arange(window.horizon) < branches.steps[:, None]
         found = disagreement(model, branches)[known]
         return cls(keep, float(np.quantile(found, keep)), len(held_out), len(found))
 
-    def doubts(self, model: WorldModel, branches: Branches) -> np.ndarray:
+    def rejects(self, model: WorldModel, branches: Branches) -> np.ndarray:
         """Whether each step is too uncertain, bool `[B, H]`. What is not finite is."""
         return ~(disagreement(model, branches) <= self.threshold)
 

@@ -19,7 +19,7 @@ from worldloom.noise import TorchNoise
 
 
 @dataclass(frozen=True)
-class Reach:
+class BranchWindow:
     """How many real rows the model watches, the branching row included, and how many steps it then imagines."""
 
     context: int
@@ -27,7 +27,7 @@ class Reach:
 
 
 @dataclass(frozen=True)
-class Roots:
+class StartStates:
     """B real rows to branch from. `episode` and `frame` `[B]` are their places in `dataset`.
 
     obs: the rows as recorded `[B, ...]`. belief: what the model makes of them `[B]`.
@@ -45,15 +45,15 @@ class Roots:
         model: WorldModel,
         dataset: CachedDataset,
         episodes: Sequence[int],
-        reach: Reach,
+        window: BranchWindow,
         count: int,
         rng: np.random.Generator,
     ) -> Self:
         """`count` rows of `episodes`, each equally likely but the last of an episode, which has no future."""
-        episode, frame = draw_places(dataset, episodes, count, rng)
-        first = np.maximum(frame - reach.context + 1, 0)
+        episode, frame = draw_rows(dataset, episodes, count, rng)
+        first = np.maximum(frame - window.context + 1, 0)
         device = next(model.parameters()).device
-        rows = windows(dataset, episode, first, reach.context).to(device)
+        rows = windows(dataset, episode, first, window.context).to(device)
         each, seen = torch.arange(count, device=device), torch.from_numpy(frame - first).to(device)
         noise = TorchNoise.seeded(int(rng.integers(2**31)), device)
         belief = model.track(rows.obs, rows.action, noise)[each, seen]
@@ -63,7 +63,7 @@ class Roots:
         return len(self.episode)
 
 
-def draw_places(
+def draw_rows(
     dataset: CachedDataset, episodes: Sequence[int], count: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Episode and frame `[count]` of rows that another row follows. Raises `UserError` when there is none."""

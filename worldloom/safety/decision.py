@@ -1,6 +1,6 @@
 """What a shield sends, and why.
 
-B environments, H horizon, R rules, F following steps, A action size."""
+B environments, H horizon, R rules, F next_seed steps, A action size."""
 
 from torch import Tensor
 
@@ -8,7 +8,7 @@ from worldloom.model import State, state
 
 
 @state
-class Choice(State):
+class ShieldDecision(State):
     """What is sent and why. action `[B, A]`; verdict `[B]`, a `Verdict`; lower `[B, H, R]`, the bounds of what is sent.
 
     plan `[B, F, A]`: the steps that follow the action in the plan it belongs to, and left `[B]`: how many they are

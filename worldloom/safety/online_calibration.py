@@ -22,27 +22,27 @@ WIDEST = 1000.0
 
 
 @state
-class Hindsight(State):
+class OnlineCalibration(State):
     """anchor `[B]`: a past belief. actions `[B, H, A]` and margins `[B, H, R]`: what followed it, `count` `[B]` steps.
 
     A count of -1 says that there is no anchor yet: no look so far was all numbers. What is not a number in margins is
     not known and does not count.
 
-    widen `[B]`, at least 1: by how much the bounds are pushed down at present.
+    inflation `[B]`, at least 1: by how much the bounds are pushed down at present.
     """
 
     anchor: State
     actions: Tensor
     margins: Tensor
     count: Tensor
-    widen: Tensor
+    inflation: Tensor
 
     @property
     def features(self) -> Tensor:
         return self.anchor.features
 
     @classmethod
-    def none(cls, belief: State, action: Tensor, bounds: Tensor, sound: Tensor) -> "Hindsight":
+    def none(cls, belief: State, action: Tensor, bounds: Tensor, sound: Tensor) -> "OnlineCalibration":
         """At the beginning of an episode; shapes are taken from an action `[B, A]` and bounds `[B, H, R]`.
 
         `sound` `[B]`: whether the first look was all numbers.
@@ -59,7 +59,7 @@ class Hindsight(State):
         happened: Tensor,
         belief: State,
         noise: Noise,
-    ) -> "Hindsight":
+    ) -> "OnlineCalibration":
         """After `action` `[B, A]` was sent, margins `[B, R]` `happened` and the belief became `belief`.
 
         After H steps the anchor moves here, so that each step is compared once. Where margins are not numbers, nothing
@@ -70,18 +70,18 @@ class Hindsight(State):
         actions = torch.where(newest[..., None], action[:, None], self.actions)
         seen = torch.where(newest[..., None], happened[:, None], self.margins)
         count = self.count + 1
-        foreseen = forecaster.foresee(self.anchor, actions, noise=noise)
-        slack = calibration.slack(foreseen.spread)
+        predicted = forecaster.predict(self.anchor, actions, noise=noise)
+        slack = calibration.slack(predicted.spread)
         # At least a thousandth of a scale: a bound that is already tight needs no division by nothing.
-        ratio = (foreseen.margin - seen) / slack.clamp(min=1e-3 * float(slack.abs().mean()) + 1e-9)
+        ratio = (predicted.margin - seen) / slack.clamp(min=1e-3 * float(slack.abs().mean()) + 1e-9)
         past = torch.arange(horizon, device=action.device) < count[:, None]
         counted = past[..., None] & seen.isfinite() & (slack != 0)
         ratio = ratio.masked_fill(~counted, 0.0).nan_to_num(WIDEST).flatten(1).amax(1)
-        widen = torch.maximum(1 + FORGET * (self.widen - 1), ratio).clamp(1, WIDEST)
-        made = replace(self, actions=actions, margins=seen, count=count, widen=widen)
+        inflation = torch.maximum(1 + FORGET * (self.inflation - 1), ratio).clamp(1, WIDEST)
+        made = replace(self, actions=actions, margins=seen, count=count, inflation=inflation)
         return made._moved((count == horizon) | (count == 0), belief, ~happened.isnan().all(1))
 
-    def _moved(self, full: Tensor, belief: State, sound: Tensor) -> "Hindsight":
+    def _moved(self, full: Tensor, belief: State, sound: Tensor) -> "OnlineCalibration":
         """Anchored at `belief` in the rows that are `full`, for good in those that are `sound`."""
         anchor = belief.where(full, self.anchor)
         return replace(self, anchor=anchor, count=torch.where(full, sound.long() - 1, self.count))

@@ -13,14 +13,20 @@ from typing import Any
 from torch import Tensor
 
 from worldloom.errors import UserError
-from worldloom.safety.choice import Choice
-from worldloom.safety.judge import Assessed, Judge
+from worldloom.safety.decision import ShieldDecision
+from worldloom.safety.evaluator import SafetyEvaluation, SafetyEvaluator
 
 VERDICTS = ("accept", "repair", "recover", "fall back", "refuse")
 
 
 def explain(
-    judge: Judge, step: Tensor, choice: Choice, wanted: Tensor, asked: Assessed, strange: Tensor, widen: Tensor
+    judge: SafetyEvaluator,
+    step: Tensor,
+    choice: ShieldDecision,
+    wanted: Tensor,
+    asked: SafetyEvaluation,
+    strange: Tensor,
+    inflation: Tensor,
 ) -> Iterator[dict[str, Any]]:
     """One entry for each of the B decisions; those that were not accepted carry the counter-example `asked` is."""
     for row in range(len(wanted)):
@@ -34,7 +40,7 @@ def explain(
             "sent": numbers(choice.action[row]),
             "bound": number(float(choice.lower[row].amin())),
             "strange": number(float(strange[row])),
-            "widen": number(float(widen[row])),
+            "inflation": number(float(inflation[row])),
         }
         if verdict != "accept":
             entry["counterexample"] = counterexample(judge, row, asked)
@@ -42,7 +48,13 @@ def explain(
 
 
 def reason(
-    judge: Judge, verdict: str, row: int, choice: Choice, wanted: Tensor, asked: Assessed, strange: float
+    judge: SafetyEvaluator,
+    verdict: str,
+    row: int,
+    choice: ShieldDecision,
+    wanted: Tensor,
+    asked: SafetyEvaluation,
+    strange: float,
 ) -> str:
     """Why, in one sentence."""
     if verdict == "refuse":
@@ -60,7 +72,7 @@ def reason(
     return f"refused because {bound(judge, asked.lower[row])}: {done[verdict]}"
 
 
-def bound(judge: Judge, lower: Tensor) -> str:
+def bound(judge: SafetyEvaluator, lower: Tensor) -> str:
     """The worst of bounds `[H, R]` in words."""
     worst = int(lower.argmin())
     step, rule = worst // lower.shape[1] + 1, judge.forecaster.rules[worst % lower.shape[1]].name
@@ -69,7 +81,7 @@ def bound(judge: Judge, lower: Tensor) -> str:
     return f"the margin of {rule!r} {verb} {value:.3g} in {step} steps (probability {promise:g})"
 
 
-def counterexample(judge: Judge, row: int, asked: Assessed) -> dict[str, Any]:
+def counterexample(judge: SafetyEvaluator, row: int, asked: SafetyEvaluation) -> dict[str, Any]:
     """The trajectory that was refused: actions in model units, decoded values, margins and bounds, step by step."""
     forecast = asked.forecast
     return {

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from worldloom.augment.branches import Branches, Grow
-from worldloom.augment.certainty import Certainty
-from worldloom.augment.roots import Reach, Roots
+from worldloom.augment.branches import Branches, BranchPolicy
+from worldloom.augment.start_states import BranchWindow, StartStates
+from worldloom.augment.uncertainty_filter import UncertaintyFilter
 from worldloom.data.cache import CachedDataset
 from worldloom.data.episode import Episode
 from worldloom.data.spec import DataSpec
@@ -25,7 +25,7 @@ SYNTHETIC, SOURCE_EPISODE = "synthetic", "source_episode"
 
 
 @dataclass
-class Count:
+class BranchCounts:
     """What became of the branches: `cut` ones were kept up to where the model was no longer sure, `dropped` ones not at
     all. `ended` ones reached what the model takes for the end of the episode."""
 
@@ -44,7 +44,7 @@ class Count:
 
 
 @dataclass
-class Harvest:
+class EpisodeGenerator:
     """Imagined episodes of one model and policy, beside the real ones of `dataset`.
 
     An episode is a branch alone: its first row is the real row that it leaves, with the new action, and every later
@@ -56,11 +56,11 @@ class Harvest:
     model: WorldModel
     dataset: CachedDataset
     spec: DataSpec
-    grow: Grow
-    reach: Reach
-    certainty: Certainty | None
+    policy: BranchPolicy
+    window: BranchWindow
+    uncertainty_filter: UncertaintyFilter | None
     terminal_rows: bool = True
-    count: Count = field(default_factory=Count)
+    count: BranchCounts = field(default_factory=BranchCounts)
 
     def episodes(self, rows: int, rng: np.random.Generator) -> Iterator[Episode]:
         """Episodes of `rows` rows together, or one less where a single row would be left.
@@ -69,18 +69,18 @@ class Harvest:
         """
         everywhere, idle = range(len(self.dataset)), 0
         while rows - self.count.rows >= SHORTEST:
-            roots = Roots.draw(self.model, self.dataset, everywhere, self.reach, BATCH, rng)
-            branches = self.grow(self.model, roots, self.reach.horizon, rng)
+            starts = StartStates.draw(self.model, self.dataset, everywhere, self.window, BATCH, rng)
+            branches = self.policy(self.model, starts, self.window.horizon, rng)
             kept = self.count.kept
-            yield from self._read(roots, branches, rows, rng)
+            yield from self._read(starts, branches, rows, rng)
             idle = idle + 1 if self.count.kept == kept else 0
             if idle == PATIENCE:
                 raise UserError(self._nothing())
 
-    def _read(self, roots: Roots, branches: Branches, rows: int, rng: np.random.Generator) -> Iterator[Episode]:
+    def _read(self, starts: StartStates, branches: Branches, rows: int, rng: np.random.Generator) -> Iterator[Episode]:
         decoded = {key: self._decode(branches, key) for key in self._keys}
         steps, ended, doubted = self._lengths(branches, decoded, rng)
-        for row in range(len(roots)):
+        for row in range(len(starts)):
             if rows - self.count.rows < SHORTEST:
                 return
             self.count.begun += 1
@@ -90,7 +90,7 @@ class Harvest:
                 continue
             most = rows - self.count.rows - self.terminal_rows  # as many steps as there is room for
             taken = min(int(steps[row]), most)
-            episode = self._episode(roots, branches, decoded, row, taken, bool(ended[row]) and taken == steps[row])
+            episode = self._episode(starts, branches, decoded, row, taken, bool(ended[row]) and taken == steps[row])
             self.count.add(episode, cut)
             yield episode
 
@@ -111,17 +111,17 @@ class Harvest:
         self, branches: Branches, decoded: dict[str, np.ndarray], rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """For each branch `[B]` how many steps are kept, whether it ends there, and whether doubt cut it there."""
-        doubts = ~np.all([np.isfinite(x).reshape(*x.shape[:2], -1).all(-1) for x in decoded.values()], 0)
-        if self.certainty is not None:
-            doubts |= self.certainty.doubts(self.model, branches)
-        luck = rng.random(doubts.shape)
-        ends = luck < decoded["terminated"] if self._ends else np.zeros_like(doubts)
-        end, doubt = first(ends) + 1, first(doubts)
+        rejects = ~np.all([np.isfinite(x).reshape(*x.shape[:2], -1).all(-1) for x in decoded.values()], 0)
+        if self.uncertainty_filter is not None:
+            rejects |= self.uncertainty_filter.rejects(self.model, branches)
+        luck = rng.random(rejects.shape)
+        ends = luck < decoded["terminated"] if self._ends else np.zeros_like(rejects)
+        end, doubt = first(ends) + 1, first(rejects)
         steps = np.minimum(np.minimum(branches.steps, end), doubt)
         return steps, steps == end, (doubt == steps) & (doubt < branches.steps) & (doubt < end)
 
     def _episode(
-        self, roots: Roots, branches: Branches, decoded: dict[str, np.ndarray], row: int, steps: int, ended: bool
+        self, starts: StartStates, branches: Branches, decoded: dict[str, np.ndarray], row: int, steps: int, ended: bool
     ) -> Episode:
         rows = steps + self.terminal_rows
         own = in_own_units(branches.actions[row, :steps], self.model.spec)
@@ -129,7 +129,7 @@ class Harvest:
             own = np.concatenate([own, np.zeros_like(own[:1])])
         obs = {}
         for key, spec in self.spec.obs.items():
-            real = roots.obs[key][row : row + 1].cpu().numpy()
+            real = starts.obs[key][row : row + 1].cpu().numpy()
             ahead = decoded[key][row, : rows - 1]
             obs[key] = np.concatenate([real, as_frames(ahead) if spec.kind == "image" else ahead])
         reward = np.zeros(rows, np.float32)
@@ -137,7 +137,7 @@ class Harvest:
             reward[1:] = decoded["reward"][row, : rows - 1]
         last = np.arange(rows) == rows - 1
         ended = ended and self.terminal_rows
-        place = int(roots.episode[row])
+        place = int(starts.episode[row])
         task = self.dataset.task(place) if self.dataset.tasks else ""
         episode = Episode(obs, own, reward, last & ended, last & (not ended), task)
         return marked(episode, True, int(self.dataset.source_index[place]))
