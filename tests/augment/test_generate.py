@@ -56,7 +56,7 @@ def test_a_branch_is_cut_before_the_first_doubtful_step(world: Any, monkeypatch:
     episodes = list(made.episodes(60, np.random.default_rng(0)))
     assert {len(e) for e in episodes} == {3}
     assert all(e.truncated[-1] for e in episodes)
-    assert made.count.cut == made.count.kept == made.count.begun == 20
+    assert made.count.cut == made.count.kept == made.count.started == 20
 
 
 @torch.inference_mode()
@@ -72,7 +72,7 @@ def test_ends_are_as_frequent_as_the_model_believes(world: Any, monkeypatch: pyt
     made = generator(world)
     episodes = list(made.episodes(1500, np.random.default_rng(0)))
     steps = sum(len(e) - 1 for e in episodes)
-    assert made.count.ended / steps == pytest.approx(probability, abs=0.03)
+    assert made.count.terminated / steps == pytest.approx(probability, abs=0.03)
     assert all(e.terminated[-1] != e.truncated[-1] for e in episodes)
 
 

@@ -1,4 +1,4 @@
-"""Branches: from real beliefs on, with actions that were never taken there.
+"""Branches: imagined rollouts from real rows, with actions that were not taken there.
 
 B branches, H horizon (steps of a branch), A action size, C H W image channels, height, width.
 """
@@ -24,9 +24,9 @@ from worldloom.noise import TorchNoise
 
 @dataclass(frozen=True)
 class Branches:
-    """What was imagined. states: the beliefs after each step `[B, H]`; actions `[B, H, A]` in model units.
+    """Imagined rollouts. states: the beliefs after each step `[B, H]`; actions `[B, H, A]` in model units.
 
-    Only the first `steps` `[B]` of a branch are meant.
+    Only the first `steps` `[B]` of a branch count.
     """
 
     states: State
@@ -40,17 +40,19 @@ BranchPolicy = Callable[[WorldModel, StartStates, int, np.random.Generator], Bra
 
 def choose_policy(name: str, noise: float, model: WorldModel) -> BranchPolicy:
     """What acts in the branches, by its name or its folder. Raises `UserError` for none, or one that does not fit."""
-    made: dict[str, BranchPolicy] = {
+    named: dict[str, BranchPolicy] = {
         "recorded": lambda model, starts, horizon, rng: recorded(model, starts, horizon, rng, noise),
         "other": lambda model, starts, horizon, rng: other(model, starts, horizon, rng, noise),
         "random": random,
     }
-    if name in made:
-        return made[name]
+    if name in named:
+        return named[name]
     if not Path(name).exists():
-        raise unknown("policy (or folder of a saved agent)", name, made)
+        raise unknown("policy (or folder of a saved agent)", name, named)
     if not (Path(name) / AGENT_FILE).exists():
-        raise UserError(f"--policy {name}: holds no saved agent ({AGENT_FILE}). Name its folder, or {', '.join(made)}.")
+        raise UserError(
+            f"--policy {name}: holds no saved agent ({AGENT_FILE}). Name its folder, or {', '.join(named)}."
+        )
     agent = load_agent(Path(name), str(next(model.parameters()).device))
     check_agent(agent, model, name)
     return lambda model, starts, horizon, rng: with_agent(agent, model, starts, horizon, rng)
@@ -59,7 +61,7 @@ def choose_policy(name: str, noise: float, model: WorldModel) -> BranchPolicy:
 def recorded(
     model: WorldModel, starts: StartStates, horizon: int, rng: np.random.Generator, noise: float = 0.0
 ) -> Branches:
-    """What was really done there, changed by `noise`."""
+    """The recorded actions of the same rows, changed by `noise`."""
     actions, steps = recorded_actions(starts.dataset, starts.episode, starts.frame, horizon)
     return imagined(model, starts, with_noise(actions, model.spec.action, noise, rng), steps, rng)
 
@@ -67,10 +69,10 @@ def recorded(
 def other(
     model: WorldModel, starts: StartStates, horizon: int, rng: np.random.Generator, noise: float = 0.0
 ) -> Branches:
-    """What was really done elsewhere, changed by `noise`."""
+    """Recorded actions of other rows, changed by `noise`."""
     everywhere = range(len(starts.dataset))
-    places = draw_rows(starts.dataset, everywhere, len(starts), rng)
-    actions, steps = recorded_actions(starts.dataset, *places, horizon)
+    rows = draw_rows(starts.dataset, everywhere, len(starts), rng)
+    actions, steps = recorded_actions(starts.dataset, *rows, horizon)
     return imagined(model, starts, with_noise(actions, model.spec.action, noise, rng), steps, rng)
 
 
@@ -83,7 +85,7 @@ def random(model: WorldModel, starts: StartStates, horizon: int, rng: np.random.
 def imagined(
     model: WorldModel, starts: StartStates, actions: np.ndarray, steps: np.ndarray, rng: np.random.Generator
 ) -> Branches:
-    """Actions that are known beforehand, `[B, H, A]`."""
+    """Branches with given actions `[B, H, A]`."""
     device = next(model.parameters()).device
     noise = TorchNoise.seeded(int(rng.integers(2**31)), device)
     return Branches(model.imagine(starts.belief, torch.from_numpy(actions).to(device), noise), actions, steps)
@@ -92,7 +94,7 @@ def imagined(
 def with_agent(
     agent: Agent, model: WorldModel, starts: StartStates, horizon: int, rng: np.random.Generator
 ) -> Branches:
-    """An agent looks at what the model decodes; the row it branches from is the first that it sees."""
+    """An agent observes what the model decodes; its first observation is the real row of the branch."""
     belief, obs, memory = starts.belief, dict(starts.obs), None
     states: list[State] = []
     actions: list[Tensor] = []
@@ -110,7 +112,7 @@ def with_agent(
 
 
 def decoded_obs(model: WorldModel, belief: State, given: Obs) -> dict[str, Tensor]:
-    """What an agent sees of a belief `[B]`: what is decoded, pictures as uint8, and the task, which stays."""
+    """The observation of an agent in a belief `[B]`: decoded, images as uint8, and the task as `given`."""
     obs = {}
     for key, spec in model.spec.obs.items():
         decoded = given[key] if spec.kind == "category" else model.decode(belief, key).float()
@@ -119,7 +121,7 @@ def decoded_obs(model: WorldModel, belief: State, given: Obs) -> dict[str, Tenso
 
 
 def translate(action: Tensor, theirs: ActionSpec, ours: ActionSpec) -> Tensor:
-    """An action `[B, A]` in another model's units as ours: both stand for the same in the data's own units."""
+    """An action `[B, A]` from one model's units to another's: both mean the same in the data's own units."""
     if ours.kind == "discrete":
         return action.float()
     own = ours.scale(theirs.unscale(action.detach().float().cpu().numpy()))
@@ -127,7 +129,7 @@ def translate(action: Tensor, theirs: ActionSpec, ours: ActionSpec) -> Tensor:
 
 
 def with_noise(actions: np.ndarray, spec: ActionSpec, noise: float, rng: np.random.Generator) -> np.ndarray:
-    """Actions `[B, H, A]` with normal noise of this deviation, or this share of them replaced by any choice."""
+    """Actions `[B, H, A]` plus normal noise of this deviation, or with this share replaced by a uniform choice."""
     if spec.kind == "continuous":
         drawn = rng.normal(size=actions.shape).astype(np.float32)
         return np.clip(actions + np.float32(noise) * drawn, -1, 1)
@@ -137,13 +139,13 @@ def with_noise(actions: np.ndarray, spec: ActionSpec, noise: float, rng: np.rand
 
 
 def check_agent(agent: Agent, model: WorldModel, name: str) -> None:
-    """Raise `UserError` unless the agent understands what the model shows, and the model what the agent does."""
+    """Raise `UserError` unless the model decodes what the agent observes, and takes the agent's actions."""
     for key, wanted in agent.spec.obs.items():
         found = model.spec.obs.get(key)
         if found is None or (found.kind, found.shape) != (wanted.kind, wanted.shape):
-            seen = "nothing" if found is None else f"{found.kind} {found.shape}"
+            decoded = "nothing" if found is None else f"{found.kind} {found.shape}"
             raise UserError(
-                f"--policy {name}: looks at {key!r} as {wanted.kind} {wanted.shape}, but the model shows {seen}. "
+                f"--policy {name}: observes {key!r} as {wanted.kind} {wanted.shape}, but the model decodes {decoded}. "
                 "Give an agent that learned on the same data."
             )
     theirs, ours = agent.spec.action, model.spec.action

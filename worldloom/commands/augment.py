@@ -60,15 +60,15 @@ class AugmentSettings:
     fraction: Annotated[float, Limit(low=0, below=1)] = 0.3
     """The share of imagined rows in the mixed dataset, from 0 to below 1."""
     policy: str = "recorded"
-    """What acts in the branches: recorded (what was really done there, changed by --noise), other (what was done in
-    another place, changed likewise), random, or the folder of a saved agent."""
+    """What acts in the branches: recorded (the recorded actions of the same rows, changed by --noise), other (those of
+    other rows, changed likewise), random, or the folder of a saved agent."""
     noise: Annotated[float, at_least(0)] = 0.3
     """The deviation of what is added to recorded actions, where 1 is half their range; of discrete ones the share
     that is replaced by any choice."""
     horizon: Annotated[int, between(1, 10_000)] = 10
     """Steps of a branch at most."""
     context: Annotated[int, between(1, 100_000)] = 8
-    """How many real rows the model watches before it branches, the last one included."""
+    """How many real rows the model observes before it branches, the last one included."""
     keep: Annotated[float | None, Limit(above=0, high=1)] = None
     """The share of held-out real steps that the filter would let pass; 0.9 if the run is an ensemble."""
     step: int | None = None
@@ -154,10 +154,10 @@ class Mixed:
         return self.about | {
             "synthetic": synthetic | {"column": SYNTHETIC},
             "branches": self.about["branches"]
-            | {"begun": count.begun, "dropped": count.dropped, "cut": count.cut, "ended": count.ended},
+            | {"begun": count.started, "dropped": count.dropped, "cut": count.cut, "ended": count.terminated},
             "filter": uncertainty_filter.describe()
             if uncertainty_filter
-            else "none, as the model tells no disagreement",
+            else "none, as the model decodes no disagreement",
         }
 
     @property
@@ -171,7 +171,7 @@ class Mixed:
         if uncertainty_filter is None:
             return f"{real}, {made}; nothing was filtered"
         beyond = f"where the disagreement exceeds {uncertainty_filter.threshold:.3g}"
-        return f"{real}, {made}; of {count.begun:,} branches {count.cut:,} cut and {count.dropped:,} dropped {beyond}"
+        return f"{real}, {made}; of {count.started:,} branches {count.cut:,} cut and {count.dropped:,} dropped {beyond}"
 
 
 def refuse_existing(out: Path, data: Path) -> None:
@@ -208,12 +208,14 @@ def stored_spec(spec: DataSpec, image_size: tuple[int, int] | None) -> DataSpec:
 def choose_filter(
     model: WorldModel, seen: Source, window: BranchWindow, keep: float | None, rng: np.random.Generator, run: Path
 ) -> UncertaintyFilter | None:
-    """The ensemble's filter. A model that cannot tell gets none, and a warning; an error if --keep was asked for."""
+    """The ensemble's filter. A single model gets none, and a warning; an error if --keep was asked for."""
     if DISAGREEMENT in model.decodes:
         return UncertaintyFilter.fit(model, seen.dataset, seen.held_out, window, keep or KEEP, rng)
     if keep is not None:
-        raise UserError(f"--keep {keep}: {run} is a single model, which tells no disagreement. Train family ensemble.")
-    say(f"WARNING: {run} is a single model and cannot tell where it is unsure: nothing is filtered. Train an ensemble.")
+        raise UserError(
+            f"--keep {keep}: {run} is a single model, which decodes no disagreement. Train family ensemble."
+        )
+    say(f"WARNING: {run} is a single model, which decodes no disagreement: nothing is filtered. Train an ensemble.")
     return None
 
 

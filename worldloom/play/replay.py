@@ -1,4 +1,4 @@
-"""A walk as a file: the seed, the weights' hash and what was done. EpisodeResult again, every frame comes out the same.
+"""A walk as a file: the seed, the weights' hash and what was done. Played again, every frame comes out the same.
 
 JSON throughout. Nothing in a replay is executed, and everything in it is checked as it is walked.
 """

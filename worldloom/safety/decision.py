@@ -1,6 +1,7 @@
-"""What a shield sends, and why.
+"""The decision of a shield: what is sent, and why.
 
-B environments, H horizon, R rules, F next_seed steps, A action size."""
+B environments, H horizon, R rules, F following steps, A action size.
+"""
 
 from torch import Tensor
 
@@ -9,10 +10,10 @@ from worldloom.model import State, state
 
 @state
 class ShieldDecision(State):
-    """What is sent and why. action `[B, A]`; verdict `[B]`, a `Verdict`; lower `[B, H, R]`, the bounds of what is sent.
+    """action `[B, A]`, as sent; verdict `[B]`, a `Verdict`; lower `[B, H, R]`, the bounds of what is sent.
 
-    plan `[B, F, A]`: the steps that follow the action in the plan it belongs to, and left `[B]`: how many they are
-    before the fallback begins.
+    plan `[B, F, A]`: the steps that follow the action in its plan, and left `[B]`: how many of them come before the
+    fallback.
     """
 
     action: Tensor

@@ -1,4 +1,4 @@
-"""Decisions in words, and the log of them: JSON lines that are whole or not there, and on the disk when a call returns.
+"""The log of a shield's decisions: JSON lines, each whole or absent, and on the disk when a call returns.
 
 B environments, H horizon, R rules, A action size.
 """
@@ -17,83 +17,84 @@ from worldloom.safety.decision import ShieldDecision
 from worldloom.safety.evaluator import SafetyEvaluation, SafetyEvaluator
 
 VERDICTS = ("accept", "repair", "recover", "fall back", "refuse")
+OLD_KEYS = {"strange": "novelty", "widen": "inflation"}  # as logs of before spell them
 
 
 def explain(
-    judge: SafetyEvaluator,
+    evaluator: SafetyEvaluator,
     step: Tensor,
-    choice: ShieldDecision,
+    decision: ShieldDecision,
     wanted: Tensor,
-    asked: SafetyEvaluation,
-    strange: Tensor,
+    evaluated: SafetyEvaluation,
+    novelty: Tensor,
     inflation: Tensor,
 ) -> Iterator[dict[str, Any]]:
-    """One entry for each of the B decisions; those that were not accepted carry the counter-example `asked` is."""
+    """One entry for each of the B decisions; those that were not accepted carry `evaluated` as a counterexample."""
     for row in range(len(wanted)):
-        verdict = VERDICTS[int(choice.verdict[row])]
+        verdict = VERDICTS[int(decision.verdict[row])]
         entry = {
             "row": row,
             "step": int(step[row]),
             "verdict": verdict,
-            "reason": reason(judge, verdict, row, choice, wanted, asked, float(strange[row])),
+            "reason": reason(evaluator, verdict, row, decision, wanted, evaluated, float(novelty[row])),
             "wanted": numbers(wanted[row]),
-            "sent": numbers(choice.action[row]),
-            "bound": number(float(choice.lower[row].amin())),
-            "strange": number(float(strange[row])),
+            "sent": numbers(decision.action[row]),
+            "bound": number(float(decision.lower[row].amin())),
+            "novelty": number(float(novelty[row])),
             "inflation": number(float(inflation[row])),
         }
         if verdict != "accept":
-            entry["counterexample"] = counterexample(judge, row, asked)
+            entry["counterexample"] = counterexample(evaluator, row, evaluated)
         yield entry
 
 
 def reason(
-    judge: SafetyEvaluator,
+    evaluator: SafetyEvaluator,
     verdict: str,
     row: int,
-    choice: ShieldDecision,
+    decision: ShieldDecision,
     wanted: Tensor,
-    asked: SafetyEvaluation,
-    strange: float,
+    evaluated: SafetyEvaluation,
+    novelty: float,
 ) -> str:
     """Why, in one sentence."""
     if verdict == "refuse":
-        threshold = judge.calibration.novelty.threshold
-        strangeness = f"{strange:.3g}, threshold {threshold:.3g}"
-        return f"the observation is unlike those of the calibration ({strangeness}): the fallback is sent"
+        threshold = evaluator.calibration.novelty.threshold
+        scores = f"novelty {novelty:.3g}, threshold {threshold:.3g}"
+        return f"the observation is unlike those of the calibration ({scores}): the fallback is sent"
     if verdict == "accept":
-        return f"{bound(judge, choice.lower[row])}, with the fallback to follow"
-    change = float((choice.action[row] - wanted[row]).norm())
+        return f"{describe_bound(evaluator, decision.lower[row])}, with the fallback to follow"
+    change = float((decision.action[row] - wanted[row]).norm())
     done = {
-        "repair": f"the nearest plan found safe changes the action by {change:.3g}",
-        "recover": "no plan is safe, and the one that was sent does less harm than the fallback",
-        "fall back": "no safe plan was found, so what was safe before is gone on with, or the fallback sent",
+        "repair": f"the nearest safe plan changes the action by {change:.3g}",
+        "recover": "no plan is safe; the plan that is sent violates less than the fallback",
+        "fall back": "no safe plan was found; the rest of the last safe plan is sent, or the fallback",
     }
-    return f"refused because {bound(judge, asked.lower[row])}: {done[verdict]}"
+    return f"refused because {describe_bound(evaluator, evaluated.lower[row])}: {done[verdict]}"
 
 
-def bound(judge: SafetyEvaluator, lower: Tensor) -> str:
-    """The worst of bounds `[H, R]` in words."""
+def describe_bound(evaluator: SafetyEvaluator, lower: Tensor) -> str:
+    """The worst of bounds `[H, R]` as a sentence."""
     worst = int(lower.argmin())
-    step, rule = worst // lower.shape[1] + 1, judge.forecaster.rules[worst % lower.shape[1]].name
-    value, promise = float(lower.flatten()[worst]), 1 - judge.calibration.alpha
-    verb = "keeps at least" if value >= 0 else "may be down to"
-    return f"the margin of {rule!r} {verb} {value:.3g} in {step} steps (probability {promise:g})"
+    step, rule = worst // lower.shape[1] + 1, evaluator.forecaster.rules[worst % lower.shape[1]].name
+    value, probability = float(lower.flatten()[worst]), 1 - evaluator.calibration.alpha
+    verb = "is at least" if value >= 0 else "may be down to"
+    return f"the margin of {rule!r} {verb} {value:.3g} in {step} steps (probability {probability:g})"
 
 
-def counterexample(judge: SafetyEvaluator, row: int, asked: SafetyEvaluation) -> dict[str, Any]:
+def counterexample(evaluator: SafetyEvaluator, row: int, evaluated: SafetyEvaluation) -> dict[str, Any]:
     """The trajectory that was refused: actions in model units, decoded values, margins and bounds, step by step."""
-    forecast = asked.forecast
+    forecast = evaluated.forecast
     return {
         "actions": numbers(forecast.actions[row]),
         "values": {key: numbers(value[row]) for key, value in forecast.values.items() if value.ndim < 4},
-        "margins": {r.name: numbers(forecast.margin[row, :, i]) for i, r in enumerate(judge.forecaster.rules)},
-        "bounds": {r.name: numbers(asked.lower[row, :, i]) for i, r in enumerate(judge.forecaster.rules)},
+        "margins": {r.name: numbers(forecast.margin[row, :, i]) for i, r in enumerate(evaluator.forecaster.rules)},
+        "bounds": {r.name: numbers(evaluated.lower[row, :, i]) for i, r in enumerate(evaluator.forecaster.rules)},
     }
 
 
 def numbers(value: Tensor) -> Any:
-    """Nested lists, rounded; what is not finite is null, which JSON has a word for."""
+    """Nested lists, rounded; numbers that are not finite become null."""
 
     def rounded(part: Any) -> Any:
         return [rounded(x) for x in part] if isinstance(part, list) else number(part)
@@ -106,9 +107,9 @@ def number(value: float) -> float | None:
 
 
 def write_log(path: Path, entries: Iterator[dict[str, Any]] | Sequence[dict[str, Any]]) -> None:
-    """Append one line an entry with one write, synced. A line that a crash cut short is closed first and stays apart.
+    """Append one line an entry with one write, synced. A line that a crash cut short is first ended with a newline.
 
-    Raises `UserError` when the disk refuses: a shield whose log is required must not act unseen.
+    Raises `UserError` when the file cannot be written: a shield whose log is required must not act without it.
     """
     lines = b"".join(json.dumps(entry, ensure_ascii=False, allow_nan=False).encode() + b"\n" for entry in entries)
     try:
@@ -118,7 +119,7 @@ def write_log(path: Path, entries: Iterator[dict[str, Any]] | Sequence[dict[str,
             if end and os.pread(descriptor, 1, end - 1) != b"\n":
                 lines = b"\n" + lines
             if os.write(descriptor, lines) != len(lines):
-                raise OSError(None, "the disk took only a part of it")
+                raise OSError(None, "only a part of it was written")
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -127,11 +128,12 @@ def write_log(path: Path, entries: Iterator[dict[str, Any]] | Sequence[dict[str,
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a log; what a crash cut short is left out."""
+    """The whole lines of a log; a line that a crash cut short is left out. Keys of older logs get their new names."""
     entries = []
     for line in path.read_bytes().split(b"\n"):
         try:
-            entries.append(json.loads(line))
+            entry = json.loads(line)
         except ValueError:
             continue
+        entries.append({OLD_KEYS.get(key, key): value for key, value in entry.items()})
     return entries
