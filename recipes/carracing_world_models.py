@@ -21,8 +21,8 @@ import numpy as np
 import torch
 import tyro
 
-from worldloom.agents.floors import RandomChoice
 from worldloom.agents.play import play
+from worldloom.agents.reference import RandomAgent
 from worldloom.evaluation.cost import hardware
 from worldloom.evaluation.policies.gap import MOST_ENVS, Gap, policy_of
 from worldloom.evaluation.policies.score import mean
@@ -127,7 +127,7 @@ def judge(options: Options) -> dict[str, Any]:
     gap = Gap(agent, world, options.episodes, options.temperature)
     with timed(options.out, "play"):
         real = gap.play()
-        chance = play(RandomChoice(agent.spec), gap.world.make, gap.seeds, MOST_ENVS, options.max_steps)
+        chance = play(RandomAgent(agent.spec), gap.world.make, gap.seeds, MOST_ENVS, options.max_steps)
     returns = {"controller": real.paid, "dream": gap.dream(real.first, real.longest)}
     returns["random"] = [episode.episode_return for episode in chance]
     return {who: summary(paid) for who, paid in returns.items()}

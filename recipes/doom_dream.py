@@ -21,8 +21,8 @@ import numpy as np
 import torch
 import tyro
 
-from worldloom.agents.floors import RandomChoice
 from worldloom.agents.play import play
+from worldloom.agents.reference import RandomAgent
 from worldloom.evaluation.cost import hardware
 from worldloom.evaluation.policies.gap import Gap, policy_of
 from worldloom.evaluation.policies.score import mean
@@ -136,7 +136,7 @@ def score(options: Options, name: str, temperature: float) -> dict[str, Any]:
 
 def chance(options: Options) -> dict[str, Any]:
     gap = gap_of(options, "actor-critic")
-    played = play(RandomChoice(gap.agent.spec), gap.world.make, gap.seeds, 10, gap.world.max_steps)
+    played = play(RandomAgent(gap.agent.spec), gap.world.make, gap.seeds, 10, gap.world.max_steps)
     return summary([each.episode_return for each in played])
 
 

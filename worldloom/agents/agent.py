@@ -35,6 +35,6 @@ class Agent(ABC):
         """The next action, after the last one led to `obs`."""
 
 
-def following(seed: Tensor) -> Tensor:
+def next_seed(seed: Tensor) -> Tensor:
     """The seeds of the next decision: Knuth's linear congruential generator, so that near seeds do not stay near."""
     return (seed * 6364136223846793005 + 1442695040888963407) & 0x7FFFFFFFFFFFFFFF

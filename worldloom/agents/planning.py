@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from worldloom.agents.agent import Agent, following
+from worldloom.agents.agent import Agent, next_seed
 from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
 from worldloom.model import Obs, Policy, State, WorldModel, state
@@ -93,7 +93,7 @@ class PlanningAgent(Agent):
     def start(self, obs: Obs, seed: int = 0) -> tuple[Tensor, PlanningMemory]:
         clock = self.make_clock(self.deadline)
         batch = next(iter(obs.values())).shape[0]
-        seeds = following(torch.full((batch,), seed, device=self.device))
+        seeds = next_seed(torch.full((batch,), seed, device=self.device))
         noise = TorchNoise.seeded(int(seeds[0]), self.device)
         with clock.section("observe"):
             belief = self.model.start(obs, noise)
@@ -103,7 +103,7 @@ class PlanningAgent(Agent):
     def act(self, memory: State, obs: Obs) -> tuple[Tensor, PlanningMemory]:
         assert isinstance(memory, PlanningMemory), f"this is the memory of another agent: {type(memory).__name__}"
         clock = self.make_clock(self.deadline)
-        seeds, age = following(memory.seed), memory.age + 1
+        seeds, age = next_seed(memory.seed), memory.age + 1
         noise = TorchNoise.seeded(int(seeds[0]), self.device)
         with clock.section("observe"):
             belief = self.model.observe(memory.belief, memory.action, obs, noise)

@@ -26,7 +26,7 @@ from worldloom.model import State
 
 
 @dataclass(frozen=True)
-class Played:
+class EpisodeResult:
     """One episode. `success` and `cost` (summed) are None where the environment reports none.
 
     `milliseconds` holds one number for each decision: the time of the batched call that made it, observation to
@@ -72,7 +72,7 @@ def play(
     num_envs: int = 1,
     max_steps: int | None = None,
     watch: Watcher | None = None,
-) -> list[Played]:
+) -> list[EpisodeResult]:
     """One episode for each of `seeds`, in their order, `num_envs` at a time; `max_steps` truncates.
 
     Raises `UserError` when there is nothing to play or the environment is not the agent's.
@@ -94,11 +94,11 @@ def play_in(
     seeds: Sequence[int],
     max_steps: int | None = None,
     watch: Watcher | None = None,
-) -> list[Played]:
+) -> list[EpisodeResult]:
     """As `play`, in environments that exist and stay open."""
     check_seeds(seeds, len(envs), max_steps)
     check_fits(envs[0], agent.spec)
-    played: list[Played] = []
+    played: list[EpisodeResult] = []
     for first in range(0, len(seeds), len(envs)):
         played += play_wave(agent, envs, seeds[first : first + len(envs)], max_steps, watch)
     return played
@@ -120,9 +120,9 @@ def check_seeds(seeds: Sequence[int], num_envs: int, max_steps: int | None) -> N
 
 def play_wave(
     agent: Agent, envs: Sequence[AdaptedEnv], seeds: Sequence[int], max_steps: int | None, watch: Watcher | None
-) -> list[Played]:
+) -> list[EpisodeResult]:
     """One episode in each of the first environments, all begun and ended together."""
-    episodes = [Episode(env, seed) for env, seed in zip(envs, seeds, strict=False)]
+    episodes = [PlayedEpisode(env, seed) for env, seed in zip(envs, seeds, strict=False)]
     alive, memory = list(episodes), None
     for episode in episodes:
         episode.reset()
@@ -139,7 +139,7 @@ def play_wave(
     return [episode.played(len(episodes)) for episode in episodes]
 
 
-def decide(agent: Agent, alive: "list[Episode]", memory: State | None, seed: int) -> tuple[Tensor, State, float]:
+def decide(agent: Agent, alive: "list[PlayedEpisode]", memory: State | None, seed: int) -> tuple[Tensor, State, float]:
     """One batched decision: actions `[B, A]` on the CPU, the memory after it, and its milliseconds."""
     began = perf_counter()
     obs = to_obs([e.obs for e in alive], agent.spec, agent.device, [e.task for e in alive])
@@ -149,7 +149,7 @@ def decide(agent: Agent, alive: "list[Episode]", memory: State | None, seed: int
 
 
 @dataclass
-class Episode:
+class PlayedEpisode:
     """An episode under way in one environment."""
 
     env: AdaptedEnv
@@ -195,8 +195,8 @@ class Episode:
             step = len(self.rewards)
             watch(Decision(self.seed, step, self.env, self.obs, reward, self.terminated, remembered, action))
 
-    def played(self, batch: int) -> Played:
-        return Played(
+    def played(self, batch: int) -> EpisodeResult:
+        return EpisodeResult(
             seed=self.seed,
             episode_return=float(np.sum(self.rewards, dtype=np.float64)),
             length=len(self.rewards),

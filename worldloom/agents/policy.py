@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from worldloom.agents.actor import Actor, LinearController
-from worldloom.agents.agent import Agent, following
+from worldloom.agents.agent import Agent, next_seed
 from worldloom.data.spec import DataSpec
 from worldloom.model import Obs, State, WorldModel, state
 from worldloom.noise import Noise, TorchNoise
@@ -48,14 +48,14 @@ class PolicyAgent(Agent):
     @torch.no_grad()
     def start(self, obs: Obs, seed: int = 0) -> tuple[Tensor, PolicyMemory]:
         batch = next(iter(obs.values())).shape[0]
-        seeds = following(torch.full((batch,), seed, device=self.device))
+        seeds = next_seed(torch.full((batch,), seed, device=self.device))
         noise = TorchNoise.seeded(int(seeds[0]), self.device)
         return self._decide(self.model.start(obs, noise), seeds, noise)
 
     @torch.no_grad()
     def act(self, memory: State, obs: Obs) -> tuple[Tensor, PolicyMemory]:
         assert isinstance(memory, PolicyMemory), f"this is the memory of another agent: {type(memory).__name__}"
-        seeds = following(memory.seed)
+        seeds = next_seed(memory.seed)
         noise = TorchNoise.seeded(int(seeds[0]), self.device)
         return self._decide(self.model.observe(memory.belief, memory.action, obs, noise), seeds, noise)
 

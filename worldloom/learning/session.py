@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from worldloom.agents.floors import RandomChoice
 from worldloom.agents.play import play_in
+from worldloom.agents.reference import RandomAgent
 from worldloom.agents.saved import save_policy
 from worldloom.data.episode import Episode
 from worldloom.data.episode_file import load_episode, save_episode
@@ -81,7 +81,7 @@ class Session:
         settings, progress = self.settings, self.progress
         most = longest_episode(settings, progress.decisions)
         is_random = progress.decisions < settings.random_steps
-        agent = RandomChoice(self.spec) if is_random else self.learner.collector(progress.decisions)
+        agent = RandomAgent(self.spec) if is_random else self.learner.collector(progress.decisions)
         seeds = [episode_seed(settings.seed, progress.episodes + i) for i in range(len(self.envs))]
         episodes = collect(agent, self.envs, seeds, most, self._on_decision)
         for episode in episodes:

@@ -103,7 +103,7 @@ class Adversarial(Planner):
         """The likely enough sequence of theirs that hurts `whole` `[B, H, A]` most, or the one in it."""
         bound, given = self._bound(sides.theirs), whole[..., list(sides.theirs)]
         asked = part(problem, Others(sides.theirs, (whole,)), whole, clock, turn)
-        harm = Harm(problem.objective, problem.constraints)
+        harm = AdversaryObjective(problem.objective, problem.constraints)
         plan = self.inner.plan(replace(asked, objective=harm, constraints=(bound,)))
         excess = bound.excess(problem.model, plan.states, put(whole, sides.theirs, plan.actions))
         allowed = plan.found & (excess <= SLACK)
@@ -111,10 +111,10 @@ class Adversarial(Planner):
 
     def _bound(self, theirs: Indices) -> Constraint:
         if self.log_probability is not None and self.limit is not None:
-            return Constraint(Surprise(theirs, self.log_probability), -self.limit)
-        gaussian = Gaussian(self.std)
+            return Constraint(NegativeLogProbability(theirs, self.log_probability), -self.limit)
+        gaussian = GaussianLogProbability(self.std)
         typical = gaussian.least(self.horizon * len(theirs))
-        return Constraint(Surprise(theirs, gaussian), -(typical if self.limit is None else self.limit))
+        return Constraint(NegativeLogProbability(theirs, gaussian), -(typical if self.limit is None else self.limit))
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class Sides:
 
 
 @dataclass(frozen=True)
-class Harm(Objective):
+class AdversaryObjective(Objective):
     """What our score loses, and by how much our limits are exceeded."""
 
     objective: Objective
@@ -174,7 +174,7 @@ class Harm(Objective):
 
 
 @dataclass(frozen=True)
-class Surprise(Objective):
+class NegativeLogProbability(Objective):
     """Minus the log-probability of their part of the actions."""
 
     theirs: Indices
@@ -189,7 +189,7 @@ class Surprise(Objective):
 
 
 @dataclass(frozen=True)
-class Gaussian:
+class GaussianLogProbability:
     """Independent numbers around 0, as a log-probability."""
 
     std: float
@@ -211,7 +211,7 @@ def settle(problem: Problem, sides: Sides, rounds: list[Round], rest: Tensor) ->
     count, last = len(rounds), rounds[-1]
     wholes = [put(one.whole, sides.theirs, other.attack.actions) for one in rounds for other in rounds]
     pool = torch.stack(wholes, 1)
-    values, excess, states = problem.judge(pool)
+    values, excess, states = problem.evaluate(pool)
     scores = (values if excess is None else rank(values, excess)).unflatten(1, (count, count))
     allowed = torch.stack([each.attack.allowed for each in rounds], 1)
     worst, attack = scores.masked_fill(~allowed[:, None], math.inf).min(2)

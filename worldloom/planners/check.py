@@ -31,7 +31,7 @@ def check_planner(planner: Planner, *, discrete: bool = False, ours: Sequence[in
     """Check each promise of `Planner` in a linear world and fail with the first that is broken; takes seconds.
 
     The actions are two numbers "x" and "y", or with `discrete` one of five choices. `ours` are the numbers that the
-    planner chooses for us; what others do with the rest is not judged. The promises: it solves the world for every row
+    planner chooses for us; what others do with the rest is not scored. The promises: it solves the world for every row
     of a batch, stays within the bounds, returns the trajectory of its actions, repeats itself under a seed, uses the
     warm start, keeps constraints, keeps a deadline, is no worse with more time, and falls back where nothing is finite.
     """

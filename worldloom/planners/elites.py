@@ -36,7 +36,7 @@ def choose(problem: Problem, actions: Tensor, count: int, left: int = 1) -> Elit
 
     Both shrink alike where a deadline asks for it, which `left` pools share, this one among them.
     """
-    values, excess, states = problem.judge_in_time(actions, left)
+    values, excess, states = problem.evaluate_in_time(actions, left)
     count = -(-count * values.shape[1] // actions.shape[1])
     with problem.clock.section("refit"):
         scores = values if excess is None else rank(values, excess)

@@ -75,10 +75,10 @@ class Gradient(Planner):
         return torch.cat([warm, rest, given, bounds.low + (bounds.high - bounds.low) * even], 1)
 
     def _climb(self, problem: Problem, points: Tensor) -> tuple[tuple[Tensor, Tensor, State], Tensor]:
-        """The points `[B, R, H, A]` judged, and the way up from them, zero where it is lost."""
+        """The points `[B, R, H, A]` scored, and the way up from them, zero where it is lost."""
         with torch.enable_grad():
             points = points.clone().requires_grad_()
-            values, excess, states = problem.judge(points)
+            values, excess, states = problem.evaluate(points)
             good = values if excess is None else values - self.penalty * excess
             total = torch.where(good.isfinite(), good, 0.0).sum()
             with problem.clock.section("gradient"):
@@ -100,7 +100,7 @@ class Best:
 
     @classmethod
     def of(cls, elites: Elites) -> "Best":
-        """The best of a pool that was only ranked; any finite point that is judged later takes its place."""
+        """The best of a pool that was only ranked; any finite point that is scored later takes its place."""
         excess = torch.full_like(elites.value, torch.inf)
         return cls(elites.actions[:, 0], excess, elites.value, elites.trajectory)
 

@@ -24,13 +24,13 @@ from worldloom.planners.clock import Clock
 from worldloom.planners.objectives import Constraint, Objective
 
 MARGIN = 0.9  # of the time that is left, how much is planned with: the clock is not that exact
-TAIL = 1.5  # milliseconds that are left for choosing among what was judged, and for the answer
-PILOT = 8  # under a deadline one candidate in so many is judged first, to see how fast the model is
+TAIL = 1.5  # milliseconds that are left for choosing among what was scored, and for the answer
+PILOT = 8  # under a deadline one candidate in so many is scored first, to see how fast the model is
 # How many milliseconds each model took last for a candidate of each shape: all that is remembered between decisions, so
 # that only the first one has to feel its way.
 PACES: WeakKeyDictionary[WorldModel, dict[torch.Size, float]] = WeakKeyDictionary()
 
-Judged = tuple[Tensor, Tensor | None, State]  # values, excess over the limits, trajectories
+Scored = tuple[Tensor, Tensor | None, State]  # values, excess over the limits, trajectories
 
 
 @state
@@ -147,7 +147,7 @@ class Problem:
         return self.warm.detach().to(self.device, torch.float32).nan_to_num()
 
     def rounds(self, most: int, growth: float = 1.0) -> Iterator[int]:
-        """0, 1, ... for each iteration that fits: the first always, later ones judged by the time of the last.
+        """0, 1, ... for each iteration that fits: the first always, later ones scored by the time of the last.
 
         `growth` is how many times as long as the first the second may take, where they do different things.
         """
@@ -182,18 +182,18 @@ class Problem:
         A candidate whose score or cost is not finite gets -inf. One that breaks a constraint ranks below all that
         keep them, and the less it exceeds the limits the higher.
         """
-        values, excess, states = self.judge(actions)
+        values, excess, states = self.evaluate(actions)
         return (values if excess is None else rank(values, excess)), states
 
-    def judge_in_time(self, actions: Tensor, left: int = 1) -> Judged:
-        """`judge` of as many of the candidates, from the first on, as fit before the deadline: N may shrink.
+    def evaluate_in_time(self, actions: Tensor, left: int = 1) -> Scored:
+        """`evaluate` of as many of the candidates, from the first on, as fit before the deadline: N may shrink.
 
         `left` pools, this one among them, share the time: many small ones find more than a few large ones. A pool is
-        judged at once where it is known how long a candidate takes, else one in `PILOT` is judged before the others.
-        The first two, by which planners go on from what they had, are judged however late it is.
+        scored at once where it is known how long a candidate takes, else one in `PILOT` is scored before the others.
+        The first two, by which planners go on from what they had, are scored however late it is.
         """
         if self.clock.deadline is None:
-            return self.judge(actions)
+            return self.evaluate(actions)
         paces, shape = PACES.setdefault(self.model, {}), actions.shape[:1] + actions.shape[2:]
         pool, parts, done = actions.shape[1], [], 0
         least = max(1, pool // PILOT)
@@ -204,17 +204,17 @@ class Problem:
             parts.append(self._timed(actions[:, done:count], paces, shape, least))
         return parts[0] if len(parts) == 1 else join(parts, self.batch)
 
-    def _timed(self, actions: Tensor, paces: dict[torch.Size, float], shape: torch.Size, least: int) -> Judged:
+    def _timed(self, actions: Tensor, paces: dict[torch.Size, float], shape: torch.Size, least: int) -> Scored:
         """Judge, and remember the pace. Fewer than `least` can only say that a candidate takes less than was thought.
 
         What a call costs however small it is would make them seem slow, and pools small for ever.
         """
         began = self.clock.elapsed
-        judged = self.judge(actions)
+        scored = self.evaluate(actions)
         self.wait()
         pace = (self.clock.elapsed - began) / actions.shape[1]
         paces[shape] = pace if actions.shape[1] >= least else min(pace, paces[shape])
-        return judged
+        return scored
 
     def _fitting(self, pace: float, least: int, left: int) -> int:
         """How many candidates of `pace` milliseconds each fit into this pool, if `left` of `least` or more shall."""
@@ -227,7 +227,7 @@ class Problem:
         if self.clock.deadline is not None and self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def judge(self, actions: Tensor) -> Judged:
+    def evaluate(self, actions: Tensor) -> Scored:
         """Values `[B, N]` of candidates `[B, N, H, A]`, by how much they exceed the limits, and trajectories.
 
         Values are -inf where they or the excess are not finite. Differentiable where the model and objective are. The
@@ -235,14 +235,14 @@ class Problem:
         trajectories are those of the first.
         """
         if self.others is None:
-            return self._judge(actions)
-        outcomes = [self._judge(whole) for whole in self.others.complete(actions)]
+            return self._evaluate(actions)
+        outcomes = [self._evaluate(whole) for whole in self.others.complete(actions)]
         values, excess, states = outcomes[0]
         for other, more, _ in outcomes[1:]:
             values, excess = values.minimum(other), None if excess is None or more is None else excess.maximum(more)
         return values, excess, states
 
-    def _judge(self, actions: Tensor) -> Judged:
+    def _evaluate(self, actions: Tensor) -> Scored:
         batch, count = actions.shape[:2]
         flat, clock = actions.flatten(0, 1), self.clock
         with clock.section("imagine"):
@@ -287,8 +287,8 @@ def rank(values: Tensor, excess: Tensor) -> Tensor:
     return torch.where((excess > 0) & ~lost, worst - 1 - excess, values)
 
 
-def join(parts: list[Judged], batch: int) -> Judged:
-    """Pools of judged candidates as one, the candidates of each belief side by side again."""
+def join(parts: list[Scored], batch: int) -> Scored:
+    """Pools of scored candidates as one, the candidates of each belief side by side again."""
     values, excess, states = zip(*parts, strict=True)
     together = State.cat([each.unflatten(batch) for each in states], dim=1).flatten()
     return torch.cat(values, 1), None if excess[0] is None else torch.cat(excess, 1), together
@@ -311,7 +311,7 @@ def conclude(
     found = score.isfinite()
     if not bool(found.all()):
         actions = torch.where(found[:, None, None], actions, rest)
-        states = problem.judge(actions[:, None])[2]
+        states = problem.evaluate(actions[:, None])[2]
     return Plan(
         actions=actions,
         states=states,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from worldloom.agents.play import Played
+from worldloom.agents.play import EpisodeResult
 from worldloom.agents.policy import PolicyAgent
 from worldloom.evaluation.policies.survival import Moments, survival
 from worldloom.evaluation.verdict import verdict
@@ -51,8 +51,8 @@ class Still(nn.Module):
         return action
 
 
-def episode(seed: int, length: int, terminated: bool) -> Played:
-    return Played(seed, 0.0, length, terminated, None, None, 1, [0.0] * length, 0.0)
+def episode(seed: int, length: int, terminated: bool) -> EpisodeResult:
+    return EpisodeResult(seed, 0.0, length, terminated, None, None, 1, [0.0] * length, 0.0)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from worldloom.agents.play import Decision, Played
+from worldloom.agents.play import Decision, EpisodeResult
 from worldloom.agents.policy import PolicyAgent, PolicyMemory
 from worldloom.model import State
 from worldloom.noise import Noise
@@ -39,7 +39,7 @@ class Moments:
 
 
 @torch.no_grad()
-def survival(agent: PolicyAgent, moments: Moments, played: Sequence[Played], noise: Noise) -> dict[str, Figure]:
+def survival(agent: PolicyAgent, moments: Moments, played: Sequence[EpisodeResult], noise: Noise) -> dict[str, Figure]:
     """The share of moments after which an episode goes on for k steps: "reality@k", "dream@k" and their difference.
 
     Nothing for a model that knows no ends. An episode that was cut off does not say what would have come.

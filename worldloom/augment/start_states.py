@@ -1,4 +1,4 @@
-"""Where branches leave the recording: real rows, what the model believes there, and what was really done next.
+"""Start states of branches: real rows, the model's beliefs in them, and the recorded actions after them.
 
 B branches, H horizon (steps of a branch), C context rows, A action size.
 """
@@ -19,18 +19,18 @@ from worldloom.noise import TorchNoise
 
 
 @dataclass(frozen=True)
-class Reach:
-    """How many real rows the model watches, the branching row included, and how many steps it then imagines."""
+class BranchWindow:
+    """How many real rows the model observes, the start row included, and how many steps it then imagines."""
 
     context: int
     horizon: int
 
 
 @dataclass(frozen=True)
-class Roots:
-    """B real rows to branch from. `episode` and `frame` `[B]` are their places in `dataset`.
+class StartStates:
+    """B real rows to branch from, rows `frame` `[B]` of episodes `episode` `[B]` in `dataset`.
 
-    obs: the rows as recorded `[B, ...]`. belief: what the model makes of them `[B]`.
+    obs: the rows as recorded `[B, ...]`. belief: the model's beliefs in them `[B]`.
     """
 
     dataset: CachedDataset
@@ -45,28 +45,28 @@ class Roots:
         model: WorldModel,
         dataset: CachedDataset,
         episodes: Sequence[int],
-        reach: Reach,
+        window: BranchWindow,
         count: int,
         rng: np.random.Generator,
     ) -> Self:
-        """`count` rows of `episodes`, each equally likely but the last of an episode, which has no future."""
-        episode, frame = draw_places(dataset, episodes, count, rng)
-        first = np.maximum(frame - reach.context + 1, 0)
+        """`count` rows of `episodes`, each equally likely except the last of an episode, which has no next row."""
+        episode, frame = draw_rows(dataset, episodes, count, rng)
+        first = np.maximum(frame - window.context + 1, 0)
         device = next(model.parameters()).device
-        rows = windows(dataset, episode, first, reach.context).to(device)
-        each, seen = torch.arange(count, device=device), torch.from_numpy(frame - first).to(device)
+        rows = windows(dataset, episode, first, window.context).to(device)
+        branch, start = torch.arange(count, device=device), torch.from_numpy(frame - first).to(device)
         noise = TorchNoise.seeded(int(rng.integers(2**31)), device)
-        belief = model.track(rows.obs, rows.action, noise)[each, seen]
-        return cls(dataset, episode, frame, {k: v[each, seen] for k, v in rows.obs.items()}, belief)
+        belief = model.track(rows.obs, rows.action, noise)[branch, start]
+        return cls(dataset, episode, frame, {k: v[branch, start] for k, v in rows.obs.items()}, belief)
 
     def __len__(self) -> int:
         return len(self.episode)
 
 
-def draw_places(
+def draw_rows(
     dataset: CachedDataset, episodes: Sequence[int], count: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Episode and frame `[count]` of rows that another row follows. Raises `UserError` when there is none."""
+    """Episode and frame `[count]` of rows with a next row. Raises `UserError` when there is none."""
     chosen = np.asarray(episodes)
     ends = np.cumsum(dataset.lengths[chosen] - 1)
     if not ends[-1]:
@@ -86,7 +86,7 @@ def windows(dataset: CachedDataset, episodes: np.ndarray, starts: np.ndarray, le
 def recorded_actions(
     dataset: CachedDataset, episodes: np.ndarray, frames: np.ndarray, horizon: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What was done from these rows on, `[B, H, A]` in model units, and for how many steps it is known, `[B]`."""
+    """The recorded actions from these rows on, `[B, H, A]` in model units, and their number before the end, `[B]`."""
     actions = np.zeros((len(episodes), horizon, dataset.spec.action.size), np.float32)
     steps = np.minimum(dataset.lengths[episodes] - 1 - frames, horizon)
     for row, (episode, frame, known) in enumerate(zip(episodes, frames, steps, strict=True)):

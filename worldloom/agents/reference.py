@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from worldloom.agents.agent import Agent, following
+from worldloom.agents.agent import Agent, next_seed
 from worldloom.data.spec import DataSpec
 from worldloom.model import Obs, State, state
 
 
 @state
-class Draws(State):
+class SeedMemory(State):
     """The seed of each environment's next draw, `[B]`."""
 
     seed: Tensor
@@ -25,19 +25,19 @@ class Draws(State):
 
 
 @dataclass(frozen=True)
-class RandomChoice(Agent):
+class RandomAgent(Agent):
     """A new uniform action at every step. An action without declared bounds is drawn from a standard normal."""
 
     spec: DataSpec
 
-    def start(self, obs: Obs, seed: int = 0) -> tuple[Tensor, Draws]:
-        rows = torch.arange(rows_of(obs))
-        return self.act(Draws((seed + 1) * 1_000_003 + rows * 7919), obs)
+    def start(self, obs: Obs, seed: int = 0) -> tuple[Tensor, SeedMemory]:
+        rows = torch.arange(batch_size(obs))
+        return self.act(SeedMemory((seed + 1) * 1_000_003 + rows * 7919), obs)
 
-    def act(self, memory: State, obs: Obs) -> tuple[Tensor, Draws]:
-        assert isinstance(memory, Draws), f"this is the memory of another agent: {type(memory).__name__}"
+    def act(self, memory: State, obs: Obs) -> tuple[Tensor, SeedMemory]:
+        assert isinstance(memory, SeedMemory), f"this is the memory of another agent: {type(memory).__name__}"
         rows = [self._draw(torch.Generator().manual_seed(seed)) for seed in memory.seed.tolist()]
-        return torch.stack(rows), Draws(following(memory.seed))
+        return torch.stack(rows), SeedMemory(next_seed(memory.seed))
 
     def _draw(self, generator: torch.Generator) -> Tensor:
         action = self.spec.action
@@ -49,16 +49,16 @@ class RandomChoice(Agent):
 
 
 @dataclass(frozen=True)
-class DoNothing(Agent):
+class NoOpAgent(Agent):
     """The same action always: 0 in the environment's own units, or as near as its range allows; the first choice."""
 
     spec: DataSpec
 
-    def start(self, obs: Obs, seed: int = 0) -> tuple[Tensor, Draws]:
-        return self.act(Draws(torch.zeros(rows_of(obs), dtype=torch.long)), obs)
+    def start(self, obs: Obs, seed: int = 0) -> tuple[Tensor, SeedMemory]:
+        return self.act(SeedMemory(torch.zeros(batch_size(obs), dtype=torch.long)), obs)
 
-    def act(self, memory: State, obs: Obs) -> tuple[Tensor, Draws]:
-        assert isinstance(memory, Draws), f"this is the memory of another agent: {type(memory).__name__}"
+    def act(self, memory: State, obs: Obs) -> tuple[Tensor, SeedMemory]:
+        assert isinstance(memory, SeedMemory), f"this is the memory of another agent: {type(memory).__name__}"
         action = self.spec.action
         zero = torch.zeros(action.size)
         if action.kind == "discrete":
@@ -68,5 +68,5 @@ class DoNothing(Agent):
         return still.expand(len(memory.seed), -1), memory
 
 
-def rows_of(obs: Obs) -> int:
+def batch_size(obs: Obs) -> int:
     return next(iter(obs.values())).shape[0]

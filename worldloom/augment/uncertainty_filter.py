@@ -1,4 +1,4 @@
-"""How far a branch may be trusted: not where the members of an ensemble disagree more than they do about reality.
+"""The uncertainty filter: branches end where an ensemble's members disagree more than on held-out real actions.
 
 B branches, H horizon.
 """
@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from worldloom.augment.branches import Branches, recorded
-from worldloom.augment.roots import Reach, Roots
+from worldloom.augment.start_states import BranchWindow, StartStates
 from worldloom.data.cache import CachedDataset
 from worldloom.model import WorldModel
 
@@ -19,12 +19,12 @@ NUM_BRANCHES = 256
 
 
 @dataclass(frozen=True)
-class Certainty:
+class UncertaintyFilter:
     """Steps whose disagreement is above `threshold` are not kept.
 
-    The threshold is the quantile `keep` of the disagreement in `steps` imagined steps that branch from held-out real
-    rows of `episodes` episodes with the recorded actions and are as many as in a branch. A share `keep` of what
-    really happened next would pass.
+    The threshold is the quantile `keep` of the disagreement in `steps` imagined steps with the recorded actions. They
+    start from held-out real rows of `episodes` episodes and are as long as branches, so a share `keep` of the recorded
+    steps would pass.
     """
 
     keep: float
@@ -38,18 +38,18 @@ class Certainty:
         model: WorldModel,
         dataset: CachedDataset,
         held_out: Sequence[int],
-        reach: Reach,
+        window: BranchWindow,
         keep: float,
         rng: np.random.Generator,
     ) -> Self:
-        roots = Roots.draw(model, dataset, held_out, reach, NUM_BRANCHES, rng)
-        branches = recorded(model, roots, reach.horizon, rng)
-        known = np.arange(reach.horizon) < branches.steps[:, None]
-        found = disagreement(model, branches)[known]
-        return cls(keep, float(np.quantile(found, keep)), len(held_out), len(found))
+        starts = StartStates.draw(model, dataset, held_out, window, NUM_BRANCHES, rng)
+        branches = recorded(model, starts, window.horizon, rng)
+        known = np.arange(window.horizon) < branches.steps[:, None]
+        values = disagreement(model, branches)[known]
+        return cls(keep, float(np.quantile(values, keep)), len(held_out), len(values))
 
-    def doubts(self, model: WorldModel, branches: Branches) -> np.ndarray:
-        """Whether each step is too uncertain, bool `[B, H]`. What is not finite is."""
+    def rejects(self, model: WorldModel, branches: Branches) -> np.ndarray:
+        """Whether each step is too uncertain, bool `[B, H]`; so is one whose disagreement is not finite."""
         return ~(disagreement(model, branches) <= self.threshold)
 
     def describe(self) -> dict[str, Any]:
@@ -63,5 +63,5 @@ class Certainty:
 
 
 def disagreement(model: WorldModel, branches: Branches) -> np.ndarray:
-    """`[B, H]`"""
+    """The members' disagreement at each step, `[B, H]`."""
     return model.decode(branches.states, DISAGREEMENT).float().cpu().numpy()

@@ -1,4 +1,4 @@
-"""From branches to episodes: decoded, cut where they end or where the model is not sure, and counted.
+"""Imagined episodes from branches: decoded, cut where they terminate or are too uncertain, and counted.
 
 B branches, H horizon, T rows.
 """
@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from worldloom.augment.branches import Branches, Grow
-from worldloom.augment.certainty import Certainty
-from worldloom.augment.roots import Reach, Roots
+from worldloom.augment.branches import Branches, BranchPolicy
+from worldloom.augment.start_states import BranchWindow, StartStates
+from worldloom.augment.uncertainty_filter import UncertaintyFilter
 from worldloom.data.cache import CachedDataset
 from worldloom.data.episode import Episode
 from worldloom.data.spec import DataSpec
@@ -20,19 +20,19 @@ from worldloom.render.filmstrip import as_frames
 
 BATCH = 32
 PATIENCE = 30  # batches in a row of which nothing was kept
-SHORTEST = 2  # rows: a step has a row before it and one after it
+SHORTEST = 2  # rows: a step has a row before and a row after it
 SYNTHETIC, SOURCE_EPISODE = "synthetic", "source_episode"
 
 
 @dataclass
-class Count:
-    """What became of the branches: `cut` ones were kept up to where the model was no longer sure, `dropped` ones not at
-    all. `ended` ones reached what the model takes for the end of the episode."""
+class BranchCounts:
+    """Numbers of branches: `cut` ones were kept up to where they became too uncertain, `dropped` ones not at all, and
+    `terminated` ones reached a predicted termination."""
 
-    begun: int = 0
+    started: int = 0
     cut: int = 0
     dropped: int = 0
-    ended: int = 0
+    terminated: int = 0
     kept: int = 0
     rows: int = 0
 
@@ -40,27 +40,27 @@ class Count:
         self.kept += 1
         self.rows += len(episode)
         self.cut += cut
-        self.ended += bool(episode.terminated[-1])
+        self.terminated += bool(episode.terminated[-1])
 
 
 @dataclass
-class Harvest:
+class EpisodeGenerator:
     """Imagined episodes of one model and policy, beside the real ones of `dataset`.
 
-    An episode is a branch alone: its first row is the real row that it leaves, with the new action, and every later
-    one is imagined. So no real row stands twice in the mixed dataset, and every step (this row, this action, the next
-    row) of an imagined episode is one that was never recorded. An end is drawn from its decoded probability, so that
-    episodes end as often as the model believes and not only where it is surer than not.
+    An episode is one branch: its first row is the real start row with the new action, and every later row is imagined.
+    So no step (this row, this action, the next row) of an imagined episode is a recorded one. Termination is sampled
+    from its decoded probability, so that episodes terminate as often as the model predicts and not only where that is
+    likelier than not.
     """
 
     model: WorldModel
     dataset: CachedDataset
     spec: DataSpec
-    grow: Grow
-    reach: Reach
-    certainty: Certainty | None
+    policy: BranchPolicy
+    window: BranchWindow
+    uncertainty_filter: UncertaintyFilter | None
     terminal_rows: bool = True
-    count: Count = field(default_factory=Count)
+    count: BranchCounts = field(default_factory=BranchCounts)
 
     def episodes(self, rows: int, rng: np.random.Generator) -> Iterator[Episode]:
         """Episodes of `rows` rows together, or one less where a single row would be left.
@@ -69,39 +69,40 @@ class Harvest:
         """
         everywhere, idle = range(len(self.dataset)), 0
         while rows - self.count.rows >= SHORTEST:
-            roots = Roots.draw(self.model, self.dataset, everywhere, self.reach, BATCH, rng)
-            branches = self.grow(self.model, roots, self.reach.horizon, rng)
+            starts = StartStates.draw(self.model, self.dataset, everywhere, self.window, BATCH, rng)
+            branches = self.policy(self.model, starts, self.window.horizon, rng)
             kept = self.count.kept
-            yield from self._read(roots, branches, rows, rng)
+            yield from self._read(starts, branches, rows, rng)
             idle = idle + 1 if self.count.kept == kept else 0
             if idle == PATIENCE:
-                raise UserError(self._nothing())
+                raise UserError(self._nothing_kept())
 
-    def _read(self, roots: Roots, branches: Branches, rows: int, rng: np.random.Generator) -> Iterator[Episode]:
+    def _read(self, starts: StartStates, branches: Branches, rows: int, rng: np.random.Generator) -> Iterator[Episode]:
         decoded = {key: self._decode(branches, key) for key in self._keys}
-        steps, ended, doubted = self._lengths(branches, decoded, rng)
-        for row in range(len(roots)):
+        steps, terminated, rejected = self._lengths(branches, decoded, rng)
+        for row in range(len(starts)):
             if rows - self.count.rows < SHORTEST:
                 return
-            self.count.begun += 1
-            cut, least = bool(doubted[row]), SHORTEST - self.terminal_rows
+            self.count.started += 1
+            cut, least = bool(rejected[row]), SHORTEST - self.terminal_rows
             if steps[row] < least:
                 self.count.dropped += 1
                 continue
             most = rows - self.count.rows - self.terminal_rows  # as many steps as there is room for
             taken = min(int(steps[row]), most)
-            episode = self._episode(roots, branches, decoded, row, taken, bool(ended[row]) and taken == steps[row])
+            ends = bool(terminated[row]) and taken == steps[row]
+            episode = self._episode(starts, branches, decoded, row, taken, ends)
             self.count.add(episode, cut)
             yield episode
 
     @property
     def _keys(self) -> Sequence[str]:
-        signals = ("reward",) * self.spec.has_reward + ("terminated",) * self._ends
+        signals = ("reward",) * self.spec.has_reward + ("terminated",) * self._terminates
         return (*self.spec.obs, *signals)
 
     @property
-    def _ends(self) -> bool:
-        """A model of data in which nothing ever ended imagines no end either."""
+    def _terminates(self) -> bool:
+        """Whether the model predicts termination: not where no recorded episode terminated."""
         return self.spec.has_end and "terminated" in self.model.decodes
 
     def _decode(self, branches: Branches, key: str) -> np.ndarray:
@@ -110,18 +111,18 @@ class Harvest:
     def _lengths(
         self, branches: Branches, decoded: dict[str, np.ndarray], rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """For each branch `[B]` how many steps are kept, whether it ends there, and whether doubt cut it there."""
-        doubts = ~np.all([np.isfinite(x).reshape(*x.shape[:2], -1).all(-1) for x in decoded.values()], 0)
-        if self.certainty is not None:
-            doubts |= self.certainty.doubts(self.model, branches)
-        luck = rng.random(doubts.shape)
-        ends = luck < decoded["terminated"] if self._ends else np.zeros_like(doubts)
-        end, doubt = first(ends) + 1, first(doubts)
-        steps = np.minimum(np.minimum(branches.steps, end), doubt)
-        return steps, steps == end, (doubt == steps) & (doubt < branches.steps) & (doubt < end)
+        """For each branch `[B]` how many steps are kept, whether it terminates there, and whether the filter cut it."""
+        rejects = ~np.all([np.isfinite(x).reshape(*x.shape[:2], -1).all(-1) for x in decoded.values()], 0)
+        if self.uncertainty_filter is not None:
+            rejects |= self.uncertainty_filter.rejects(self.model, branches)
+        uniform = rng.random(rejects.shape)
+        terminated = uniform < decoded["terminated"] if self._terminates else np.zeros_like(rejects)
+        end, rejected = first(terminated) + 1, first(rejects)
+        steps = np.minimum(np.minimum(branches.steps, end), rejected)
+        return steps, steps == end, (rejected == steps) & (rejected < branches.steps) & (rejected < end)
 
     def _episode(
-        self, roots: Roots, branches: Branches, decoded: dict[str, np.ndarray], row: int, steps: int, ended: bool
+        self, starts: StartStates, branches: Branches, decoded: dict[str, np.ndarray], row: int, steps: int, ends: bool
     ) -> Episode:
         rows = steps + self.terminal_rows
         own = in_own_units(branches.actions[row, :steps], self.model.spec)
@@ -129,28 +130,29 @@ class Harvest:
             own = np.concatenate([own, np.zeros_like(own[:1])])
         obs = {}
         for key, spec in self.spec.obs.items():
-            real = roots.obs[key][row : row + 1].cpu().numpy()
+            real = starts.obs[key][row : row + 1].cpu().numpy()
             ahead = decoded[key][row, : rows - 1]
             obs[key] = np.concatenate([real, as_frames(ahead) if spec.kind == "image" else ahead])
         reward = np.zeros(rows, np.float32)
         if self.spec.has_reward:
             reward[1:] = decoded["reward"][row, : rows - 1]
         last = np.arange(rows) == rows - 1
-        ended = ended and self.terminal_rows
-        place = int(roots.episode[row])
-        task = self.dataset.task(place) if self.dataset.tasks else ""
-        episode = Episode(obs, own, reward, last & ended, last & (not ended), task)
-        return marked(episode, True, int(self.dataset.source_index[place]))
+        terminated = ends and self.terminal_rows
+        index = int(starts.episode[row])
+        task = self.dataset.task(index) if self.dataset.tasks else ""
+        episode = Episode(obs, own, reward, last & terminated, last & (not terminated), task)
+        return marked(episode, True, int(self.dataset.source_index[index]))
 
-    def _nothing(self) -> str:
+    def _nothing_kept(self) -> str:
         return (
-            f"of {self.count.begun:,} branches {self.count.dropped:,} were dropped at once, as the members disagree "
+            f"of {self.count.started:,} branches {self.count.dropped:,} were dropped at once, as the members disagree "
             "too much: raise --keep, choose a --policy closer to the data, or train the model for longer."
         )
 
 
 def marked(episode: Episode, synthetic: bool, source_episode: int) -> Episode:
-    """The episode with the columns that say what it is; further signals, which no model decodes, are left out."""
+    """The episode with the columns `SYNTHETIC` and `SOURCE_EPISODE`; other signals, which no model decodes, are left
+    out."""
     rows = len(episode)
     return replace(
         episode,
@@ -159,7 +161,7 @@ def marked(episode: Episode, synthetic: bool, source_episode: int) -> Episode:
 
 
 def in_own_units(actions: np.ndarray, spec: DataSpec) -> np.ndarray:
-    """Actions `[T, A]` of the model as the data have them, within the declared range."""
+    """Actions `[T, A]` in model units as in the data's own units, within the declared range."""
     own = spec.action.unscale(actions)
     if spec.action.kind == "continuous" and spec.action.low is not None and spec.action.high is not None:
         own = np.clip(own, np.asarray(spec.action.low, np.float32), np.asarray(spec.action.high, np.float32))
