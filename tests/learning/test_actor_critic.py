@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from tests.toy import toy_segment, toy_spec
-from worldloom.agents.actor import Actor, BoundedNormal, Choice
+from worldloom.agents.actor import Actor, BoundedNormal, CategoricalAction
 from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
 from worldloom.errors import UserError
 from worldloom.learning.actor_critic import ActorCritic, lambda_return, make_critic
 from worldloom.learning.actor_critic_config import ActorCriticConfig
 from worldloom.model import State, WorldModel, dream
 from worldloom.models import build
-from worldloom.nets.heads import LowestHead
+from worldloom.nets.heads import ClippedDoubleHead
 from worldloom.planners.check import Place, Plane
 from worldloom.training.optimizer import make_optimizer
 
@@ -57,7 +57,7 @@ def test_log_probability_and_entropy_are_those_of_torch(kind: str) -> None:
         theirs = torch.distributions.Independent(torch.distributions.Normal(mine.mean, mine.std), 1)
         given = mine.sample()
     else:
-        mine = Choice(torch.randn(4, 3).softmax(-1))  # type: ignore[assignment]
+        mine = CategoricalAction(torch.randn(4, 3).softmax(-1))  # type: ignore[assignment]
         theirs = torch.distributions.OneHotCategorical(probs=mine.probs)  # type: ignore[attr-defined, assignment]
         given = mine.sample()
     torch.testing.assert_close(mine.log_prob(given), theirs.log_prob(given))
@@ -113,7 +113,7 @@ def test_what_ends_the_dream_is_avoided_because_of_what_it_costs_later() -> None
     world = Dying(discrete=True)
     policy = trained(world, 200)
     edge = policy.actor(torch.tensor([[0.1, 0.0]]))
-    assert isinstance(edge, Choice)
+    assert isinstance(edge, CategoricalAction)
     assert edge.probs[0, 1] < 0.05, f"right, into death, has probability {edge.probs[0, 1]:.2f}"
 
 
@@ -152,7 +152,7 @@ def test_a_gradient_through_the_model_moves_the_policy_and_not_the_model(family:
 def test_of_two_critics_the_lower_is_believed_and_both_learn() -> None:
     torch.manual_seed(0)
     critic, features = make_critic(3, replace(SMALL, critics=2)), torch.randn(50, 3)
-    assert isinstance(critic, LowestHead)
+    assert isinstance(critic, ClippedDoubleHead)
     both = torch.stack([head(features).mean for head in critic.heads])
     assert (both[0] - both[1]).abs().min() > 0, "they began apart"
     assert torch.equal(critic(features).mean, both.amin(0))

@@ -78,7 +78,7 @@ class BoundedNormal(ActionDistribution):
 
 
 @dataclass(frozen=True)
-class Choice(ActionDistribution):
+class CategoricalAction(ActionDistribution):
     """One of A choices as a one-hot vector; `probs` `[..., A]` are never zero."""
 
     probs: Tensor
@@ -150,9 +150,9 @@ class LinearController(nn.Module):
         return BoundedNormal(raw.tanh(), torch.full_like(raw, self.std))
 
 
-def mixed_choice(scores: Tensor, unimix: float) -> Choice:
+def mixed_choice(scores: Tensor, unimix: float) -> CategoricalAction:
     """The softmax of `scores` `[..., A]`, with a share `unimix` of any choice."""
-    return Choice(scores.softmax(-1) * (1 - unimix) + unimix / scores.shape[-1])
+    return CategoricalAction(scores.softmax(-1) * (1 - unimix) + unimix / scores.shape[-1])
 
 
 def require_bounds(action: ActionSpec) -> None:
