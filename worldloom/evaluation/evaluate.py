@@ -58,7 +58,7 @@ def evaluate_model(
 
 
 def settings_for(model: WorldModel, held: Sequence[HeldOut], settings: RolloutSettings) -> RolloutSettings:
-    """The settings with the scored steps filled in, shortened to the longest episode, one sample if nothing is sampled."""
+    """With the scored steps filled in, cut to the longest episode, and one sample if nothing is sampled."""
     longest = max((h.length for h in held), default=0)
     reach = longest - settings.context
     if reach < 1:

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 
 from worldloom.envs.dream import Arrays
 from worldloom.errors import UserError
-from worldloom.learning.mbpo import ImaginedSteps
+from worldloom.learning.mbpo import EnvSteps
 from worldloom.registry import require
 
 
@@ -43,7 +43,7 @@ class StableBaselines:
             action = algorithm.policy.unscale_action(np.clip(algorithm.policy.scale_action(action) + noise, -1, 1))
         return action
 
-    def store(self, steps: ImaginedSteps, imagined: bool) -> None:
+    def store(self, steps: EnvSteps, imagined: bool) -> None:
         if imagined:
             self.mixture.add(self._samples(steps))
             return
@@ -64,7 +64,7 @@ class StableBaselines:
             return self.algorithm.policy.scale_action(action)
         return action.reshape(-1, 1)
 
-    def _samples(self, steps: ImaginedSteps) -> Any:
+    def _samples(self, steps: EnvSteps) -> Any:
         kinds = require("stable_baselines3.common.type_aliases", "sb3")
         reward, ended = (x.astype(np.float32)[:, None] for x in (steps.reward, steps.terminated))
         made = kinds.DictReplayBufferSamples(steps.obs, self._scaled(steps.action), steps.following, ended, reward)
