@@ -24,7 +24,7 @@ import tyro
 from worldloom.agents.play import play
 from worldloom.agents.reference import RandomAgent
 from worldloom.evaluation.cost import hardware
-from worldloom.evaluation.policies.gap import MOST_ENVS, Gap, policy_of
+from worldloom.evaluation.policies.dream_to_real import MOST_ENVS, DreamToRealGap, policy_of
 from worldloom.evaluation.policies.score import mean
 from worldloom.evaluation.policies.world import World
 from worldloom.runs.named import Named
@@ -124,7 +124,7 @@ def judge(options: Options) -> dict[str, Any]:
     """Returns on fixed seeds: the controller's in reality and in dreams as hot as those it evolved in, and chance's."""
     agent = policy_of(Named(options.out / "controller"), "cpu")
     world = World("carracing", {"pedal": True}, max_steps=options.max_steps)
-    gap = Gap(agent, world, options.episodes, options.temperature)
+    gap = DreamToRealGap(agent, world, options.episodes, options.temperature)
     with timed(options.out, "play"):
         real = gap.play()
         chance = play(RandomAgent(agent.spec), gap.world.make, gap.seeds, MOST_ENVS, options.max_steps)

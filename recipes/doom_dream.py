@@ -24,9 +24,9 @@ import tyro
 from worldloom.agents.play import play
 from worldloom.agents.reference import RandomAgent
 from worldloom.evaluation.cost import hardware
-from worldloom.evaluation.policies.gap import Gap, policy_of
+from worldloom.evaluation.policies.dream_to_real import DreamToRealGap, policy_of
 from worldloom.evaluation.policies.score import mean
-from worldloom.evaluation.policies.survival import Moments, survival
+from worldloom.evaluation.policies.survival import SurvivalSamples, survival
 from worldloom.evaluation.policies.world import World
 from worldloom.runs.named import Named
 
@@ -118,16 +118,16 @@ def minutes(run: Path) -> float:
     return round(json.loads((run / "log.jsonl").read_text().splitlines()[-1])["seconds"] / 60, 1)
 
 
-def gap_of(options: Options, name: str) -> Gap:
+def gap_of(options: Options, name: str) -> DreamToRealGap:
     """A policy, the real game and the fixed seeds on which it is played."""
     world = World("doom", {"action_repeat": REPEAT}, 64, 60 if options.debug else None)
-    return Gap(policy_of(Named(options.out / name), "cpu"), world, 2 if options.debug else options.episodes)
+    return DreamToRealGap(policy_of(Named(options.out / name), "cpu"), world, 2 if options.debug else options.episodes)
 
 
 def score(options: Options, name: str, temperature: float) -> dict[str, Any]:
     """The policy's returns in reality, on fixed seeds, and in dreams as hot as those it learned in."""
     gap = replace(gap_of(options, name), temperature=temperature)
-    moments = Moments()
+    moments = SurvivalSamples()
     real = gap.play(moments.watch)
     scores = {"reality": summary(real.paid), "dream": summary(gap.dream(real.first, real.longest))}
     lives = survival(gap.agent, moments, real.played, gap.noise)

@@ -21,7 +21,7 @@ import tyro
 from worldloom.agents.play import play
 from worldloom.agents.saved import load_agent
 from worldloom.evaluation.cost import hardware
-from worldloom.evaluation.policies.gap import FIRST_SEED, MOST_ENVS, environment_of
+from worldloom.evaluation.policies.dream_to_real import FIRST_SEED, MOST_ENVS, environment_of
 from worldloom.evaluation.policies.score import mean
 from worldloom.evaluation.policies.world import World
 

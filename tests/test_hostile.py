@@ -25,7 +25,7 @@ from worldloom.commands.play import PlaySettings, open_stage
 from worldloom.commands.record import RecordSettings, record
 from worldloom.commands.train import train
 from worldloom.errors import NotAllowed, UserError
-from worldloom.evaluation.policies.gap import environment_of
+from worldloom.evaluation.policies.dream_to_real import environment_of
 from worldloom.learning.saved_policy import auxiliary_of
 from worldloom.learning.settings import CMASettings, DreamerSettings
 from worldloom.runs import checkpoint

@@ -18,7 +18,7 @@ from worldloom.learning.td3_bc import TD3BCConfig
 from worldloom.limits import (
     FINITE,
     LARGEST_COUNT,
-    Limit,
+    Bound,
     above,
     at_least,
     between,
@@ -40,13 +40,13 @@ VALUES: list[float] = [-math.inf, math.inf, math.nan, 0, 1, 2, 3, -1, *(RANDOM.u
         (above(0), lambda x: x > 0),
         (between(-1, 2), lambda x: -1 <= x <= 2),
         (strictly_between(0, 1), lambda x: 0 < x < 1),
-        (Limit(low=0, below=1), lambda x: 0 <= x < 1),
-        (Limit(above=0, high=1), lambda x: 0 < x <= 1),
+        (Bound(low=0, below=1), lambda x: 0 <= x < 1),
+        (Bound(above=0, high=1), lambda x: 0 < x <= 1),
         (FINITE, lambda x: True),
     ],
 )
 def test_a_number_is_refused_exactly_where_it_is_beyond_its_limit_or_not_finite(
-    limit: Limit, allows: Callable[[float], bool]
+    limit: Bound, allows: Callable[[float], bool]
 ) -> None:
     for value in VALUES:
         assert (limit.problem(value) is None) == (math.isfinite(value) and allows(value)), value

@@ -12,7 +12,7 @@ LARGEST_COUNT = 2**32 - 1  # a whole number above it was never meant, and would 
 
 
 @dataclass(frozen=True)
-class Limit:
+class Bound:
     """What a number must keep: `low <= x <= high`, where `above` and `below` exclude the ends. Always finite."""
 
     low: float = -inf
@@ -37,29 +37,29 @@ class Limit:
         return "odd" if self.odd and value % 2 == 0 else None
 
 
-FINITE = Limit()
+FINITE = Bound()
 
 
-def at_least(low: float) -> Limit:
-    return Limit(low=low)
+def at_least(low: float) -> Bound:
+    return Bound(low=low)
 
 
-def between(low: float, high: float) -> Limit:
+def between(low: float, high: float) -> Bound:
     """Both ends are allowed."""
-    return Limit(low=low, high=high)
+    return Bound(low=low, high=high)
 
 
-def above(low: float) -> Limit:
-    return Limit(above=low)
+def above(low: float) -> Bound:
+    return Bound(above=low)
 
 
-def strictly_between(low: float, high: float) -> Limit:
-    return Limit(above=low, below=high)
+def strictly_between(low: float, high: float) -> Bound:
+    return Bound(above=low, below=high)
 
 
-def odd(low: int) -> Limit:
+def odd(low: int) -> Bound:
     """An odd number from `low` on."""
-    return Limit(low=low, odd=True)
+    return Bound(low=low, odd=True)
 
 
 def as_flag(name: str) -> str:
@@ -68,7 +68,7 @@ def as_flag(name: str) -> str:
 
 
 def check_limits(settings: Any, name_of: Callable[[str], str] = as_flag) -> None:
-    """Raise `UserError` for the first field of the dataclass `settings`, or of one inside it, beyond its `Limit`.
+    """Raise `UserError` for the first field of the dataclass `settings`, or of one inside it, beyond its `Bound`.
 
     None was not given, and every number of a tuple is checked. `name_of` makes the name in the message of the field's.
     """
@@ -79,7 +79,7 @@ def check_limits(settings: Any, name_of: Callable[[str], str] = as_flag) -> None
                 raise UserError(f"{name_of(name)} is {number}, but must be {problem}")
 
 
-def _declared(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any, Limit]]:
+def _declared(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any, Bound]]:
     kind: Any = type(settings)  # mypy takes a type for something that cannot be hashed
     for name, limits in _limits_of(kind).items():
         value = getattr(settings, name)
@@ -89,7 +89,7 @@ def _declared(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any, Limit
 
 
 @cache
-def _limits_of(kind: Any) -> dict[str, tuple[Limit, ...]]:
+def _limits_of(kind: Any) -> dict[str, tuple[Bound, ...]]:
     """The limits of each field that a dataclass is given, in the order of the fields."""
     hints: dict[str, Any] = {each.name: each.type for each in fields(kind)}
     if any(isinstance(hint, str) and "Annotated" in hint for hint in hints.values()):
@@ -97,10 +97,10 @@ def _limits_of(kind: Any) -> dict[str, tuple[Limit, ...]]:
     return {each.name: tuple(_limits_in(hints[each.name])) for each in fields(kind) if each.init}
 
 
-def _limits_in(hint: Any) -> Iterator[Limit]:
+def _limits_in(hint: Any) -> Iterator[Bound]:
     """Wherever a type hint holds them: `Annotated[int | None, limit]` as well as `Annotated[int, limit] | None`."""
     for part in get_args(hint):
-        if isinstance(part, Limit):
+        if isinstance(part, Bound):
             yield part
         else:
             yield from _limits_in(part)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from worldloom.limits import Limit, above, at_least
+from worldloom.limits import Bound, above, at_least
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class OptimizerSettings:
     final_lr: Annotated[float, at_least(0)] = 0.1
     clip: Annotated[float, at_least(0)] = 0.3
     weight_decay: Annotated[float, at_least(0)] = 0.0
-    ema_decay: Annotated[float, Limit(low=0, below=1)] = 0.0
+    ema_decay: Annotated[float, Bound(low=0, below=1)] = 0.0
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from worldloom.data.spec import ActionSpec
 from worldloom.errors import UserError
 from worldloom.evaluation.actions import random_actions, read_actions
 from worldloom.runs import checkpoint
-from worldloom.runs.moment import parse_start
+from worldloom.runs.start_row import parse_start
 
 CONTINUOUS = toy_spec().action
 DISCRETE = toy_spec(discrete=True).action

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from worldloom.data.segment import Segment
 from worldloom.data.spec import ActionSpec, DataSpec, KeySpec, signal_keys
 from worldloom.evaluation.evaluate import evaluate_model
-from worldloom.evaluation.rollout import Plan
+from worldloom.evaluation.rollout import RolloutSettings
 from worldloom.evaluation.windows import HeldOut, held_out_episodes
 from worldloom.model import State, WorldModel, state
 from worldloom.noise import NOISE, Noise
@@ -182,7 +182,7 @@ def judge_linear(
     """The card of a model on the episodes after the first `num_train`."""
     train, held_out = list(range(num_train)), list(range(num_train, len(dataset)))
     settings = {"context": 4, "horizons": (1, 5, 15), "samples": 4, "batch_size": 16, "seed": 0, "device": "cpu"}
-    made = Plan(**{**settings, "grid": (), **plan})
+    made = RolloutSettings(**{**settings, "grid": (), **plan})
     held: list[HeldOut] = held_out_episodes([Source(dataset, train, held_out)])
     run = run_of(dataset, train, held_out, Path("nowhere"))
     return evaluate_model(model, run, [Source(dataset, train, held_out)], held, made, num_windows)

@@ -17,7 +17,7 @@ from worldloom.learning.actor_critic import ActorCritic, lambda_return, make_cri
 from worldloom.learning.actor_critic_config import ActorCriticConfig
 from worldloom.model import State, WorldModel, dream
 from worldloom.models import build
-from worldloom.nets.heads import LowestHead
+from worldloom.nets.heads import ClippedDoubleHead
 from worldloom.planners.check import Place, Plane
 from worldloom.training.optimizer import make_optimizer
 
@@ -152,7 +152,7 @@ def test_a_gradient_through_the_model_moves_the_policy_and_not_the_model(family:
 def test_of_two_critics_the_lower_is_believed_and_both_learn() -> None:
     torch.manual_seed(0)
     critic, features = make_critic(3, replace(SMALL, critics=2)), torch.randn(50, 3)
-    assert isinstance(critic, LowestHead)
+    assert isinstance(critic, ClippedDoubleHead)
     both = torch.stack([head(features).mean for head in critic.heads])
     assert (both[0] - both[1]).abs().min() > 0, "they began apart"
     assert torch.equal(critic(features).mean, both.amin(0))

@@ -14,7 +14,7 @@ from worldloom.envs import make_env
 from worldloom.envs.describe import describe
 from worldloom.envs.dream import Arrays
 from worldloom.errors import UserError
-from worldloom.learning.mbpo import Dyna, DynaSettings, Steps
+from worldloom.learning.mbpo import Dyna, DynaSettings, EnvSteps
 from worldloom.learning.stable_baselines import StableBaselines
 from worldloom.models import build
 from worldloom.schedule import Budget, OptimizerSettings
@@ -28,14 +28,14 @@ class Notebook:
 
     def __init__(self, choices: int):
         self.choices, self.random = choices, np.random.default_rng(0)
-        self.real: list[Steps] = []
-        self.imagined: list[Steps] = []
+        self.real: list[EnvSteps] = []
+        self.imagined: list[EnvSteps] = []
         self.updates = 0
 
     def act(self, obs: Arrays, explore: bool) -> np.ndarray:
         return self.random.integers(self.choices, size=len(obs["state"]))
 
-    def store(self, steps: Steps, imagined: bool) -> None:
+    def store(self, steps: EnvSteps, imagined: bool) -> None:
         (self.imagined if imagined else self.real).append(steps)
 
     def update(self, times: int) -> None:

@@ -10,7 +10,7 @@ from tests.data.fakes import FakeSource
 from worldloom.data.episode import Episode, EpisodeInfo
 from worldloom.data.spec import ActionSpec, DataSpec, KeySpec, signal_keys
 from worldloom.errors import UserError
-from worldloom.learning.td3_bc import TD3BC, Steps, TD3BCConfig, learn_offline
+from worldloom.learning.td3_bc import TD3BC, TD3BCConfig, Transitions, learn_offline
 
 SMALL = TD3BCConfig(updates=300, batch_size=64, units=32, discount=0.0)
 ACTION = ActionSpec("continuous", 1, low=(-2.0,), high=(2.0,))
@@ -54,11 +54,11 @@ def test_learners_side_by_side_learn_each_from_its_own_data():
 
 def test_the_update_of_one_learner_does_not_move_another():
     torch.manual_seed(0)
-    data = [Steps.of(Bandit()), Steps.of(Bandit())]
+    data = [Transitions.of(Bandit()), Transitions.of(Bandit())]
     learners = TD3BC(data, SMALL)
     before = learners.policy.weights[0].detach().clone()
     batch = learners.draw()
-    alone = Steps(**{**vars(batch), "reward": batch.reward.clone()})
+    alone = Transitions(**{**vars(batch), "reward": batch.reward.clone()})
     alone.reward[1] += 1
     first, second = (TD3BC(data, SMALL) for _ in range(2))
     for learner in (first, second):

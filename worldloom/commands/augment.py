@@ -29,7 +29,7 @@ from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
 from worldloom.evaluation.card import useful_for_less
 from worldloom.flags import Allow
-from worldloom.limits import Limit, at_least, between, check_limits
+from worldloom.limits import Bound, at_least, between, check_limits
 from worldloom.model import WorldModel
 from worldloom.registry import allow
 from worldloom.runs import checkpoint
@@ -57,7 +57,7 @@ class AugmentSettings:
     """The dataset to mix in, of any known format; the one that the model was trained on, or one of its kind."""
     out: Path
     """The folder of the mixed dataset, which must not exist. It is written whole or not at all."""
-    fraction: Annotated[float, Limit(low=0, below=1)] = 0.3
+    fraction: Annotated[float, Bound(low=0, below=1)] = 0.3
     """The share of imagined rows in the mixed dataset, from 0 to below 1."""
     policy: str = "recorded"
     """What acts in the branches: recorded (the recorded actions of the same rows, changed by --noise), other (those of
@@ -69,7 +69,7 @@ class AugmentSettings:
     """Steps of a branch at most."""
     context: Annotated[int, between(1, 100_000)] = 8
     """How many real rows the model observes before it branches, the last one included."""
-    keep: Annotated[float | None, Limit(above=0, high=1)] = None
+    keep: Annotated[float | None, Bound(above=0, high=1)] = None
     """The share of held-out real steps that the filter would let pass; 0.9 if the run is an ensemble."""
     step: int | None = None
     """The checkpoint of this step instead of the last one."""

@@ -11,9 +11,9 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from worldloom.console import say
 from worldloom.errors import UserError
-from worldloom.evaluation.evaluate import evaluate_model, plan_for
+from worldloom.evaluation.evaluate import evaluate_model, settings_for
 from worldloom.evaluation.metrics import METRICS, chosen
-from worldloom.evaluation.rollout import Plan
+from worldloom.evaluation.rollout import RolloutSettings
 from worldloom.evaluation.windows import held_out_episodes
 from worldloom.flags import Allow, named
 from worldloom.limits import at_least, between, check_limits
@@ -90,10 +90,12 @@ def evaluate(settings: Annotated[EvaluateSettings, arg(name="")]) -> None:
         raise UserError(f"{run} cannot be written, so its card could not be kept. Copy the run to another folder.")
     sources = open_sources(found, settings.data)
     held = held_out_episodes(sources, settings.episodes)
-    plan = Plan(settings.context, horizons, (), settings.samples, settings.batch_size, settings.seed, device)
+    rollout = RolloutSettings(
+        settings.context, horizons, (), settings.samples, settings.batch_size, settings.seed, device
+    )
     played = (settings.env, settings.options, settings.max_episode_steps) if settings.env else None
     check_policies(settings.policy, found, played)  # likewise
-    result = evaluate_model(model, found, sources, held, plan, settings.windows, started, metrics)
+    result = evaluate_model(model, found, sources, held, rollout, settings.windows, started, metrics)
     if settings.policy:
         result.card.measured.metrics |= measure_policies(
             settings.policy, found, played, settings.policy_episodes, device
@@ -101,7 +103,7 @@ def evaluate(settings: Annotated[EvaluateSettings, arg(name="")]) -> None:
     try:
         result.card.save(run / "card.json")
         say(f"{run / 'card.json'} written")
-        write_report(model, held, plan_for(model, held, plan), result, run / "report.html")
+        write_report(model, held, settings_for(model, held, rollout), result, run / "report.html")
     except OSError as error:
         raise UserError(f"{run}: cannot be written ({error.strerror or error}). Make room and run it again.") from error
     say(f"{run / 'report.html'} written, {perf_counter() - started:.0f} s in all")

@@ -21,9 +21,9 @@ from worldloom.limits import at_least, between, check_limits
 from worldloom.model import WorldModel
 from worldloom.registry import allow
 from worldloom.runs import checkpoint
-from worldloom.runs.moment import Moment, find_moment, parse_start
 from worldloom.runs.precision import choose_device
 from worldloom.runs.sources import open_sources
+from worldloom.runs.start_row import StartRow, find_start, parse_start
 
 RANDOM_STEPS = 50
 
@@ -70,7 +70,7 @@ def imagine(settings: Annotated[ImagineSettings, arg(name="")]) -> None:
     device = str(choose_device(settings.device))
     model, found = checkpoint.load(settings.run, device, settings.step)
     source = open_sources(found, settings.data)[0]
-    moment = find_moment(source, episode, frame, settings.context)
+    moment = find_start(source, episode, frame, settings.context)
     chosen = choose_actions(settings.actions, settings.steps, moment, model, settings.samples, settings.seed)
     dreams = dream_from(model, moment, chosen, settings.seed, device)
     origin = describe(found, moment, settings.actions, chosen.shape[1], settings.seed)
@@ -91,7 +91,7 @@ def imagine(settings: Annotated[ImagineSettings, arg(name="")]) -> None:
 
 
 def choose_actions(
-    kind: str, steps: int | None, moment: Moment, model: WorldModel, samples: int, seed: int
+    kind: str, steps: int | None, moment: StartRow, model: WorldModel, samples: int, seed: int
 ) -> np.ndarray:
     """The actions of every dream `[N, H, A]`, scaled as models see them."""
     spec, where = model.spec.action, f"--from {moment.episode}:{moment.frame}"

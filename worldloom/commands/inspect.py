@@ -14,11 +14,11 @@ from rich.table import Table as RichTable
 from rich.text import Text
 from tyro.conf import Positional, arg
 
-from worldloom.data.card.card import Card
+from worldloom.data.card.card import DataCard
 from worldloom.data.card.contact_sheet import contact_sheet
 from worldloom.data.card.figures import data_card, looking_size
 from worldloom.data.card.page import card_page
-from worldloom.data.card.tables import Table, card_tables
+from worldloom.data.card.tables import CardTable, card_tables
 from worldloom.data.durable import replacing
 from worldloom.data.source import FORMATS, open_dataset
 from worldloom.errors import UserError
@@ -65,12 +65,12 @@ def inspect(settings: Annotated[InspectSettings, arg(name="")]) -> None:
             _write_picture(settings.picture, sheet, settings.data)
 
 
-def print_json(card: Card) -> None:
+def print_json(card: DataCard) -> None:
     """The card on stdout."""
     print(json_format.dumps(card.to_json(), indent=1, default=str))
 
 
-def print_text(card: Card) -> None:
+def print_text(card: DataCard) -> None:
     """The card as tables; plain and unfolded when stdout is not a terminal."""
     console = Console() if sys.stdout.isatty() else Console(width=240, highlight=False)
     for table in card_tables(card):
@@ -81,7 +81,7 @@ def print_text(card: Card) -> None:
         console.print()
 
 
-def _drawn(table: Table, on_terminal: bool) -> RichTable:
+def _drawn(table: CardTable, on_terminal: bool) -> RichTable:
     box = SIMPLE_HEAD if table.header and on_terminal else None
     drawn = RichTable(box=box, show_header=bool(table.header), pad_edge=True, padding=(0, 2, 0, 1))
     for i in range(len(table.rows[0])):

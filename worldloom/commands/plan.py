@@ -13,7 +13,7 @@ from worldloom.agents.saved import PlanningSettings
 from worldloom.data.spec import DataSpec
 from worldloom.envs.options import parse_options
 from worldloom.errors import UserError
-from worldloom.evaluation.policies.trial import CARD, Trial
+from worldloom.evaluation.policies.trial import CARD, PolicyEvaluation
 from worldloom.evaluation.policies.world import World
 from worldloom.flags import Allow, named
 from worldloom.limits import at_least, between, check_limits
@@ -130,7 +130,7 @@ def plan(settings: Annotated[PlanSettings, arg(name="")]) -> None:
     folder = choose_folder(
         settings.out, settings.run / "plan" / f"{slug(settings.env)}-{slug(name)}", settings.overwrite
     )
-    trial = Trial(model, found, agent, world, played, settings.num_envs, folder)
+    trial = PolicyEvaluation(model, found, agent, world, played, settings.num_envs, folder)
     trial.hold(settings.video_steps if settings.video else 0, settings.floors, settings.profile)
 
 

@@ -149,7 +149,7 @@ def open_stage(settings: PlaySettings) -> "Stage":
 def find_actor(path: Path, agent: Path | None, run: Any, device: str) -> Any:
     """The actor of `agent`, or of the run itself where a policy learned in it. Raises `UserError` for another's."""
     from worldloom.agents.saved import AGENT_FILE
-    from worldloom.evaluation.policies.gap import policy_of
+    from worldloom.evaluation.policies.dream_to_real import policy_of
     from worldloom.runs.named import Named
 
     if agent is not None:

@@ -9,7 +9,7 @@ from tyro.conf import Positional, arg
 from worldloom.envs import ENVIRONMENTS
 from worldloom.envs.options import parse_options
 from worldloom.envs.pool import Job
-from worldloom.envs.recording import Goal, collect
+from worldloom.envs.recording import RecordingTarget, collect
 from worldloom.flags import Allow, named
 from worldloom.limits import at_least, check_limits
 from worldloom.registry import allow
@@ -56,7 +56,7 @@ class RecordSettings:
 def record(settings: Annotated[RecordSettings, arg(name="")]) -> None:
     """Play an environment and save its episodes as a LeRobotDataset v3.0."""
     allow(*settings.allow)  # said wrongly, it is said before anything is started
-    goal = Goal(settings.episodes, settings.steps)
+    goal = RecordingTarget(settings.episodes, settings.steps)
     check_limits(settings)
     job = Job(
         settings.env,

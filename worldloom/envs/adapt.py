@@ -29,7 +29,7 @@ def adapt(env: gymnasium.Env, name: str, image_size: int = 64, seed: int = 0) ->
 
 
 @dataclass(frozen=True)
-class Leaf:
+class ObsLeaf:
     """One observation key: where it sits in the original observation, its new space and how a value gets there."""
 
     path: tuple[Any, ...]
@@ -91,7 +91,7 @@ class AdaptedEnv(gymnasium.Env[Any, Any]):
         return {key: leaf.read(obs) for key, leaf in self._leaves.items()}
 
 
-def find_leaves(space: spaces.Space, name: str, image_size: int) -> dict[str, Leaf]:
+def find_leaves(space: spaces.Space, name: str, image_size: int) -> dict[str, ObsLeaf]:
     """The observation keys of any space: a bare image is "image", a bare vector "state"; "_" joins what is nested."""
     if isinstance(space, spaces.Dict | spaces.Tuple):
         items = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
@@ -106,7 +106,7 @@ def find_leaves(space: spaces.Space, name: str, image_size: int) -> dict[str, Le
     return {"image" if leaf.space.dtype == np.uint8 else "state": leaf}
 
 
-def _nested(items: Any, name: str, image_size: int, path: tuple[Any, ...] = ()) -> list[tuple[str, Leaf]]:
+def _nested(items: Any, name: str, image_size: int, path: tuple[Any, ...] = ()) -> list[tuple[str, ObsLeaf]]:
     found = []
     for part, space in items:
         here = (*path, part)
@@ -118,22 +118,22 @@ def _nested(items: Any, name: str, image_size: int, path: tuple[Any, ...] = ()) 
     return found
 
 
-def make_leaf(space: spaces.Space, path: tuple[Any, ...], name: str, image_size: int) -> Leaf:
+def make_leaf(space: spaces.Space, path: tuple[Any, ...], name: str, image_size: int) -> ObsLeaf:
     """One key's new space and conversion; raises `UserError` for a space that is neither picture nor numbers."""
     if isinstance(space, spaces.Box) and (layout := image_layout(space)):
         height, width = image_size or space.shape[layout.index("H")], image_size or space.shape[layout.index("W")]
         new = spaces.Box(0, 255, (height, width, 3), np.uint8)
-        return Leaf(path, new, lambda value: to_image(value, layout, height, width))
+        return ObsLeaf(path, new, lambda value: to_image(value, layout, height, width))
     if isinstance(space, spaces.Box):
         low, high = (np.asarray(edge, np.float32).reshape(-1) for edge in (space.low, space.high))
-        return Leaf(path, spaces.Box(low, high, dtype=np.float32), to_vector)
+        return ObsLeaf(path, spaces.Box(low, high, dtype=np.float32), to_vector)
     if isinstance(space, spaces.Discrete):
         n, start = int(space.n), int(space.start)
         one_hot = np.eye(n, dtype=np.float32)
-        return Leaf(path, spaces.Box(0, 1, (n,), np.float32), lambda value: one_hot[int(value) - start].copy())
+        return ObsLeaf(path, spaces.Box(0, 1, (n,), np.float32), lambda value: one_hot[int(value) - start].copy())
     if isinstance(space, spaces.MultiBinary | spaces.MultiDiscrete):
         size = int(np.prod(space.shape))
-        return Leaf(path, spaces.Box(-np.inf, np.inf, (size,), np.float32), to_vector)
+        return ObsLeaf(path, spaces.Box(-np.inf, np.inf, (size,), np.float32), to_vector)
     where = ".".join(map(str, path)) or "the observation"
     raise UserError(f"{name}: {where} is a {type(space).__name__} space; turn it into a Box, Discrete or Dict of those")
 

@@ -20,7 +20,7 @@ from worldloom.interrupts import Interrupt
 
 
 @dataclass(frozen=True)
-class Goal:
+class RecordingTarget:
     """How much to record: a number of episodes, or at least a number of steps."""
 
     episodes: int | None = None
@@ -64,7 +64,7 @@ class Summary:
         return f"{done}; {out} holds {self.held:,} episodes"
 
 
-def collect(job: Job, out: Path, goal: Goal, num_envs: int, license: str = "unknown") -> Summary:
+def collect(job: Job, out: Path, goal: RecordingTarget, num_envs: int, license: str = "unknown") -> Summary:
     """Record until the goal is reached or Ctrl-C is pressed. Raises `UserError` and keeps every finished episode."""
     origin = f"recorded from {job.env} by worldloom {__version__} with policy {job.policy}, seed {job.seed}"
     about = {"license": license, "origin": origin, "env": job.env, "synthetic": False}
@@ -80,7 +80,7 @@ def collect(job: Job, out: Path, goal: Goal, num_envs: int, license: str = "unkn
             ) from error
 
 
-def _run(pool: WorkerPool, writer: LeRobotWriter, goal: Goal, interrupt: Interrupt) -> Summary:
+def _run(pool: WorkerPool, writer: LeRobotWriter, goal: RecordingTarget, interrupt: Interrupt) -> Summary:
     summary, had = Summary(), Held.of(writer)
 
     def wanted(begun: int) -> bool:
@@ -115,7 +115,7 @@ class Held:
 
 
 @contextmanager
-def progress_bar(goal: Goal) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(goal: RecordingTarget) -> Iterator[Callable[[int, int], None]]:
     """A live line with the part done, episodes, steps per second and time left; yields `show(episodes, steps)`."""
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     unit = "episodes" if goal.episodes is not None else "steps"

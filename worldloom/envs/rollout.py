@@ -18,7 +18,7 @@ from worldloom.errors import UserError
 
 
 @dataclass
-class Rows:
+class RecordedRows:
     """What has been seen and done so far, one list entry per row."""
 
     obs: list[dict[str, np.ndarray]] = field(default_factory=list)
@@ -46,7 +46,7 @@ def play_episode(
     rng = np.random.default_rng(policy_seed)
     if hasattr(policy, "reset"):
         policy.reset()
-    rows, ended, truncated = Rows(), False, False
+    rows, ended, truncated = RecordedRows(), False, False
     obs, info = env.reset(seed=int(env_seed.generate_state(1)[0] >> 1))
     rows.obs.append(obs)
     while not (ended or truncated):
@@ -63,7 +63,7 @@ def play_episode(
     return to_episode(env, rows, ended, truncated, str(info.get("task", "")))
 
 
-def to_episode(env: AdaptedEnv, rows: Rows, terminated: bool, truncated: bool, task: str = "") -> Episode:
+def to_episode(env: AdaptedEnv, rows: RecordedRows, terminated: bool, truncated: bool, task: str = "") -> Episode:
     """Stack the rows, images channels first `[T, C, H, W]`, and check what cannot be trusted blindly."""
     obs = {key: stack(rows.obs, key, space, env.name) for key, space in env.observation_space.spaces.items()}
     reward = np.array([0.0, *rows.rewards], np.float32)

@@ -14,7 +14,7 @@ from worldloom import __version__
 from worldloom.data.durable import write_json
 from worldloom.evaluation.cost import hardware
 from worldloom.evaluation.measure import Measured
-from worldloom.evaluation.rollout import Plan
+from worldloom.evaluation.rollout import RolloutSettings
 from worldloom.evaluation.windows import HeldOut
 from worldloom.evaluation.wording import Table
 from worldloom.runs import checkpoint
@@ -51,7 +51,7 @@ def provenance(
     run: Run,
     sources: Sequence[Source],
     held: Sequence[HeldOut],
-    plan: Plan,
+    settings: RolloutSettings,
     num_windows: int,
     notes: Sequence[str],
     seconds: float,
@@ -76,16 +76,16 @@ def provenance(
         "episodes_judged": [h.name for h in held],
         "rows_judged": sum(h.length for h in held),
         "fps": run.spec.fps,
-        "context": plan.context,
-        "horizons": list(plan.horizons),
+        "context": settings.context,
+        "horizons": list(settings.horizons),
         "windows": num_windows,
-        "samples": plan.samples,
-        "seed": plan.seed,
+        "samples": settings.samples,
+        "seed": settings.seed,
         "interval": f"95 % cluster bootstrap over held-out episodes, expanded percentiles, {RESAMPLES} resamples",
         "notes": list(notes),
         "command": command(),
-        "device": plan.device,
-        "hardware": hardware(plan.device),
+        "device": settings.device,
+        "hardware": hardware(settings.device),
         "threads": torch.get_num_threads(),
         "dtype": str(torch.get_default_dtype()).removeprefix("torch."),
         "training": training_settings(run),

@@ -17,14 +17,14 @@ from worldloom.evaluation.dreams import DREAMING, WATCHING
 from worldloom.evaluation.open_loop import Dreams
 from worldloom.model import WorldModel
 from worldloom.render.filmstrip import BACKGROUND, FAINT, GAP, INK, as_frames, enlarge, font
-from worldloom.runs.moment import Moment
+from worldloom.runs.start_row import StartRow
 
 CELL = 320
 HEAD, FOOT = 34, 34
 MOST_DREAMS = 4
 
 
-def write_video(model: WorldModel, moment: Moment, dreams: Dreams, out: Path, recorded: bool) -> None:
+def write_video(model: WorldModel, moment: StartRow, dreams: Dreams, out: Path, recorded: bool) -> None:
     """Encode the dream. `recorded`: the actions are those of the recording, so that the real rows go on beside it.
 
     Raises `UserError` when there are no images to show or too many dreams to show side by side.
@@ -45,7 +45,7 @@ def write_video(model: WorldModel, moment: Moment, dreams: Dreams, out: Path, re
 
 
 def _columns(
-    model: WorldModel, moment: Moment, dreams: Dreams, cameras: list[str], recorded: bool
+    model: WorldModel, moment: StartRow, dreams: Dreams, cameras: list[str], recorded: bool
 ) -> list[tuple[str, dict[str, np.ndarray]]]:
     """(label, uint8 `{camera: [T, C, H, W]}`) of the real rows and of every dream, all equally long."""
     rows = moment.seen.shape[1] + dreams.actions.shape[1]

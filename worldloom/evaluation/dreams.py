@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from worldloom.evaluation import rollout
-from worldloom.evaluation.rollout import Plan
+from worldloom.evaluation.rollout import RolloutSettings
 from worldloom.evaluation.windows import HeldOut, Window, read_windows
 from worldloom.model import WorldModel
 from worldloom.render.filmstrip import as_frames, difference, enlarge, film_strip
@@ -42,36 +42,40 @@ class Dream:
     vectors: dict[str, tuple[np.ndarray, np.ndarray]]
 
 
-def show_dreams(model: WorldModel, held: Sequence[HeldOut], plan: Plan, count: int = NUM_DREAMS) -> list[Dream]:
+def show_dreams(
+    model: WorldModel, held: Sequence[HeldOut], settings: RolloutSettings, count: int = NUM_DREAMS
+) -> list[Dream]:
     """Dreams of the middle of `count` held-out episodes, chosen by their place in the list and not by their looks."""
-    long = [h for h in held if h.length > plan.context + 1]
-    long = [h for h in long if h.length >= plan.context + plan.length] or sorted(long, key=lambda h: -h.length)[:count]
+    long = [h for h in held if h.length > settings.context + 1]
+    long = [h for h in long if h.length >= settings.context + settings.length] or sorted(long, key=lambda h: -h.length)[
+        :count
+    ]
     picked = sorted({int(i) for i in np.linspace(0, len(long) - 1, min(count, len(long)))})
     with torch.inference_mode():
-        return [_dream(model, held, long[i], plan) for i in picked]
+        return [_dream(model, held, long[i], settings) for i in picked]
 
 
-def _dream(model: WorldModel, held: Sequence[HeldOut], chosen: HeldOut, plan: Plan) -> Dream:
-    horizon = min(plan.length, chosen.length - plan.context)
-    start = (chosen.length - plan.context - horizon) // 2
-    one = replace(plan, samples=1)
-    batch = read_windows([Window(chosen, start)], plan.context, horizon)
+def _dream(model: WorldModel, held: Sequence[HeldOut], chosen: HeldOut, settings: RolloutSettings) -> Dream:
+    horizon = min(settings.length, chosen.length - settings.context)
+    start = (chosen.length - settings.context - horizon) // 2
+    one = replace(settings, samples=1)
+    batch = read_windows([Window(chosen, start)], settings.context, horizon)
     actions = batch.actions
     tracked = model.track(
-        {k: v[:, : plan.context].to(plan.device) for k, v in batch.segment.obs.items()},
-        batch.segment.action[:, : plan.context].to(plan.device),
-        plan.noise,
+        {k: v[:, : settings.context].to(settings.device) for k, v in batch.segment.obs.items()},
+        batch.segment.action[:, : settings.context].to(settings.device),
+        settings.noise,
     )
     belief = tracked[:, -1]
     states = rollout.imagine(model, belief, actions, one, 1)
-    others = rollout.imagine(model, belief, _other_actions(held, chosen, actions, plan), one, 1)
-    particles = rollout.imagine(model, belief.repeat(plan.samples), actions, plan, 1)
+    others = rollout.imagine(model, belief, _other_actions(held, chosen, actions, settings), one, 1)
+    particles = rollout.imagine(model, belief.repeat(settings.samples), actions, settings, 1)
     images = [k for k in model.spec.image_keys if k in model.decodes]
     seen = {k: model.decode(tracked[0], k).cpu() for k in images}
     return Dream(
         chosen.name,
         start,
-        plan.context,
+        settings.context,
         real={k: batch.segment.obs[k][0].numpy() for k in images},
         imagined={k: as_frames(torch.cat([seen[k], model.decode(states[0], k).cpu()]).numpy()) for k in images},
         shuffled={k: as_frames(torch.cat([seen[k], model.decode(others[0], k).cpu()]).numpy()) for k in images},
@@ -83,13 +87,15 @@ def _dream(model: WorldModel, held: Sequence[HeldOut], chosen: HeldOut, plan: Pl
     )
 
 
-def _other_actions(held: Sequence[HeldOut], chosen: HeldOut, actions: torch.Tensor, plan: Plan) -> torch.Tensor:
+def _other_actions(
+    held: Sequence[HeldOut], chosen: HeldOut, actions: torch.Tensor, settings: RolloutSettings
+) -> torch.Tensor:
     """Actions of another long enough episode, or the own ones backwards."""
     horizon = actions.shape[1]
-    others = [h for h in held if h.index != chosen.index and h.length >= plan.context + horizon]
+    others = [h for h in held if h.index != chosen.index and h.length >= settings.context + horizon]
     if not others:
         return actions.flip(1)
-    return read_windows([Window(others[chosen.index % len(others)], 0)], plan.context, horizon).actions
+    return read_windows([Window(others[chosen.index % len(others)], 0)], settings.context, horizon).actions
 
 
 def clip(dream: Dream, fps: float) -> str:

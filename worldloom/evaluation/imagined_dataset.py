@@ -14,13 +14,13 @@ from worldloom.errors import UserError
 from worldloom.evaluation.open_loop import Dreams
 from worldloom.model import WorldModel
 from worldloom.render.filmstrip import as_frames
-from worldloom.runs.moment import Moment
 from worldloom.runs.run import Run
+from worldloom.runs.start_row import StartRow
 
 LIKELY = 0.5  # from this chance on an imagined flag, such as the end, counts as true
 
 
-def describe(run: Run, moment: Moment, actions: str, steps: int, seed: int) -> dict[str, Any]:
+def describe(run: Run, moment: StartRow, actions: str, steps: int, seed: int) -> dict[str, Any]:
     """The facts that a synthetic dataset must carry."""
     dataset = moment.source.dataset
     return {
@@ -42,7 +42,7 @@ def describe(run: Run, moment: Moment, actions: str, steps: int, seed: int) -> d
     }
 
 
-def write_dataset(model: WorldModel, moment: Moment, dreams: Dreams, out: Path, origin: dict[str, Any]) -> None:
+def write_dataset(model: WorldModel, moment: StartRow, dreams: Dreams, out: Path, origin: dict[str, Any]) -> None:
     """One episode per dream. Row 0 is how the model sees the last real row; nothing in the dataset is a recording.
 
     Dreams that `out` holds already are not written twice, so that a command that was killed can be typed again.
@@ -76,7 +76,7 @@ def dream_spec(model: WorldModel) -> DataSpec:
     return replace(model.spec, keys=keys)
 
 
-def dream_episode(model: WorldModel, moment: Moment, dreams: Dreams, number: int, spec: DataSpec) -> Episode:
+def dream_episode(model: WorldModel, moment: StartRow, dreams: Dreams, number: int, spec: DataSpec) -> Episode:
     """One dream as an episode in the data's own units, cut where the model believes that it has ended."""
     now, ahead = dreams.watched[0, -1:], dreams.states[number]
 

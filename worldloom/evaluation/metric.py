@@ -11,7 +11,7 @@ import numpy as np
 from worldloom.data.spec import DataSpec
 from worldloom.evaluation.baselines import Baselines
 from worldloom.evaluation.measure_heads import EndSamples
-from worldloom.evaluation.rollout import Errors, Plan
+from worldloom.evaluation.rollout import Errors, RolloutSettings
 from worldloom.evaluation.windows import HeldOut
 from worldloom.evaluation.wording import Findings, Sentence
 from worldloom.model import WorldModel
@@ -42,7 +42,7 @@ class Evidence:
 
     model: WorldModel
     held: Sequence[HeldOut]
-    plan: Plan
+    settings: RolloutSettings
     errors: Errors
     tracked: list[dict[str, np.ndarray]]
     ends: Mapping[int, EndSamples]
@@ -56,7 +56,7 @@ class Evidence:
     @property
     def seed(self) -> int:
         """Of every interval."""
-        return self.plan.seed
+        return self.settings.seed
 
     def keys(self, predictor: str) -> list[str]:
         """The images and vectors that a predictor, the `MODEL` or one of the `BASELINES`, forecasts."""

@@ -7,7 +7,7 @@ import torch
 
 from worldloom.model import State, WorldModel
 from worldloom.noise import TorchNoise
-from worldloom.runs.moment import Moment
+from worldloom.runs.start_row import StartRow
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Dreams:
     actions: np.ndarray
 
 
-def dream_from(model: WorldModel, moment: Moment, actions: np.ndarray, seed: int, device: str) -> Dreams:
+def dream_from(model: WorldModel, moment: StartRow, actions: np.ndarray, seed: int, device: str) -> Dreams:
     """Watch the real rows, then close the eyes."""
     noise = TorchNoise.seeded(seed, device)
     with torch.inference_mode():

@@ -15,7 +15,7 @@ from worldloom.evaluation.measure import Measured
 from worldloom.evaluation.measure_heads import EndSamples, tracked_ends
 from worldloom.evaluation.metric import BASELINES
 from worldloom.evaluation.result import Evaluation
-from worldloom.evaluation.rollout import Plan
+from worldloom.evaluation.rollout import RolloutSettings
 from worldloom.evaluation.tables import cost_table, figure_tables, policy_table, provenance_table
 from worldloom.evaluation.verdict import verdict
 from worldloom.evaluation.windows import HeldOut
@@ -31,24 +31,26 @@ NAMES = {"model": "this model", "linear": "linear", "mean": "mean", "persistence
 MAX_VARIABLES = 4
 
 
-def write_report(model: WorldModel, held: Sequence[HeldOut], plan: Plan, result: Evaluation, path: Path) -> None:
+def write_report(
+    model: WorldModel, held: Sequence[HeldOut], settings: RolloutSettings, result: Evaluation, path: Path
+) -> None:
     """Render the page and put it in place whole."""
-    text = render(model, held, plan, result)
+    text = render(model, held, settings, result)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def render(model: WorldModel, held: Sequence[HeldOut], plan: Plan, result: Evaluation) -> str:
+def render(model: WorldModel, held: Sequence[HeldOut], settings: RolloutSettings, result: Evaluation) -> str:
     """The page as HTML."""
     measured, facts = result.card.measured, result.card.provenance
     fps = float(facts["fps"])
     keys = [k for k in (*model.spec.image_keys, *model.spec.vector_keys) if k in model.decodes]
-    dreams = show_dreams(model, held, plan)
+    dreams = show_dreams(model, held, settings)
     name = Path(facts["run"]).name
     body = [
         _header(name, facts),
         _tiles(measured, keys, fps),
-        _verdict(verdict(measured.metrics, keys, plan.horizons, fps, result.metrics)),
+        _verdict(verdict(measured.metrics, keys, settings.horizons, fps, result.metrics)),
         *(f"<p class=warning>{escape(note)}</p>" for note in facts["notes"] if "simulator" not in note),
         section("Real beside imagined", _clips(dreams, fps)),
         section("Step by step", *_strips(dreams)),

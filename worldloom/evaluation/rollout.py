@@ -26,7 +26,7 @@ LATENT = "latent"
 
 
 @dataclass(frozen=True)
-class Plan:
+class RolloutSettings:
     """How windows are rolled out: `samples` dreams per window are averaged, `grid` steps are scored."""
 
     context: int
@@ -76,27 +76,27 @@ class Errors:
     loss_episode: np.ndarray = field(default_factory=lambda: np.empty(0, int))
 
 
-def roll_out(model: WorldModel, baselines: Baselines, windows: Sequence[Window], plan: Plan) -> Errors:
+def roll_out(model: WorldModel, baselines: Baselines, windows: Sequence[Window], settings: RolloutSettings) -> Errors:
     """Every window through the model, with true and with shuffled actions, and through the baselines."""
-    mixed = [windows[i] for i in np.random.default_rng(plan.seed).permutation(len(windows))]
+    mixed = [windows[i] for i in np.random.default_rng(settings.seed).permutation(len(windows))]
     parts: dict[str, list[np.ndarray]] = {}
     collect = _Collector(parts)
     pool: WindowBatch | None = None
-    for number, batch in enumerate(batches(mixed, plan.batch_size, plan.context, plan.length)):
-        rng = np.random.default_rng([plan.seed, number])
+    for number, batch in enumerate(batches(mixed, settings.batch_size, settings.context, settings.length)):
+        rng = np.random.default_rng([settings.seed, number])
         actions = fill_actions(batch.actions, batch.valid, rng)
         shuffled = shuffle_actions(actions, batch.episode, pool, rng)
-        beliefs = track_context(model, batch, plan)
+        beliefs = track_context(model, batch, settings)
         collect.add("episode", batch.episode)
         collect.add("steps", batch.steps)
-        _score_model(model, batch, beliefs, actions, "model", plan, number, collect)
+        _score_model(model, batch, beliefs, actions, "model", settings, number, collect)
         if batch.actions.shape[-1]:
-            _score_model(model, batch, beliefs, shuffled, "shuffled", plan, number, collect)
-            if number * plan.batch_size < LOSS_WINDOWS:
-                _score_loss(model, batch, rng, plan, number, collect)
-        _score_baselines(baselines, batch, plan, collect)
+            _score_model(model, batch, beliefs, shuffled, "shuffled", settings, number, collect)
+            if number * settings.batch_size < LOSS_WINDOWS:
+                _score_loss(model, batch, rng, settings, number, collect)
+        _score_baselines(baselines, batch, settings, collect)
         pool = batch
-    return collect.errors(plan)
+    return collect.errors(settings)
 
 
 def fill_actions(recorded: Tensor, taken: np.ndarray, rng: np.random.Generator) -> Tensor:
@@ -130,17 +130,17 @@ def shuffle_actions(actions: Tensor, episode: np.ndarray, pool: WindowBatch | No
     return everything[partners]
 
 
-def track_context(model: WorldModel, batch: WindowBatch, plan: Plan) -> State:
+def track_context(model: WorldModel, batch: WindowBatch, settings: RolloutSettings) -> State:
     """The belief after the context rows, M times: `[B * M]`."""
-    obs = {k: v[:, : plan.context].to(plan.device) for k, v in batch.segment.obs.items()}
-    beliefs = model.track(obs, batch.segment.action[:, : plan.context].to(plan.device), plan.noise)
-    return beliefs[:, -1].repeat(plan.samples)
+    obs = {k: v[:, : settings.context].to(settings.device) for k, v in batch.segment.obs.items()}
+    beliefs = model.track(obs, batch.segment.action[:, : settings.context].to(settings.device), settings.noise)
+    return beliefs[:, -1].repeat(settings.samples)
 
 
-def imagine(model: WorldModel, beliefs: State, actions: Tensor, plan: Plan, number: int) -> State:
+def imagine(model: WorldModel, beliefs: State, actions: Tensor, settings: RolloutSettings, number: int) -> State:
     """Open-loop beliefs `[B * M, H]`; the same `number` draws the same noise whatever the actions are."""
-    repeated = actions.to(plan.device).repeat_interleave(plan.samples, 0)
-    return model.imagine(beliefs, repeated, plan.noise_for(number))
+    repeated = actions.to(settings.device).repeat_interleave(settings.samples, 0)
+    return model.imagine(beliefs, repeated, settings.noise_for(number))
 
 
 def expected(model: WorldModel, states: State, key: str, samples: int) -> Tensor:
@@ -149,7 +149,9 @@ def expected(model: WorldModel, states: State, key: str, samples: int) -> Tensor
     return decoded.unflatten(0, (-1, samples)).mean(1)
 
 
-def track_episodes(model: WorldModel, held: Sequence[HeldOut], plan: Plan) -> list[dict[str, np.ndarray]]:
+def track_episodes(
+    model: WorldModel, held: Sequence[HeldOut], settings: RolloutSettings
+) -> list[dict[str, np.ndarray]]:
     """Reward and end read from tracked beliefs of whole episodes: per episode `{head: [T], real_head: [T]}`."""
     found: list[dict[str, np.ndarray]] = [{} for _ in held]
     order = sorted(range(len(held)), key=lambda i: held[i].length)
@@ -160,8 +162,8 @@ def track_episodes(model: WorldModel, held: Sequence[HeldOut], plan: Plan) -> li
         chosen, order = order[-count:], order[:-count]
         windows = [Window(held[i], 0) for i in chosen]
         batch = next(batches(windows, count, 1, longest - 1))
-        segment = batch.segment.to(plan.device)
-        states = model.track(segment.obs, segment.action, plan.noise)
+        segment = batch.segment.to(settings.device)
+        states = model.track(segment.obs, segment.action, settings.noise)
         for head in heads:
             decoded = model.decode(states, head).float().cpu().numpy()
             real = recorded(batch.segment, head)
@@ -171,16 +173,18 @@ def track_episodes(model: WorldModel, held: Sequence[HeldOut], plan: Plan) -> li
     return found
 
 
-def end_probabilities(model: WorldModel, held: Sequence[HeldOut], horizon: int, plan: Plan) -> tuple[np.ndarray, ...]:
+def end_probabilities(
+    model: WorldModel, held: Sequence[HeldOut], horizon: int, settings: RolloutSettings
+) -> tuple[np.ndarray, ...]:
     """The model's end probability for the last row of each episode that is long enough, `horizon` steps before it.
 
     Returns (probability, really terminated, episode), each `[n]`. These rows are the only ones that can show an end.
     """
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    windows = end_windows(held, plan.context, horizon)
-    for number, batch in enumerate(batches(windows, plan.batch_size, plan.context, horizon)):
-        states = imagine(model, track_context(model, batch, plan), batch.actions, plan, 7_000 + number)
-        probability = expected(model, states[:, -1], "terminated", plan.samples).cpu().numpy()
+    windows = end_windows(held, settings.context, horizon)
+    for number, batch in enumerate(batches(windows, settings.batch_size, settings.context, horizon)):
+        states = imagine(model, track_context(model, batch, settings), batch.actions, settings, 7_000 + number)
+        probability = expected(model, states[:, -1], "terminated", settings.samples).cpu().numpy()
         found.append((probability, batch.segment.terminated[:, -1].numpy(), batch.episode))
     if not found:
         return np.empty(0), np.empty(0, bool), np.empty(0, int)
@@ -197,9 +201,9 @@ class _Collector:
         values = values.cpu().numpy() if isinstance(values, Tensor) else values
         self.parts.setdefault(name, []).append(values)
 
-    def errors(self, plan: Plan) -> Errors:
+    def errors(self, settings: RolloutSettings) -> Errors:
         joined = {name: np.concatenate(arrays) for name, arrays in self.parts.items()}
-        errors = Errors(plan.grid, plan.horizons, joined.pop("episode"), joined.pop("steps"))
+        errors = Errors(settings.grid, settings.horizons, joined.pop("episode"), joined.pop("steps"))
         for name, values in joined.items():
             kind, _, rest = name.partition("|")
             if kind in ("mse", "ssim"):
@@ -220,36 +224,38 @@ def _score_model(
     beliefs: State,
     actions: Tensor,
     predictor: str,
-    plan: Plan,
+    settings: RolloutSettings,
     number: int,
     collect: _Collector,
 ) -> None:
-    states = imagine(model, beliefs, actions, plan, number)
-    grid = plan.horizons if predictor == "shuffled" else plan.grid
+    states = imagine(model, beliefs, actions, settings, number)
+    grid = settings.horizons if predictor == "shuffled" else settings.grid
     for key in (*model.spec.image_keys, *model.spec.vector_keys):
         if key not in model.decodes:
             continue
         # One step at a time: a picture of every window, sample and step at once would not fit in memory.
-        steps = [expected(model, states[:, k - 1], key, plan.samples) for k in grid]
-        _score(model.spec, key, predictor, torch.stack(steps, 1), batch, replace(plan, grid=grid), collect)
+        steps = [expected(model, states[:, k - 1], key, settings.samples) for k in grid]
+        _score(model.spec, key, predictor, torch.stack(steps, 1), batch, replace(settings, grid=grid), collect)
     if predictor == "shuffled":
         return
-    _score_latent(model, batch, states, plan, collect)
+    _score_latent(model, batch, states, settings, collect)
     for head in signals_of(model):
-        collect.add("head|" + head, expected(model, states, head, plan.samples))
+        collect.add("head|" + head, expected(model, states, head, settings.samples))
         collect.add("head|real_" + head, recorded(batch.segment, head)[:, batch.context :].astype(np.float32))
 
 
-def _score_latent(model: WorldModel, batch: WindowBatch, states: State, plan: Plan, collect: _Collector) -> None:
+def _score_latent(
+    model: WorldModel, batch: WindowBatch, states: State, settings: RolloutSettings, collect: _Collector
+) -> None:
     """Imagined beliefs `[B * M, H]` against those tracked on the rows that really came, in the model's own features."""
     if LATENT in model.spec.obs or not has_features(states):
         return
-    segment = batch.segment.to(plan.device)
+    segment = batch.segment.to(settings.device)
     # The noise of `track_context`: the same draws up to t, where the dream begins.
-    seen = model.track(segment.obs, segment.action, plan.noise).features.float().flatten(2)
-    picked = torch.tensor(plan.grid) - 1
+    seen = model.track(segment.obs, segment.action, settings.noise).features.float().flatten(2)
+    picked = torch.tensor(settings.grid) - 1
     now, later = seen[:, batch.context - 1, None], seen[:, batch.context + picked]
-    imagined = states.features[:, picked].float().flatten(2).unflatten(0, (-1, plan.samples)).mean(1)
+    imagined = states.features[:, picked].float().flatten(2).unflatten(0, (-1, settings.samples)).mean(1)
     valid = torch.from_numpy(batch.valid)[:, picked]
     for predictor, forecast in (("model", imagined), ("persistence", now)):
         error = (forecast - later).square().mean(-1).cpu()
@@ -277,11 +283,17 @@ def has_features(belief: State) -> bool:
 
 
 def _score(
-    spec: DataSpec, key: str, predictor: str, forecast: Tensor, batch: WindowBatch, plan: Plan, collect: _Collector
+    spec: DataSpec,
+    key: str,
+    predictor: str,
+    forecast: Tensor,
+    batch: WindowBatch,
+    settings: RolloutSettings,
+    collect: _Collector,
 ) -> None:
     """Squared errors (and SSIM) of a forecast `[B, K, ...]` of one key."""
     forecast = forecast.cpu()
-    picked = torch.tensor(plan.grid) - 1
+    picked = torch.tensor(settings.grid) - 1
     real = unit(spec, key, batch.future(key)[:, picked])
     valid = torch.from_numpy(batch.valid)[:, picked]
     squared = (forecast - real).square()
@@ -292,31 +304,36 @@ def _score(
     collect.add(f"mse|{predictor}|{key}", torch.where(valid, squared.flatten(2).mean(-1), torch.nan))
     if predictor == "shuffled":
         return
-    columns = [plan.grid.index(k) for k in plan.horizons]
+    columns = [settings.grid.index(k) for k in settings.horizons]
     similar = ssim(forecast[:, columns].flatten(0, 1), real[:, columns].flatten(0, 1)).view(len(real), -1)
     collect.add(f"ssim|{predictor}|{key}", torch.where(valid[:, columns], similar, torch.nan))
 
 
-def _score_baselines(baselines: Baselines, batch: WindowBatch, plan: Plan, collect: _Collector) -> None:
+def _score_baselines(baselines: Baselines, batch: WindowBatch, settings: RolloutSettings, collect: _Collector) -> None:
     for key in baselines.keys:
-        _score(baselines.spec, key, "persistence", baselines.persistence(key, batch), batch, plan, collect)
+        _score(baselines.spec, key, "persistence", baselines.persistence(key, batch), batch, settings, collect)
         if baselines.available:
-            _score(baselines.spec, key, "mean", baselines.mean(key, batch), batch, plan, collect)
-            _score(baselines.spec, key, "linear", baselines.linear(key, batch), batch, plan, collect)
+            _score(baselines.spec, key, "mean", baselines.mean(key, batch), batch, settings, collect)
+            _score(baselines.spec, key, "linear", baselines.linear(key, batch), batch, settings, collect)
 
 
 def _score_loss(
-    model: WorldModel, batch: WindowBatch, rng: np.random.Generator, plan: Plan, number: int, collect: _Collector
+    model: WorldModel,
+    batch: WindowBatch,
+    rng: np.random.Generator,
+    settings: RolloutSettings,
+    number: int,
+    collect: _Collector,
 ) -> None:
     """The training loss per window with true actions, and with those of another window throughout."""
-    segment = batch.segment.to(plan.device)
+    segment = batch.segment.to(settings.device)
     # Filled first: the zeros after an end, in the middle of another window, would be an action nobody ever took.
     taken = np.arange(segment.shape[1]) < (batch.context + batch.steps - 1)[:, None]
     filled = fill_actions(batch.segment.action, taken, rng)
-    shuffled = shuffle_actions(filled, batch.episode, None, rng).to(plan.device)
+    shuffled = shuffle_actions(filled, batch.episode, None, rng).to(settings.device)
     collect.add("loss|episode", batch.episode)
     for name, actions in (("loss|", segment.action), ("shuffled_loss|", shuffled)):
-        losses = model.loss(segment.with_action(actions), noise=plan.noise_for(number))
+        losses = model.loss(segment.with_action(actions), noise=settings.noise_for(number))
         terms = weigh_windows(losses, segment.mask)
         for term, values in terms.items():
             collect.add(name + term, values)

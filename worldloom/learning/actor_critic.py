@@ -19,7 +19,7 @@ from worldloom.errors import UserError
 from worldloom.learning.actor_critic_config import ActorCriticConfig
 from worldloom.model import State, WorldModel, dream
 from worldloom.nets.dense import initialise
-from worldloom.nets.heads import LowestHead, TwoHotHead
+from worldloom.nets.heads import ClippedDoubleHead, TwoHotHead
 from worldloom.nets.observation import blank
 from worldloom.noise import NOISE, Noise, TorchNoise
 
@@ -157,11 +157,11 @@ class ActorCritic(nn.Module):
         return (self.high - self.low).clamp(min=1.0)
 
 
-def make_critic(features: int, config: ActorCriticConfig) -> TwoHotHead | LowestHead:
+def make_critic(features: int, config: ActorCriticConfig) -> TwoHotHead | ClippedDoubleHead:
     heads = [
         TwoHotHead(features, units=config.units, layers=config.layers).apply(initialise) for _ in range(config.critics)
     ]
-    return heads[0] if len(heads) == 1 else LowestHead(heads)
+    return heads[0] if len(heads) == 1 else ClippedDoubleHead(heads)
 
 
 def lambda_return(reward: Tensor, discount: Tensor, value: Tensor, lam: float, real: Tensor | None = None) -> Tensor:

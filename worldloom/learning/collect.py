@@ -6,7 +6,7 @@ from worldloom.agents.agent import Agent
 from worldloom.agents.play import Decision, play_in
 from worldloom.data.episode import Episode
 from worldloom.envs.adapt import AdaptedEnv
-from worldloom.envs.rollout import Rows, to_episode
+from worldloom.envs.rollout import RecordedRows, to_episode
 
 
 def collect(
@@ -20,7 +20,7 @@ def collect(
 
     `on_decision` is called once for every decision of every environment.
     """
-    rows = {seed: Rows() for seed in seeds}
+    rows = {seed: RecordedRows() for seed in seeds}
 
     def watch(decision: Decision) -> None:
         taken = rows[decision.seed]

@@ -33,7 +33,7 @@ class DynaConfig:
         check_limits(self, "{} of Dyna-Q".format)
 
 
-class Table(Protocol):
+class TabularModel(Protocol):
     """A world model of places that can be told what happened, as family `tabular` can."""
 
     spec: DataSpec
@@ -47,7 +47,7 @@ class Table(Protocol):
 class DynaQ:
     """Action values `[S, A]` learned from what happens and from what `model` imagines."""
 
-    def __init__(self, model: Table, config: DynaConfig, seed: int = 0):
+    def __init__(self, model: TabularModel, config: DynaConfig, seed: int = 0):
         self.model, self.config, self.random = model, config, np.random.default_rng(seed)
         (self.key,) = model.spec.vector_keys
         shape = (model.spec.obs[self.key].shape[0], model.spec.action.size)

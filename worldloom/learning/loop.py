@@ -19,7 +19,7 @@ from worldloom.envs.describe import describe
 from worldloom.envs.options import parse_options
 from worldloom.errors import UserError
 from worldloom.interrupts import Interrupt
-from worldloom.learning.session import MOST_EVALUATION_ENVS, Session
+from worldloom.learning.session import MOST_EVALUATION_ENVS, LearningSession
 from worldloom.learning.settings import Learning, LearnSettings
 from worldloom.runs import folders
 from worldloom.runs.checkpoint import last_good, prune, steps_saved
@@ -41,7 +41,7 @@ def run_learning(settings: LearnSettings) -> None:
             [make(settings, stack) for _ in range(count)]
             for count in (settings.num_envs, min(settings.eval_episodes, MOST_EVALUATION_ENVS))
         )
-        session = Session(settings, envs, judged, describe(envs[0]))
+        session = LearningSession(settings, envs, judged, describe(envs[0]))
         stack.enter_context(folders.claimed(settings.out))
         if settings.resume and steps_saved(settings.out):
             session.restore(settings.out)
@@ -60,7 +60,7 @@ def run_learning(settings: LearnSettings) -> None:
         raise KeyboardInterrupt
 
 
-def loop(session: Session, log: Log, console: Console) -> bool:
+def loop(session: LearningSession, log: Log, console: Console) -> bool:
     """Collect, learn, judge and save until the budget is spent (True) or somebody asks to stop (False)."""
     settings, progress = session.settings, session.progress
     saved = progress.decisions
@@ -85,12 +85,12 @@ def loop(session: Session, log: Log, console: Console) -> bool:
     return progress.decisions >= settings.steps
 
 
-def save(session: Session) -> None:
+def save(session: LearningSession) -> None:
     session.snapshot().save(session.settings.out)
     prune(session.settings.out, session.settings.keep)
 
 
-def report(session: Session, episodes: list[Episode], log: Log, console: Console) -> None:
+def report(session: LearningSession, episodes: list[Episode], log: Log, console: Console) -> None:
     """One line and one log record for each wave of episodes."""
     progress = session.progress
     returns = [float(episode.reward.sum(dtype=np.float64)) for episode in episodes]
@@ -112,7 +112,7 @@ def report(session: Session, episodes: list[Episode], log: Log, console: Console
     )
 
 
-def report_evaluation(session: Session, score: dict[str, Any], log: Log, console: Console) -> None:
+def report_evaluation(session: LearningSession, score: dict[str, Any], log: Log, console: Console) -> None:
     """The evaluation in a line and in the log."""
     progress = session.progress
     record = {"decisions": progress.decisions, "seconds": session.seconds, "cpu_seconds": session.cpu_seconds, **score}
@@ -156,7 +156,7 @@ def resume_or_refuse(settings: Learning) -> None:
             raise damaged(run / "learn.json", error) from error
 
 
-def prepare_folder(settings: LearnSettings, session: Session) -> None:
+def prepare_folder(settings: LearnSettings, session: LearningSession) -> None:
     """Write what describes the run: `learn.json`, and `run.json` as any trained model has it."""
     describe_learning(settings)  # first of all, so that a run that ends at any later moment can be resumed
     durable.make_folder(settings.out / "checkpoints")

@@ -19,13 +19,13 @@ from worldloom.data.replay import Replay
 from worldloom.data.spec import DataSpec
 from worldloom.envs.adapt import AdaptedEnv
 from worldloom.envs.dream import Arrays, DreamEnv, Starts
-from worldloom.envs.rollout import Rows, to_episode
+from worldloom.envs.rollout import RecordedRows, to_episode
 from worldloom.limits import at_least, check_limits
 from worldloom.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
-class Steps:
+class EnvSteps:
     """What was seen and done, what was paid and seen then, and whether that was an end, which a truncation is not."""
 
     obs: Arrays
@@ -37,9 +37,9 @@ class Steps:
     def __len__(self) -> int:
         return len(self.reward)
 
-    def __getitem__(self, index: np.ndarray) -> "Steps":
+    def __getitem__(self, index: np.ndarray) -> "EnvSteps":
         obs, following = ({k: v[index] for k, v in seen.items()} for seen in (self.obs, self.following))
-        return Steps(obs, self.action[index], self.reward[index], following, self.terminated[index])
+        return EnvSteps(obs, self.action[index], self.reward[index], following, self.terminated[index])
 
 
 class OffPolicy(Protocol):
@@ -48,7 +48,7 @@ class OffPolicy(Protocol):
     def act(self, obs: Arrays, explore: bool) -> np.ndarray:
         """Actions `[N, ...]` in the environment's own units."""
 
-    def store(self, steps: Steps, imagined: bool) -> None:
+    def store(self, steps: EnvSteps, imagined: bool) -> None:
         """Keep these steps to learn from."""
 
     def update(self, times: int) -> None:
@@ -107,7 +107,9 @@ class Dyna:
         obs, action = self.obs, self._choose()
         self.obs, reward, terminated, truncated, _ = self.env.step(action)
         self.taken += 1
-        row = Steps(batch(obs), np.asarray(action)[None], np.array([reward]), batch(self.obs), np.array([terminated]))
+        row = EnvSteps(
+            batch(obs), np.asarray(action)[None], np.array([reward]), batch(self.obs), np.array([terminated])
+        )
         self.learner.store(row, imagined=False)
         self._remember(action, reward, terminated, truncated)
         if self.taken >= self.settings.random_steps:
@@ -125,7 +127,7 @@ class Dyna:
                 action = self.learner.act(obs, explore=True)
                 following, reward, terminated, _, _ = dreams.step(action)
                 # A dream that has ended begins anew with the next step, which leads from the one to the other.
-                kept = Steps(obs, action, reward, following, terminated)[np.flatnonzero(going)]
+                kept = EnvSteps(obs, action, reward, following, terminated)[np.flatnonzero(going)]
                 self.learner.store(kept, imagined=True)
                 self.imagined += len(kept)
                 obs, going = following, going & ~terminated
@@ -165,7 +167,7 @@ class Dyna:
 
     def _reset(self) -> None:
         self.obs, _ = self.env.reset(seed=int(self.random.integers(2**31)))
-        self.rows = Rows(obs=[self.obs])
+        self.rows = RecordedRows(obs=[self.obs])
 
 
 def batch(obs: Arrays) -> Arrays:

@@ -30,7 +30,7 @@ MOST_EVALUATION_ENVS = 10
 
 
 @dataclass
-class Progress:
+class LearningProgress:
     """How far a run has come; travels in every checkpoint as JSON. `owed` are updates not yet made up for.
 
     `fitted`: whether the learner has been made for the scales of what was collected at random.
@@ -47,13 +47,13 @@ class Progress:
     def check(self) -> None:
         """Raise `ValueError` or `TypeError` for numbers that no run can have come to."""
         for name, value in asdict(self).items():
-            if isinstance(getattr(Progress, name), int) and not isinstance(value, int):
+            if isinstance(getattr(LearningProgress, name), int) and not isinstance(value, int):
                 raise TypeError(f"{name} is {value!r}")
             if not 0 <= value < float("inf"):
                 raise ValueError(f"{name} is {value!r}")
 
 
-class Session:
+class LearningSession:
     """One learning as a value that can be stepped, saved and restored."""
 
     learner: Learner
@@ -61,7 +61,7 @@ class Session:
     def __init__(self, settings: LearnSettings, envs: list[AdaptedEnv], judged: list[AdaptedEnv], spec: DataSpec):
         self.settings, self.envs, self.evaluation_envs = settings, envs, judged
         self._make_learner(spec)
-        self.progress = Progress()
+        self.progress = LearningProgress()
         self.losses: list[dict[str, Any]] = []
         self.began = time.perf_counter(), time.process_time()
 
@@ -164,7 +164,7 @@ class Session:
         checkpoint = Checkpoint.read(run)
         path = choose(run)
         try:
-            self.progress = Progress(**checkpoint.progress["learning"])
+            self.progress = LearningProgress(**checkpoint.progress["learning"])
             self.progress.check()
             self._make_learner(DataSpec.from_json(checkpoint.spec))
         except (KeyError, TypeError, ValueError) as error:

@@ -11,7 +11,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 from worldloom.errors import UserError
 from worldloom.flags import Allow, named
 from worldloom.learning.actor_critic_config import ActorCriticConfig
-from worldloom.limits import Limit, above, at_least, between, check_limits
+from worldloom.limits import Bound, above, at_least, between, check_limits
 from worldloom.models import FAMILIES
 from worldloom.runs.train_settings import flags
 from worldloom.schedule import Budget, OptimizerSettings
@@ -171,7 +171,7 @@ class TDMPCSettings(LearnSettings):
 
     method: ClassVar[str] = "tdmpc"
 
-    average: Annotated[float, Limit(low=0, below=1)] = 0.999
+    average: Annotated[float, Bound(low=0, below=1)] = 0.999
     """Judge and save weights that follow the trained ones this slowly; 0 are the trained ones, which collect."""
     samples: Annotated[int, at_least(1)] = 128
     """Action sequences tried in each iteration of a plan."""

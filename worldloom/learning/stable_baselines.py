@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 
 from worldloom.envs.dream import Arrays
 from worldloom.errors import UserError
-from worldloom.learning.mbpo import Steps
+from worldloom.learning.mbpo import EnvSteps
 from worldloom.registry import require
 
 
@@ -33,7 +33,7 @@ class StableBaselines:
         logger = require("stable_baselines3.common.logger", "sb3")
         algorithm.set_logger(logger.Logger(folder=None, output_formats=[]))
         self.buffer = algorithm.replay_buffer
-        self.mixture = algorithm.replay_buffer = Mixture(self.buffer, real, keep)
+        self.mixture = algorithm.replay_buffer = MixedReplay(self.buffer, real, keep)
 
     def act(self, obs: Arrays, explore: bool) -> np.ndarray:
         algorithm = self.algorithm
@@ -43,7 +43,7 @@ class StableBaselines:
             action = algorithm.policy.unscale_action(np.clip(algorithm.policy.scale_action(action) + noise, -1, 1))
         return action
 
-    def store(self, steps: Steps, imagined: bool) -> None:
+    def store(self, steps: EnvSteps, imagined: bool) -> None:
         if imagined:
             self.mixture.add(self._samples(steps))
             return
@@ -64,14 +64,14 @@ class StableBaselines:
             return self.algorithm.policy.scale_action(action)
         return action.reshape(-1, 1)
 
-    def _samples(self, steps: Steps) -> Any:
+    def _samples(self, steps: EnvSteps) -> Any:
         kinds = require("stable_baselines3.common.type_aliases", "sb3")
         reward, ended = (x.astype(np.float32)[:, None] for x in (steps.reward, steps.terminated))
         made = kinds.DictReplayBufferSamples(steps.obs, self._scaled(steps.action), steps.following, ended, reward)
         return tree_map(lambda x: x if x is None else torch.as_tensor(x, device=self.algorithm.device), made)
 
 
-class Mixture:
+class MixedReplay:
     """Stands where an algorithm's `train` draws its batches from."""
 
     def __init__(self, buffer: Any, real: float, keep: int):

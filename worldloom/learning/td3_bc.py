@@ -47,7 +47,7 @@ class TD3BCConfig:
 
 
 @dataclass(frozen=True)
-class Steps:
+class Transitions:
     """Single steps of a dataset: obs and following `[N, D]`, action `[N, A]` in model units, reward and ends `[N]`."""
 
     obs: Tensor
@@ -109,7 +109,7 @@ class TD3BC(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, data: Sequence[Steps], config: TD3BCConfig):
+    def __init__(self, data: Sequence[Transitions], config: TD3BCConfig):
         super().__init__()
         self.data, self.config, count = data, config, len(data)
         inputs, actions = data[0].obs.shape[1], data[0].action.shape[1]
@@ -130,13 +130,13 @@ class TD3BC(nn.Module):
         """What each learner would do: `[K, B, D]`, or `[1, B, D]` for all, to `[K, B, A]`."""
         return self.policy((obs - self.mean) / self.std).tanh()
 
-    def draw(self) -> Steps:
+    def draw(self) -> Transitions:
         """A batch of its own data for each learner, `[K, B, ...]`."""
         size = self.config.batch_size
         drawn = [steps[torch.randint(len(steps), (size,))] for steps in self.data]
-        return Steps(*(torch.stack(column) for column in zip(*(vars(d).values() for d in drawn), strict=True)))
+        return Transitions(*(torch.stack(column) for column in zip(*(vars(d).values() for d in drawn), strict=True)))
 
-    def update(self, batch: Steps, policy_too: bool) -> None:
+    def update(self, batch: Transitions, policy_too: bool) -> None:
         obs, following = ((x - self.mean) / self.std for x in (batch.obs, batch.following))
         error = values(self.critics, obs, batch.action) - self._target(batch, following)[:, None]
         step(self.critic_optimizer, error.square().mean((1, 2)).sum())
@@ -144,7 +144,7 @@ class TD3BC(nn.Module):
             self._update_policies(obs, batch.action)
 
     @torch.no_grad()
-    def _target(self, batch: Steps, following: Tensor) -> Tensor:
+    def _target(self, batch: Transitions, following: Tensor) -> Tensor:
         """What a step is worth by the more pessimistic slow critic, whose action is blurred: `[K, B]`."""
         config = self.config
         noise = (config.policy_noise * torch.randn_like(batch.action)).clamp(-config.noise_clip, config.noise_clip)
@@ -178,7 +178,7 @@ def learn_offline(sources: Sequence[EpisodeSource], config: TD3BCConfig | None =
 
     Raises `UserError` for data that TD3+BC can't learn from.
     """
-    config, data = config or TD3BCConfig(), [Steps.of(source) for source in sources]
+    config, data = config or TD3BCConfig(), [Transitions.of(source) for source in sources]
     with seeded_generators(seed, torch.device("cpu")):
         learners = TD3BC(data, config)
         for number in range(config.updates):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from worldloom.data.segment import Segment
 from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
-from worldloom.limits import Limit, at_least, between, check_limits, odd
+from worldloom.limits import Bound, at_least, between, check_limits, odd
 from worldloom.model import Obs, State, WorldModel, state
 from worldloom.nets.heads import BernoulliHead, TwoHot, head_losses, signal_heads, symexp_bins
 from worldloom.nets.latent import draw
@@ -47,7 +47,7 @@ class TDMPCConfig:
     bins: Annotated[int, odd(3)] = 101  # one bin is zero
     horizon: Annotated[int, at_least(1)] = 3
     rho: Annotated[float, between(0, 1)] = 0.5
-    discount: Annotated[float, Limit(low=0, below=1)] = 0.99
+    discount: Annotated[float, Bound(low=0, below=1)] = 0.99
     slow_rate: Annotated[float, between(0, 1)] = 0.01
     entropy: Annotated[float, at_least(0)] = 1e-4
     consistency_weight: Annotated[float, at_least(0)] = 20.0

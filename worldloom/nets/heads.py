@@ -60,17 +60,17 @@ class TwoHot(Scalar):
 
 
 @dataclass(frozen=True)
-class Lowest(Scalar):
-    """Several opinions of one number; what is believed is the lowest, and each learns for itself."""
+class ClippedDoubleCritic(Scalar):
+    """Several estimates of one number: `mean` is the lowest of them, and each is trained on its own error (TD3)."""
 
-    opinions: tuple[Scalar, ...]
+    members: tuple[Scalar, ...]
 
     @property
     def mean(self) -> Tensor:
-        return torch.stack([opinion.mean for opinion in self.opinions]).amin(0)
+        return torch.stack([member.mean for member in self.members]).amin(0)
 
     def nll(self, target: Tensor) -> Tensor:
-        return torch.stack([opinion.nll(target) for opinion in self.opinions]).mean(0)
+        return torch.stack([member.nll(target) for member in self.members]).mean(0)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Bernoulli(Scalar):
 
 
 @dataclass(frozen=True)
-class Choice(Scalar):
+class ClassDistribution(Scalar):
     """One of N choices `[..., N]`; `mean` is the probability of each, and the target is one-hot."""
 
     logits: Tensor
@@ -129,8 +129,8 @@ class TwoHotHead(nn.Module):
         return TwoHot(self.output(self.hidden(features)).float(), self.bins)
 
 
-class LowestHead(nn.Module):
-    """Several heads that began apart, as `Lowest`: what one of them overrates by chance, another does not.
+class ClippedDoubleHead(nn.Module):
+    """Several heads that began apart, as `ClippedDoubleCritic`: what one overestimates, another does not.
 
     A policy seeks out whatever is overrated (Fujimoto et al., 2018, "Addressing function approximation error").
     """
@@ -143,8 +143,8 @@ class LowestHead(nn.Module):
         for head in self.heads:
             head.zero_output()  # type: ignore[operator]
 
-    def forward(self, features: Tensor) -> Lowest:
-        return Lowest(tuple(head(features) for head in self.heads))
+    def forward(self, features: Tensor) -> ClippedDoubleCritic:
+        return ClippedDoubleCritic(tuple(head(features) for head in self.heads))
 
 
 class BernoulliHead(nn.Module):
@@ -158,15 +158,15 @@ class BernoulliHead(nn.Module):
         return Bernoulli(self.net(features).squeeze(-1).float())
 
 
-class ChoiceHead(nn.Module):
-    """Which of N classes, such as a label that is only to be predicted: `[..., F]` to `Choice`."""
+class ClassHead(nn.Module):
+    """Which of N classes, such as a label that is only to be predicted: `[..., F]` to `ClassDistribution`."""
 
     def __init__(self, features: int, classes: int, *, units: int, layers: int):
         super().__init__()
         self.net = nn.Sequential(mlp(features, units, layers), nn.Linear(units, classes))
 
-    def forward(self, features: Tensor) -> Choice:
-        return Choice(self.net(features).float())
+    def forward(self, features: Tensor) -> ClassDistribution:
+        return ClassDistribution(self.net(features).float())
 
 
 def signal_heads(
@@ -196,7 +196,7 @@ def _head(key: KeySpec, features: int, *, units: int, layers: int, bins: int) ->
     if key.kind == "flag":
         return BernoulliHead(features, units=units, layers=layers)
     if key.kind == "category":
-        return ChoiceHead(features, key.shape[0], units=units, layers=layers)
+        return ClassHead(features, key.shape[0], units=units, layers=layers)
     if key.kind == "vector" and key.shape == ():
         return TwoHotHead(features, units=units, layers=layers, bins=bins)
     return None

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from worldloom.errors import UserError
-from worldloom.limits import Limit, at_least, between
+from worldloom.limits import Bound, at_least, between
 from worldloom.nets.latent import draw
 from worldloom.planners.elites import choose, settle
 from worldloom.planners.planner import Plan, Planner, Problem, check_pool
@@ -32,7 +32,7 @@ class CategoricalCEM(Planner):
     iterations: Annotated[int, at_least(1)] = 5
     policy_samples: Annotated[int, at_least(0)] = 0
     momentum: Annotated[float, between(0, 1)] = 0.1
-    floor: Annotated[float, Limit(above=0, high=1)] = 0.1  # no choice may die out
+    floor: Annotated[float, Bound(above=0, high=1)] = 0.1  # no choice may die out
 
     def __post_init__(self) -> None:
         super().__post_init__()

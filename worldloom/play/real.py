@@ -26,7 +26,7 @@ from worldloom.data.spec import DataSpec
 from worldloom.envs.adapt import AdaptedEnv
 from worldloom.envs.describe import describe
 from worldloom.envs.options import parse_options
-from worldloom.envs.rollout import Rows, to_episode
+from worldloom.envs.rollout import RecordedRows, to_episode
 from worldloom.errors import UserError, origin
 from worldloom.evaluation.policies.world import World
 from worldloom.play import messages, scenes
@@ -64,7 +64,7 @@ class Recorder:
         if self.episodes:
             self.steps = read_info(self.out)["total_frames"] - self.episodes
 
-    def add(self, env: AdaptedEnv, rows: Rows, terminated: bool, task: str) -> None:
+    def add(self, env: AdaptedEnv, rows: RecordedRows, terminated: bool, task: str) -> None:
         """An episode that ended, or that was left: then it is truncated. Raises `UserError` when the disk refuses."""
         with self._writing() as writer:
             writer.add(to_episode(env, rows, terminated, not terminated, task))
@@ -125,7 +125,7 @@ class RealPlayer:
     def __init__(self, name: str, recorder: Recorder):
         self.name, self.recorder = name, recorder
         self.env = recorder.world.make()
-        self.rows, self.task = Rows(), ""
+        self.rows, self.task = RecordedRows(), ""
         self.over, self.saved = True, False
 
     @property
@@ -137,7 +137,7 @@ class RealPlayer:
         """The next episode. What was under way is saved as it is."""
         await asyncio.to_thread(self._keep)
         obs, info = await asyncio.to_thread(lambda: self.env.reset(seed=seed or secrets.randbits(31)))
-        self.rows, self.task = Rows(obs=[obs]), str(info.get("task", ""))
+        self.rows, self.task = RecordedRows(obs=[obs]), str(info.get("task", ""))
         self.over, self.saved = False, False
 
     def _keep(self, terminated: bool = False) -> None:

@@ -25,8 +25,8 @@ from worldloom.errors import UserError
 from worldloom.evaluation.policies.world import World, check_rate
 from worldloom.play.engine import Arrays
 from worldloom.play.session import Moment
-from worldloom.runs.moment import find_moment, parse_start
 from worldloom.runs.sources import Source
+from worldloom.runs.start_row import find_start, parse_start
 
 CONTEXT = 8
 Row = tuple[np.ndarray, Arrays]  # an action in model units [A] and what it led to
@@ -151,7 +151,7 @@ def simulate(world: World, spec: DataSpec, seed: int) -> Simulation:
 def recorded_scene(source: Source, start: str, flag: str = "--from") -> Scene:
     """EPISODE:FRAME of a dataset. Raises `UserError` with the range when there is no such row."""
     episode, frame = parse_start(start, flag)
-    moment = find_moment(source, episode, frame, CONTEXT, flag)
+    moment = find_start(source, episode, frame, CONTEXT, flag)
     seen = rows_of(moment.seen)
     later = [] if moment.ahead is None else rows_of(moment.ahead)
     actions = moment.seen.action[0].numpy()

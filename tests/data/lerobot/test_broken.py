@@ -14,7 +14,7 @@ import pytest
 from tests.data.recorded import LEAN, SPEC, assert_same, make_episode, record
 from worldloom.data import video
 from worldloom.data.episode import BrokenEpisode
-from worldloom.data.lerobot.writer import LeRobotWriter, Limits
+from worldloom.data.lerobot.writer import FileLimits, LeRobotWriter
 from worldloom.data.source import open_dataset
 from worldloom.data.spec import KeySpec
 from worldloom.errors import UserError
@@ -27,7 +27,7 @@ SKIP = "--skip-broken"
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
     """Three episodes, each in files of its own; the tests break the middle one."""
-    record(tmp_path / "data", SPEC, (6, 8, 5), limits=Limits(0, 0))
+    record(tmp_path / "data", SPEC, (6, 8, 5), limits=FileLimits(0, 0))
     return tmp_path / "data"
 
 

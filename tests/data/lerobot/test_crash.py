@@ -18,7 +18,7 @@ from tests.data.recorded import LEAN, SPEC, assert_same, make_episode, record
 from worldloom.data import durable
 from worldloom.data.episode import Episode
 from worldloom.data.lerobot.fold import recover
-from worldloom.data.lerobot.writer import LeRobotWriter, Limits
+from worldloom.data.lerobot.writer import FileLimits, LeRobotWriter
 from worldloom.data.source import open_dataset
 from worldloom.data.spec import DataSpec, KeySpec
 from worldloom.errors import UserError
@@ -60,7 +60,7 @@ def stopping(operation: Callable[..., None], step: int, count: list[int]) -> Cal
 def session(path: Path, episodes: list[Episode], spec: DataSpec, saved: list[int]) -> None:
     """Two recordings into one folder, each episode in a file of its own; `saved` counts what `add` promised."""
     for part in (episodes[:2], episodes[2:]):
-        with LeRobotWriter(path, spec, limits=Limits(0, 0, 2)) as writer:
+        with LeRobotWriter(path, spec, limits=FileLimits(0, 0, 2)) as writer:
             for episode in part:
                 writer.add(episode)
                 saved[0] += 1
@@ -142,7 +142,7 @@ def test_crashes_with_video_lose_nothing_either(tmp_path: Path) -> None:
 
 def interrupted(path: Path, spec: DataSpec, episodes: list[Episode], lossless: bool | None = None) -> None:
     """Leave the folder as a recording that died before it was closed."""
-    writer = LeRobotWriter(path, spec, limits=Limits(0, 0), lossless=lossless)
+    writer = LeRobotWriter(path, spec, limits=FileLimits(0, 0), lossless=lossless)
     for episode in episodes:
         writer.add(episode)
     writer._release()

@@ -18,7 +18,7 @@ from worldloom.data import video
 from worldloom.data.card.figures import data_card
 from worldloom.data.convert import import_source
 from worldloom.data.episode import BrokenEpisode, Episode
-from worldloom.data.lerobot.writer import LeRobotWriter, Limits
+from worldloom.data.lerobot.writer import FileLimits, LeRobotWriter
 from worldloom.data.source import open_dataset
 from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
 from worldloom.errors import UserError
@@ -283,7 +283,7 @@ def test_the_fingerprint_changes_with_the_data(tmp_path: Path) -> None:
 
 
 def test_episodes_are_found_in_any_order_across_many_files(tmp_path: Path) -> None:
-    written = record(tmp_path / "data", SPEC, (4, 2, 6, 3), limits=Limits(0, 0, 2))
+    written = record(tmp_path / "data", SPEC, (4, 2, 6, 3), limits=FileLimits(0, 0, 2))
     source = open_dataset(tmp_path / "data")
     for index in (3, 0, 2, 1, 3):
         assert_same(source.read(index), written[index], lossy=("front",))

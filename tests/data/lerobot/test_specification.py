@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.data.recorded import SPEC, record
-from worldloom.data.lerobot.writer import Limits
+from worldloom.data.lerobot.writer import FileLimits
 
 LENGTHS = (7, 5, 9, 4)
 FPS = 10
@@ -41,7 +41,7 @@ VIDEO = "observation.images.front"
 @pytest.fixture(scope="module", params=["one file", "a file per episode"])
 def dataset(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("spec") / "data"
-    limits = Limits() if request.param == "one file" else Limits(data_mb=0, video_mb=0, chunk_files=3)
+    limits = FileLimits() if request.param == "one file" else FileLimits(data_mb=0, video_mb=0, chunk_files=3)
     record(path, SPEC, LENGTHS, robot_type="toy", limits=limits)
     return path
 

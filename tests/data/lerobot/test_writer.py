@@ -13,7 +13,7 @@ import pytest
 
 from tests.data.recorded import LEAN, SPEC, assert_same, make_episode, record
 from worldloom.data.episode import Episode
-from worldloom.data.lerobot.writer import LeRobotWriter, Limits
+from worldloom.data.lerobot.writer import FileLimits, LeRobotWriter
 from worldloom.data.source import open_dataset
 from worldloom.data.spec import ActionSpec, DataSpec, KeySpec, signal_keys
 from worldloom.errors import UserError
@@ -221,7 +221,7 @@ def test_files_stay_below_their_limit_and_fill_chunks(tmp_path: Path) -> None:
         {"image": KeySpec("image", (3, 96, 96)), **signal_keys(reward=True, terminated=True)}, LEAN.action, 5
     )
     rng = np.random.default_rng(0)
-    with LeRobotWriter(tmp_path / "data", spec, limits=Limits(data_mb=1, chunk_files=2)) as writer:
+    with LeRobotWriter(tmp_path / "data", spec, limits=FileLimits(data_mb=1, chunk_files=2)) as writer:
         for seed in range(12):
             noise = rng.integers(0, 256, (12, 3, 96, 96), dtype=np.uint8)  # does not compress: 0.32 MB an episode
             writer.add(with_obs(make_episode(spec, 12, seed), image=noise))
@@ -285,7 +285,7 @@ def test_episodes_lie_in_the_order_of_their_places(tmp_path: Path) -> None:
 
 def test_an_interrupted_recording_may_leave_places_empty(tmp_path: Path) -> None:
     path, episodes = tmp_path / "data", [make_episode(LEAN, 3 + i, i) for i in range(4)]
-    writer = LeRobotWriter(path, LEAN, limits=Limits(0, 0))
+    writer = LeRobotWriter(path, LEAN, limits=FileLimits(0, 0))
     writer.add(episodes[2], place=1_000_000)
     writer.add(episodes[1], place=3)
     writer._release()

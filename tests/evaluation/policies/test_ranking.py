@@ -15,7 +15,7 @@ from tests.toy import write_toy_dataset
 from worldloom.cli import main
 from worldloom.commands.learn import learn
 from worldloom.errors import UserError
-from worldloom.evaluation.policies.gap import FIRST_SEED
+from worldloom.evaluation.policies.dream_to_real import FIRST_SEED
 from worldloom.evaluation.policies.ranking import FEWEST, measure_policies, play_all, rank
 from worldloom.evaluation.verdict import verdict
 from worldloom.learning.actor_critic_config import ActorCriticConfig
@@ -111,7 +111,7 @@ def test_policies_start_alike_and_dreams_are_of_one_length(learned: Path, monkey
         asked.append((first["state"].tolist(), steps, tuple(gap.seeds)))
         return [0.0] * gap.episodes
 
-    monkeypatch.setattr("worldloom.evaluation.policies.gap.Gap.dream", dream)
+    monkeypatch.setattr("worldloom.evaluation.policies.dream_to_real.DreamToRealGap.dream", dream)
     run = load(learned)[1]
     real, dreamed = play_all(parse_all(every(learned)[:3], run), run, WHERE, 2, "cpu")
     assert real.shape == dreamed.shape == (3, 2)

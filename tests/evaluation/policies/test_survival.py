@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from worldloom.agents.play import EpisodeResult
 from worldloom.agents.policy import PolicyAgent
-from worldloom.evaluation.policies.survival import Moments, survival
+from worldloom.evaluation.policies.survival import SurvivalSamples, survival
 from worldloom.evaluation.verdict import verdict
 from worldloom.model import State, state
 from worldloom.noise import NOISE, Noise
@@ -61,12 +61,12 @@ def agent() -> Any:
 
 
 @pytest.fixture
-def moments() -> Moments:
+def moments() -> SurvivalSamples:
     steps = [0, 5, 10, 0, 5, 10, 15]
-    return Moments([1] * 3 + [2] * 4, steps, [Count(torch.zeros(1, 1)) for _ in steps])
+    return SurvivalSamples([1] * 3 + [2] * 4, steps, [Count(torch.zeros(1, 1)) for _ in steps])
 
 
-def test_those_live_on_whose_episode_does_and_a_cut_off_one_does_not_tell(agent: Any, moments: Moments) -> None:
+def test_those_live_on_whose_episode_does_and_a_cut_off_one_does_not_tell(agent: Any, moments: SurvivalSamples) -> None:
     found = survival(agent, moments, [episode(1, 12, True), episode(2, 20, False)], NOISE)
     # Ten steps on: of the first only its first moment; of the second three, and nobody knows of the last.
     assert found["reality@10"].value == pytest.approx(4 / 6)
@@ -77,14 +77,14 @@ def test_those_live_on_whose_episode_does_and_a_cut_off_one_does_not_tell(agent:
     assert found["dream minus reality@10"].value == pytest.approx(0.9**10 - 4 / 6, abs=1e-5)
 
 
-def test_what_no_episode_lasted_for_is_not_measured(agent: Any, moments: Moments) -> None:
+def test_what_no_episode_lasted_for_is_not_measured(agent: Any, moments: SurvivalSamples) -> None:
     found = survival(agent, moments, [episode(1, 12, False), episode(2, 20, False)], NOISE)
     assert found["reality@15"].value == 1
     assert found["reality@30"].value is None
     assert "played on for so long" in str(found["reality@30"].why)
 
 
-def test_a_model_that_knows_no_ends_has_no_such_figures(agent: Any, moments: Moments) -> None:
+def test_a_model_that_knows_no_ends_has_no_such_figures(agent: Any, moments: SurvivalSamples) -> None:
     agent.model.decodes = ("reward",)
     assert survival(agent, moments, [episode(1, 12, True), episode(2, 20, False)], NOISE) == {}
 

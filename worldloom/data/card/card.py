@@ -54,7 +54,7 @@ class ActionFigures:
 
 
 @dataclass
-class Card:
+class DataCard:
     """Everything `worldloom inspect` prints.
 
     lengths: rows per episode. signals: further per-row facts such as "success". broken: what could not be read.

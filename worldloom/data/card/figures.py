@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from worldloom.data.cache_build import with_progress
-from worldloom.data.card.card import ActionFigures, Card, KeyFigures
+from worldloom.data.card.card import ActionFigures, DataCard, KeyFigures
 from worldloom.data.card.duplicates import Signature, duplicates, signature
 from worldloom.data.card.notes import notes_on
 from worldloom.data.episode import BrokenEpisode, Episode, EpisodeSource
@@ -24,7 +24,7 @@ BINS = 32  # per action dimension, for entropy and coverage
 STRIDE = 4  # image statistics look at every fourth pixel in both directions
 
 
-def data_card(source: EpisodeSource, skip_broken: bool = False, image_size: tuple[int, int] | None = None) -> Card:
+def data_card(source: EpisodeSource, skip_broken: bool = False, image_size: tuple[int, int] | None = None) -> DataCard:
     """Read every episode of `source` once, pictures shrunk to `image_size` if given, and describe what was found.
 
     Broken episodes are listed and never stop the card. They still count in episodes, rows, hours, lengths and tasks (by
@@ -34,7 +34,7 @@ def data_card(source: EpisodeSource, skip_broken: bool = False, image_size: tupl
     lengths = reading.lengths if skip_broken else [info.length for info in source.episodes]
     tasks = reading.tasks if skip_broken else [info.task for info in source.episodes]
     rows = int(sum(lengths))
-    card = Card(
+    card = DataCard(
         path=str(source.path),
         about=source.about,
         fingerprint=source.fingerprint(),

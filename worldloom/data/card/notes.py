@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from worldloom.data.card.card import Card, KeyFigures
+from worldloom.data.card.card import DataCard, KeyFigures
 
 
-def notes_on(card: Card) -> list[str]:
+def notes_on(card: DataCard) -> list[str]:
     """One line per oddity; an empty list is a healthy dataset."""
     notes = []
     if card.broken:
@@ -40,7 +40,7 @@ def _wrap_notes(
     return [f"{key}: {_named(names, wrapped)}: {words}"]
 
 
-def _action_notes(card: Card) -> list[str]:
+def _action_notes(card: DataCard) -> list[str]:
     action = card.action
     if action.size == 0:
         return ["there are no actions: nothing can be controlled."]
@@ -60,7 +60,7 @@ def _action_notes(card: Card) -> list[str]:
     return notes
 
 
-def _episode_notes(card: Card) -> list[str]:
+def _episode_notes(card: DataCard) -> list[str]:
     notes = []
     if card.episodes < 2:
         notes.append("a single episode cannot be split into training and held-out ones.")
@@ -76,7 +76,7 @@ def _episode_notes(card: Card) -> list[str]:
     return notes
 
 
-def _about_notes(card: Card) -> list[str]:
+def _about_notes(card: DataCard) -> list[str]:
     notes = []
     if card.about.get("license") in (None, "", "unknown"):
         notes.append("no licence is stated.")

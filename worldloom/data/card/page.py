@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from worldloom.data.card.card import Card
-from worldloom.data.card.tables import Table, card_tables, duration, number, size
+from worldloom.data.card.card import DataCard
+from worldloom.data.card.tables import CardTable, card_tables, duration, number, size
 
 STYLE = """
 :root{--paper:#fbfaf7;--card:#fff;--ink:#1d2126;--soft:#5c6570;--rule:#e2dfd8;--bar:#2456c7;--warn:#996300;--no:#b3261e;
@@ -47,7 +47,7 @@ img{display:block;width:100%;min-width:640px;max-width:1100px;height:auto}
 WIDE = ("observations", "action")  # tables of figures scroll sideways instead of breaking numbers
 
 
-def card_page(card: Card, sheet: Image.Image | None) -> str:
+def card_page(card: DataCard, sheet: Image.Image | None) -> str:
     """The whole HTML document."""
     name = Path(card.path).name or card.path
     tables = {table.title: table for table in card_tables(card)}
@@ -71,7 +71,7 @@ def card_page(card: Card, sheet: Image.Image | None) -> str:
     )
 
 
-def _tiles(card: Card) -> str:
+def _tiles(card: DataCard) -> str:
     tiles = [
         ("episodes", f"{card.episodes:,}", ""),
         ("rows", f"{card.rows:,}", ""),
@@ -84,7 +84,7 @@ def _tiles(card: Card) -> str:
     return f'<div class="tiles">{inside}</div>'
 
 
-def _table(table: Table) -> str:
+def _table(table: CardTable) -> str:
     header = "".join(f"<th>{escape(word)}</th>" for word in table.header)
     rows = "".join(
         f"<tr><th>{escape(row[0])}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in row[1:])}</tr>"
@@ -96,7 +96,7 @@ def _table(table: Table) -> str:
     return f'<div class="scroll"><table class="{kind}">{head}<tbody>{rows}</tbody></table></div>{remark}'
 
 
-def _length_plot(card: Card) -> str:
+def _length_plot(card: DataCard) -> str:
     histogram = card.lengths["histogram"]
     if len(histogram["counts"]) < 2:
         return ""
@@ -104,7 +104,7 @@ def _length_plot(card: Card) -> str:
     return f'<div class="plots">{_bars("rows per episode", histogram["counts"], ends)}</div>'
 
 
-def _action_plots(card: Card) -> str:
+def _action_plots(card: DataCard) -> str:
     action = card.action
     if action.kind == "discrete":
         names = action.names or [str(i) for i in range(action.size)]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from worldloom.data.card.card import ActionFigures, Card, KeyFigures
+from worldloom.data.card.card import ActionFigures, DataCard, KeyFigures
 
 MOST_DIMENSIONS = 16  # a longer vector is summed up in one line; `--json` has every dimension
 MOST_LINES = 30
@@ -14,7 +14,7 @@ UNTOLD = ("robot_type", "fps", "splits", "codebase_version", "not_represented")
 
 
 @dataclass(frozen=True)
-class Table:
+class CardTable:
     """`header` is empty for a list of facts. `remark` is a line under the table."""
 
     title: str
@@ -23,23 +23,23 @@ class Table:
     remark: str = ""
 
 
-def card_tables(card: Card) -> list[Table]:
+def card_tables(card: DataCard) -> list[CardTable]:
     """Every part of the card that has something to say, in reading order."""
     tables = [
-        Table("data", (), _facts(card)),
-        Table(
+        CardTable("data", (), _facts(card)),
+        CardTable(
             "observations", ("key", "what", "range", "mean", "std", "held"), _observations(card.keys), _looked_at(card)
         ),
         _action_table(card.action),
         _task_table(card.tasks),
-        Table("duplicates", ("episodes", "how alike"), _cut(_duplicates(card.duplicates))),
-        Table("broken", ("episode", "problem"), _cut([(str(b["episode"]), b["problem"]) for b in card.broken])),
-        Table("worth a second look", (), [("!", note) for note in card.notes]),
+        CardTable("duplicates", ("episodes", "how alike"), _cut(_duplicates(card.duplicates))),
+        CardTable("broken", ("episode", "problem"), _cut([(str(b["episode"]), b["problem"]) for b in card.broken])),
+        CardTable("worth a second look", (), [("!", note) for note in card.notes]),
     ]
     return [table for table in tables if table.rows]
 
 
-def _facts(card: Card) -> list[tuple[str, ...]]:
+def _facts(card: DataCard) -> list[tuple[str, ...]]:
     about = {k: card.about.get(k) for k in FIRST_FACTS} | card.about
     known = {k: v for k, v in about.items() if k not in UNTOLD and v not in (None, "", [], {})}
     known["license"] = known.get("license", "not stated")
@@ -84,7 +84,7 @@ def _observations(keys: dict[str, KeyFigures]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _looked_at(card: Card) -> str:
+def _looked_at(card: DataCard) -> str:
     if card.looked_at is None:
         return ""
     height, width = card.looked_at
@@ -98,7 +98,7 @@ def _spread(figures: KeyFigures, dimensions: Sequence[int]) -> tuple[str, str, s
     return f"{number(low)} to {number(high)}", number(mean), number(std)
 
 
-def _action_table(action: ActionFigures) -> Table:
+def _action_table(action: ActionFigures) -> CardTable:
     if action.kind == "discrete":
         counts = action.counts[0]
         total = max(sum(counts), 1)
@@ -108,13 +108,13 @@ def _action_table(action: ActionFigures) -> Table:
             f"entropy {action.entropy[0]:.2f} bits ({action.evenness[0]:.0%} of an even use), "
             f"{action.coverage[0]:.0%} of the choices used, {action.held:.0%} equal the one before"
         )
-        return Table(f"action: one of {action.size}", ("choice", "count", "share"), _cut(shares), remark)
+        return CardTable(f"action: one of {action.size}", ("choice", "count", "share"), _cut(shares), remark)
     header = ("dimension", "declared" if action.declared else "range", "seen", "mean", "std", "entropy", "coverage")
     rows = [_dimension(action, i) for i in range(action.size)]
     remark = f"{action.held:.1%} equal the action before, {action.zero:.1%} are all zero"
     if not action.declared:
         remark += "; no range is declared, so entropy and coverage are of the range seen"
-    return Table(f"action: continuous, {action.size} dimensions", header, _cut(rows), remark)
+    return CardTable(f"action: continuous, {action.size} dimensions", header, _cut(rows), remark)
 
 
 def _dimension(action: ActionFigures, i: int) -> tuple[str, ...]:
@@ -129,11 +129,11 @@ def _dimension(action: ActionFigures, i: int) -> tuple[str, ...]:
     )
 
 
-def _task_table(tasks: list[dict[str, Any]]) -> Table:
+def _task_table(tasks: list[dict[str, Any]]) -> CardTable:
     if [t["task"] for t in tasks] == [""]:
-        return Table("tasks", (), [])
+        return CardTable("tasks", (), [])
     rows = [(str(t["task"]) or "(none)", str(t["episodes"]), f"{t['rows']:,}") for t in tasks]
-    return Table("tasks", ("task", "episodes", "rows"), _cut(rows))
+    return CardTable("tasks", ("task", "episodes", "rows"), _cut(rows))
 
 
 def _duplicates(groups: list[dict[str, Any]]) -> list[tuple[str, ...]]:

@@ -150,7 +150,7 @@ def _is_robomimic(file: Path) -> bool:
 
 
 @dataclass(frozen=True)
-class Look:
+class FirstEpisode:
     """What one demo says about all of them."""
 
     obs: dict[str, KeySpec]
@@ -160,7 +160,7 @@ class Look:
     after: bool
 
 
-def _first_readable(demos: list[tuple[Path, str]]) -> Look:
+def _first_readable(demos: list[tuple[Path, str]]) -> FirstEpisode:
     problem = None
     for file, demo in demos:
         try:
@@ -171,7 +171,7 @@ def _first_readable(demos: list[tuple[Path, str]]) -> Look:
     raise UserError(f"no demo of {demos[0][0]} can be read: {problem}")
 
 
-def _look_at(group: Any, where: str) -> Look:
+def _look_at(group: Any, where: str) -> FirstEpisode:
     held = names(group, where)
     if "obs" not in held:
         raise UserError(f"{where} has no 'obs': extract observations first (robomimic's dataset_states_to_obs.py does)")
@@ -182,7 +182,7 @@ def _look_at(group: Any, where: str) -> Look:
     if not kept:
         raise UserError(f"{where}/obs: none of {sorted(found)} is an image or a vector to learn from")
     size = int(np.prod(shape_of(child(group, "actions", where), where)[0][1:]))
-    return Look(kept, sorted(set(found) - set(kept)), size, "rewards" in held, "next_obs" in held)
+    return FirstEpisode(kept, sorted(set(found) - set(kept)), size, "rewards" in held, "next_obs" in held)
 
 
 def _entries(group: Any, name: str, steps: int, where: str) -> np.ndarray:

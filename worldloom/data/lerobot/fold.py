@@ -26,7 +26,7 @@ INFO = Path("meta/info.json")
 
 
 @dataclass
-class Progress:
+class FoldProgress:
     """What is committed so far, carried from group to group."""
 
     root: Path
@@ -97,11 +97,11 @@ def _current_info(root: Path, journal: Journal) -> dict[str, Any] | None:
         raise UserError(f"{committed}: is not JSON ({error}). Restore the file.") from error
 
 
-def load_progress(root: Path, info: dict[str, Any]) -> Progress:
+def load_progress(root: Path, info: dict[str, Any]) -> FoldProgress:
     """The tasks, statistics and next file number of what is committed."""
     tasks_path = root / "meta/tasks.parquet"
     tasks = _table(tasks_path).sort_by("task_index")["task"].to_pylist() if tasks_path.exists() else []
-    progress = Progress(root, info, tasks)
+    progress = FoldProgress(root, info, tasks)
     for path in sorted(root.glob("meta/episodes/*/*.parquet")):
         for row in _table(path).to_pylist():
             if row["episode_index"] < info["total_episodes"]:
@@ -149,7 +149,7 @@ def groups(entries: Sequence[Entry], info: dict[str, Any]) -> Iterator[list[Entr
         yield group
 
 
-def _fold_group(progress: Progress, group: list[Entry]) -> None:
+def _fold_group(progress: FoldProgress, group: list[Entry]) -> None:
     """Write one group's files and commit them. On an error the new files are taken away again."""
     chunk, file = divmod(progress.next_file, progress.info["chunks_size"])
     paths = Paths(progress.root, progress.info, chunk, file)
@@ -173,13 +173,13 @@ def _fold_group(progress: Progress, group: list[Entry]) -> None:
         entry.delete()
 
 
-def _is_committed(progress: Progress, group: list[Entry]) -> bool:
+def _is_committed(progress: FoldProgress, group: list[Entry]) -> bool:
     """Whether info.json was already replaced when the error came (the disk may fail after it)."""
     path = progress.root / INFO
     return path.exists() and json.loads(path.read_text(encoding="utf-8"))["worldloom"]["folded"] > group[0].number
 
 
-def _disk_full(progress: Progress, group: list[Entry]) -> str:
+def _disk_full(progress: FoldProgress, group: list[Entry]) -> str:
     needed = sum(sum(entry.sizes().values()) for entry in group) / 2**20
     return (
         f"{progress.root}: the disk is full. Every finished episode is safe: {progress.info['total_episodes']} are in "
@@ -215,7 +215,7 @@ class Paths:
         return [self.data, self.episodes, *map(self.video, video_features)]
 
 
-def _write_data(progress: Progress, group: list[Entry], paths: Paths) -> list[dict[str, Any]]:
+def _write_data(progress: FoldProgress, group: list[Entry], paths: Paths) -> list[dict[str, Any]]:
     """The data file, one row group per episode, one episode in memory at a time; returns the rows of meta/episodes."""
     rows: list[dict[str, Any]] = []
     index, first = progress.info["total_frames"], progress.info["total_episodes"]
@@ -266,7 +266,12 @@ def _episode_row(facts: dict[str, Any], episode: int, index: int, length: int, p
 
 
 def _write_video(
-    progress: Progress, group: list[Entry], paths: Paths, feature: str, rows: list[dict[str, Any]], lengths: list[int]
+    progress: FoldProgress,
+    group: list[Entry],
+    paths: Paths,
+    feature: str,
+    rows: list[dict[str, Any]],
+    lengths: list[int],
 ) -> None:
     fps, first = progress.info["fps"], 0
     durable.make_folder(paths.video(feature).parent)
@@ -285,7 +290,7 @@ def _write_parquet(path: Path, table: pa.Table) -> None:
         pq.write_table(table, temporary, compression="snappy")
 
 
-def _commit(progress: Progress, group: list[Entry], rows: list[dict[str, Any]]) -> None:
+def _commit(progress: FoldProgress, group: list[Entry], rows: list[dict[str, Any]]) -> None:
     """Write stats.json, then replace info.json: from here on the group's episodes belong to the dataset."""
     for row in rows:
         progress.add_stats(_nested_stats(row))

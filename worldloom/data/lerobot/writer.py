@@ -38,7 +38,7 @@ from worldloom.errors import UserError, unknown
 
 
 @dataclass(frozen=True)
-class Limits:
+class FileLimits:
     """How large LeRobot's files may grow, in MB, and how many go into a folder."""
 
     data_mb: int = 100
@@ -68,13 +68,13 @@ class LeRobotWriter:
         terminal_rows: bool = True,
         lossless: bool | None = None,
         codec: video.Codec = "h264",
-        limits: Limits | None = None,
+        limits: FileLimits | None = None,
     ):
         self.path, self.spec = Path(path), storable(spec)
         self.terminal_rows, self.codec = terminal_rows, codec
         self.fps = max(1, round(spec.fps))
         self._facts = json.loads(json.dumps(own_facts(self.spec, terminal_rows, about or {})))  # as it is read back
-        self._robot_type, self._limits = robot_type, limits or Limits()
+        self._robot_type, self._limits = robot_type, limits or FileLimits()
         self._videos = [k for k in self._cameras if not _as_png(self.spec.keys[k].shape, lossless)]
         self._require_encodable()
         require_writable(self.path)

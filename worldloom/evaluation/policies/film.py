@@ -22,7 +22,7 @@ NUM_PICTURES = 4
 
 
 @dataclass(frozen=True)
-class Moment:
+class FilmFrame:
     """One decision. `reward` is all that arrived since the decision before; `view` uint8 `[H, W, 3]`, if there is one.
 
     `made` is the decision at which the plan in force was made; `imagined` `{key: [H, ...]}` are its steps made + 1,
@@ -45,7 +45,7 @@ class Film:
     model: WorldModel
     seed: int
     most: int
-    moments: list[Moment] = field(default_factory=list)
+    moments: list[FilmFrame] = field(default_factory=list)
     horizon: int = 1
     _reward: float = 0.0
     _made: int = 0
@@ -63,7 +63,7 @@ class Film:
         self._reward += decision.reward
         memory, fresh = innermost(decision.memory)
         if decision.action is None:
-            self.moments.append(Moment(decision.step, self._made, self._reward, decision.obs, None, {}, {}))
+            self.moments.append(FilmFrame(decision.step, self._made, self._reward, decision.obs, None, {}, {}))
         elif fresh and isinstance(memory, PlanningMemory):
             self._decided(decision, memory)
 
@@ -78,7 +78,7 @@ class Film:
             imagined, pictures = self.moments[-1].imagined, self.moments[-1].pictures
         else:
             imagined, pictures = self._imagined(memory)
-        self.moments.append(Moment(decision.step, self._made, self._reward, decision.obs, view, imagined, pictures))
+        self.moments.append(FilmFrame(decision.step, self._made, self._reward, decision.obs, view, imagined, pictures))
         self._reward = 0.0
 
     @torch.no_grad()

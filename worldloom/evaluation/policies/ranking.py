@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from worldloom.evaluation.policies.gap import Gap, Where, measure_gap, policy_of, world_of
+from worldloom.evaluation.policies.dream_to_real import DreamToRealGap, Where, measure_gap, policy_of, world_of
 from worldloom.evaluation.policies.score import mean
 from worldloom.evaluation.wording import Table
 from worldloom.runs.named import Named, parse_all
@@ -63,7 +63,7 @@ def play_all(
     agents = [policy_of(each, device) for each in named]
     agents = [replace(agent, model=agents[0].model) for agent in agents]  # the models are equal: one is kept
     world.rehearse(agents[0])
-    gaps = [Gap(agent, world, episodes) for agent in agents]
+    gaps = [DreamToRealGap(agent, world, episodes) for agent in agents]
     real = [gap.play() for gap in gaps]
     longest = max(each.longest for each in real)
     dreamed = [gap.dream(each.first, longest) for gap, each in zip(gaps, real, strict=True)]

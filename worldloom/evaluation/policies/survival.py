@@ -22,7 +22,7 @@ UNKNOWN = "no episode was played on for so long"
 
 
 @dataclass
-class Moments:
+class SurvivalSamples:
     """Every fifth moment of real episodes: whose it was, at which step, and what was believed `[1]`."""
 
     seeds: list[int] = field(default_factory=list)
@@ -39,7 +39,9 @@ class Moments:
 
 
 @torch.no_grad()
-def survival(agent: PolicyAgent, moments: Moments, played: Sequence[EpisodeResult], noise: Noise) -> dict[str, Figure]:
+def survival(
+    agent: PolicyAgent, moments: SurvivalSamples, played: Sequence[EpisodeResult], noise: Noise
+) -> dict[str, Figure]:
     """The share of moments after which an episode goes on for k steps: "reality@k", "dream@k" and their difference.
 
     Nothing for a model that knows no ends. An episode that was cut off does not say what would have come.

@@ -38,7 +38,7 @@ CARD, VIDEO = "score.json", "imagined.mp4"
 
 
 @dataclass(frozen=True)
-class Trial:
+class PolicyEvaluation:
     """One agent, one world, one list of seeds, and the folder that gets the results."""
 
     model: WorldModel

@@ -19,7 +19,7 @@ from worldloom.data.video import encode
 from worldloom.errors import UserError
 from worldloom.evaluation.dreams import DREAMING
 from worldloom.evaluation.policies.charts import REAL, TO_COME, Chart, draw_chart
-from worldloom.evaluation.policies.film import Film, Moment, picture_steps
+from worldloom.evaluation.policies.film import Film, FilmFrame, picture_steps
 from worldloom.render.filmstrip import BACKGROUND, FAINT, GAP, INK, enlarge, font, picture
 
 VIEW, PANEL, HEAD, FOOT = 384, 576, 34, 30
@@ -47,7 +47,7 @@ class Frames(Sequence[np.ndarray]):
     def __init__(self, film: Film, caption: str, discount: float, fps: float):
         self.moments = [m for m in film.moments if m.imagined or m.pictures]
         self.film, self.caption, self.fps = film, caption, fps
-        self.layout = Layout.of(film, discount)
+        self.layout = FrameLayout.of(film, discount)
         self.total = np.cumsum([moment.reward for moment in film.moments])
 
     def __len__(self) -> int:
@@ -122,7 +122,7 @@ class Frames(Sequence[np.ndarray]):
 
 
 @dataclass(frozen=True)
-class Layout:
+class FrameLayout:
     """What is drawn where: the view on the left if there is one, imagined pictures on the right, charts below them."""
 
     view: bool
@@ -133,7 +133,7 @@ class Layout:
     future: int
 
     @classmethod
-    def of(cls, film: Film, discount: float) -> "Layout":
+    def of(cls, film: Film, discount: float) -> "FrameLayout":
         shown = [moment for moment in film.moments if moment.imagined or moment.pictures]
         if not shown:
             raise UserError("the model decodes nothing that a video could show: plan with --no-video")
@@ -186,7 +186,7 @@ def fit(frame: np.ndarray, side: int) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
-def make_charts(film: Film, shown: list[Moment], discount: float, most: int) -> list[Chart]:
+def make_charts(film: Film, shown: list[FilmFrame], discount: float, most: int) -> list[Chart]:
     """The reward, the value, then those numbers of the vectors that moved most for their usual spread."""
     titles = {"reward": "reward", "value": "value: discounted reward to come"}
     charts = []

@@ -19,7 +19,7 @@ from worldloom.envs import require_known
 from worldloom.envs.options import parse_options
 from worldloom.errors import UserError
 from worldloom.evaluation.policies.score import mean
-from worldloom.evaluation.policies.survival import Moments, survival
+from worldloom.evaluation.policies.survival import SurvivalSamples, survival
 from worldloom.evaluation.policies.world import World
 from worldloom.evaluation.wording import Table
 from worldloom.model import Obs
@@ -49,7 +49,7 @@ class Real:
 
 
 @dataclass(frozen=True)
-class Gap:
+class DreamToRealGap:
     """Who is asked, where, on how many fixed seeds, and at which temperature dreams are sampled."""
 
     agent: PolicyAgent
@@ -73,7 +73,7 @@ class Gap:
         Each dream begins with what a real episode showed first and lasts as long as the longest real one, so that the
         two can be compared; what a dream pays counts by the probability that it has come so far.
         """
-        moments = Moments()
+        moments = SurvivalSamples()
         real = self.play(moments.watch)
         random = play(RandomAgent(self.agent.spec), self.world.make, self.seeds, MOST_ENVS, self.world.max_steps)
         dreamed = self.dream(real.first, real.longest)
@@ -135,7 +135,7 @@ def measure_gap(name: Path, run: Run, played: Where | None, episodes: int, devic
     named.check(run)
     agent, world = policy_of(named, device), world_of(named, run, played)
     world.rehearse(agent)
-    return Gap(agent, world, episodes).measure()
+    return DreamToRealGap(agent, world, episodes).measure()
 
 
 def world_of(named: Named, run: Run, played: Where | None) -> World:

@@ -11,7 +11,7 @@ from worldloom.agents.saved import load_agent
 from worldloom.commands.learn import learn
 from worldloom.envs import make_env
 from worldloom.errors import UserError
-from worldloom.evaluation.policies.gap import FIRST_SEED, environment_of, measure_gap
+from worldloom.evaluation.policies.dream_to_real import FIRST_SEED, environment_of, measure_gap
 from worldloom.evaluation.verdict import verdict
 from worldloom.learning.actor_critic_config import ActorCriticConfig
 from worldloom.learning.settings import DreamerSettings

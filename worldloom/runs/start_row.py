@@ -11,7 +11,7 @@ from worldloom.runs.sources import Source
 
 
 @dataclass(frozen=True)
-class Moment:
+class StartRow:
     """Where a dream begins: the last real row that is seen, and the real rows around it `[1, T]`."""
 
     source: Source
@@ -37,7 +37,7 @@ def parse_start(start: str, flag: str = "--from") -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def find_moment(source: Source, episode: int, frame: int, context: int, flag: str = "--from") -> Moment:
+def find_start(source: Source, episode: int, frame: int, context: int, flag: str = "--from") -> StartRow:
     """The rows around a moment. Raises `UserError` with the range when there is no such row."""
     dataset = source.dataset
     if episode >= len(dataset):
@@ -47,4 +47,4 @@ def find_moment(source: Source, episode: int, frame: int, context: int, flag: st
         raise UserError(f"{flag} {episode}:{frame}: episode {episode} of {dataset.path} has frames 0 to {length - 1}.")
     first = max(0, frame - context + 1)
     ahead = dataset.segment(episode, frame + 1) if frame + 1 < length else None
-    return Moment(source, episode, frame, dataset.segment(episode, first, frame + 1 - first), ahead)
+    return StartRow(source, episode, frame, dataset.segment(episode, first, frame + 1 - first), ahead)
