@@ -68,7 +68,7 @@ class AugmentSettings:
     horizon: Annotated[int, between(1, 10_000)] = 10
     """Steps of a branch at most."""
     context: Annotated[int, between(1, 100_000)] = 8
-    """How many real rows the model watches before it branches, the last one included."""
+    """How many real rows the model observes before it branches, the last one included."""
     keep: Annotated[float | None, Bound(above=0, high=1)] = None
     """The share of held-out real steps that the filter would let pass; 0.9 if the run is an ensemble."""
     step: int | None = None
@@ -155,7 +155,7 @@ class Mixed:
             "synthetic": synthetic | {"column": SYNTHETIC},
             "branches": self.about["branches"]
             | {"begun": count.begun, "dropped": count.dropped, "cut": count.cut, "ended": count.ended},
-            "filter": certainty.describe() if certainty else "none, as the model tells no disagreement",
+            "filter": certainty.describe() if certainty else "none, as the model has no disagreement",
         }
 
     @property
