@@ -128,7 +128,7 @@ def judge(options: Options) -> dict[str, Any]:
     with timed(options.out, "play"):
         real = gap.play()
         chance = play(RandomAgent(agent.spec), gap.world.make, gap.seeds, MOST_ENVS, options.max_steps)
-    returns = {"controller": real.paid, "dream": gap.dream(real.first, real.longest)}
+    returns = {"controller": real.returns, "dream": gap.dream(real.first, real.longest)}
     returns["random"] = [episode.episode_return for episode in chance]
     return {who: summary(paid) for who, paid in returns.items()}
 

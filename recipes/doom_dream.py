@@ -127,10 +127,10 @@ def gap_of(options: Options, name: str) -> DreamToRealGap:
 def score(options: Options, name: str, temperature: float) -> dict[str, Any]:
     """The policy's returns in reality, on fixed seeds, and in dreams as hot as those it learned in."""
     gap = replace(gap_of(options, name), temperature=temperature)
-    moments = SurvivalSamples()
-    real = gap.play(moments.watch)
-    scores = {"reality": summary(real.paid), "dream": summary(gap.dream(real.first, real.longest))}
-    lives = survival(gap.agent, moments, real.played, gap.noise)
+    samples = SurvivalSamples()
+    real = gap.play(samples.watch)
+    scores = {"reality": summary(real.returns), "dream": summary(gap.dream(real.first, real.longest))}
+    lives = survival(gap.agent, samples, real.played, gap.noise)
     return {"minutes": minutes(options.out / name), **scores, "survival": {k: f.to_json() for k, f in lives.items()}}
 
 

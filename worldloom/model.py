@@ -165,15 +165,15 @@ class WorldModel(nn.Module, ABC, Generic[S]):
 
     @abstractmethod
     def start(self, obs: Obs, noise: Noise = NOISE) -> S:
-        """First look: the belief after one observation, nothing before it."""
+        """The posterior belief after the first observation of an episode."""
 
     @abstractmethod
     def observe(self, state: S, action: Tensor, obs: Obs, noise: Noise = NOISE) -> S:
-        """Act, then look: the posterior belief after `action` `[B, A]` led to `obs`."""
+        """The posterior belief after `action` `[B, A]` led to `obs`."""
 
     @abstractmethod
     def predict(self, state: S, action: Tensor, noise: Noise = NOISE) -> S:
-        """Act with eyes closed: the prior belief after `action` `[B, A]`."""
+        """The prior belief after `action` `[B, A]`, without an observation."""
 
     @property
     @abstractmethod
@@ -233,7 +233,7 @@ class WorldModel(nn.Module, ABC, Generic[S]):
         return type(belief).stack(beliefs)
 
     def imagine(self, state: S, actions: Tensor, noise: Noise = NOISE) -> S:
-        """The beliefs after each of `actions` `[B, H, A]`, eyes closed: `[B, H]`."""
+        """The open-loop beliefs after each of `actions` `[B, H, A]`: `[B, H]`."""
         beliefs = []
         for action in actions.unbind(1):
             state = self.predict(state, action, noise)

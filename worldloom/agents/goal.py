@@ -20,7 +20,7 @@ def find_goal(model: WorldModel, run: Run, where: str, data: Path | None = None)
     Raises `UserError` when there is no such row.
     """
     episode, frame = parse_start(where, "--goal")
-    seen = find_start(open_sources(run, data)[0], episode, frame, CONTEXT, "--goal").seen
+    seen = find_start(open_sources(run, data)[0], episode, frame, CONTEXT, "--goal").observed
     seen = seen.to(next(model.parameters()).device)
     with torch.no_grad():
         return Goal(model.track(seen.obs, seen.action, TorchNoise.seeded(0, seen.action.device))[:, -1])

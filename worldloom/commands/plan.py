@@ -130,8 +130,8 @@ def plan(settings: Annotated[PlanSettings, arg(name="")]) -> None:
     folder = choose_folder(
         settings.out, settings.run / "plan" / f"{slug(settings.env)}-{slug(name)}", settings.overwrite
     )
-    trial = PolicyEvaluation(model, found, agent, world, played, settings.num_envs, folder)
-    trial.hold(settings.video_steps if settings.video else 0, settings.floors, settings.profile)
+    evaluation = PolicyEvaluation(model, found, agent, world, played, settings.num_envs, folder)
+    evaluation.evaluate(settings.video_steps if settings.video else 0, settings.floors, settings.profile)
 
 
 def choose_folder(out: Path | None, default: Path, overwrite: bool) -> Path:

@@ -1,4 +1,4 @@
-"""`worldloom play RUN`: open a trained model in the browser and walk into it."""
+"""`worldloom play RUN`: play a trained model in the browser."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ class PlaySettings:
     what: Positional[str]
     """Folder of a run, or with --record the name of an environment."""
     start: Annotated[str | None, arg(name="from", metavar="DATA:EPISODE:FRAME")] = None
-    """Where walks begin: 12:40 in the run's own data, or FOLDER:12:40."""
+    """Where sessions begin: 12:40 in the run's own data, or FOLDER:12:40."""
     image: Path | None = None
     """A picture as the first thing seen."""
     env: str | None = None
@@ -39,7 +39,7 @@ class PlaySettings:
     data: Path | None = None
     """Where the run's dataset is now, when it moved."""
     particles: Annotated[int, between(1, 1024)] = 4
-    """Futures imagined at a time, from which the trust meter tells how sure the model is."""
+    """Futures imagined at a time, from which the trust meter estimates the uncertainty of the model."""
     host: str = "127.0.0.1"
     """Address to bind; any other than this machine's own needs a token."""
     port: int = 8000
@@ -162,7 +162,7 @@ def find_actor(path: Path, agent: Path | None, run: Any, device: str) -> Any:
 
 
 def add_recordings(stage: "Stage", run: Any, start: str | None, data: Path | None) -> None:
-    """The moments of datasets in which walks can begin. What was asked for comes first."""
+    """The rows of datasets in which sessions can begin. What was asked for comes first."""
     from worldloom.play.scenes import chosen_scenes, recorded_scene
     from worldloom.runs.sources import open_sources
 

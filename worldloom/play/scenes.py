@@ -152,9 +152,9 @@ def recorded_scene(source: Source, start: str, flag: str = "--from") -> Scene:
     """EPISODE:FRAME of a dataset. Raises `UserError` with the range when there is no such row."""
     episode, frame = parse_start(start, flag)
     moment = find_start(source, episode, frame, CONTEXT, flag)
-    seen = rows_of(moment.seen)
-    later = [] if moment.ahead is None else rows_of(moment.ahead)
-    actions = moment.seen.action[0].numpy()
+    seen = rows_of(moment.observed)
+    later = [] if moment.future is None else rows_of(moment.future)
+    actions = moment.observed.action[0].numpy()
     context = tuple((actions[t], seen[t + 1]) for t in range(len(seen) - 1))
     taken = moment.recorded_actions
     ahead = tuple((taken[t], later[t]) for t in range(len(later)))

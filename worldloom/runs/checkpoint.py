@@ -29,7 +29,7 @@ NOT_PROGRESS = frozenset({"format", "step", "family", "config", "spec", "hash", 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One saved moment. `model` are the weights; `trainer` the optimiser's tensors and the random states.
+    """One saved training state. `model` are the weights; `trainer` the optimiser's tensors and the random states.
 
     `auxiliary` are the weights of what was trained along with the model, a policy and its critic, where there was one.
     `progress` is JSON: seconds of training, losses, and the loader's position. `spec` is the `DataSpec` as JSON, which
