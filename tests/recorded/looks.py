@@ -13,7 +13,6 @@ import runpy
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -27,11 +26,12 @@ import worldloom
 
 # What the package does not export. Where it moves, this is the one place to say so.
 from worldloom.agents.saved import load_agent
+from worldloom.commands.play import PlaySettings, open_stage
 from worldloom.data.cache import CachedDataset, cache_dataset
-from worldloom.play.command import open_stage
+from worldloom.noise import TorchNoise
 from worldloom.play.replay import to_replay, walk
 from worldloom.play.stage import Stage
-from worldloom.training.checkpoint import Run
+from worldloom.runs.run import Run
 
 __all__ = ["to_replay", "walk"]
 
@@ -121,11 +121,7 @@ def look_from(
 
 
 def likeliest(model: worldloom.WorldModel, belief: worldloom.State, actions: Tensor) -> worldloom.State:
-    earlier, model.temperature = model.temperature, 0.0
-    try:
-        return model.imagine(belief, actions)
-    finally:
-        model.temperature = earlier
+    return model.imagine(belief, actions, TorchNoise(temperature=0.0))
 
 
 def decoded(model: worldloom.WorldModel, beliefs: worldloom.State, name: str) -> dict[str, Tensor]:
@@ -234,7 +230,7 @@ def named_rows(source: Any) -> Iterable[tuple[str, Tensor]]:
 
 def stage_of(run: Path, data: Path) -> Stage:
     """What `worldloom play RUN --data DATA --particles 2 --no-trust --device cpu` serves."""
-    return open_stage(run, None, None, None, (), None, None, data, 2, "cpu", False)
+    return open_stage(PlaySettings(what=str(run), data=data, particles=2, trust=False, device="cpu"))
 
 
 def cached(run: Run) -> CachedDataset:
@@ -256,13 +252,14 @@ def window(file: Path) -> worldloom.Segment:
     """A recorded window `[B, T]`."""
     tensors = load_file(file)
     obs = {name.removeprefix("obs/"): value for name, value in tensors.items() if name.startswith("obs/")}
-    return worldloom.Segment(obs, **{name: value for name, value in tensors.items() if not name.startswith("obs/")})
+    signals = {name: tensors[name] for name in ("reward", "terminated", "truncated")}
+    return worldloom.Segment(obs, tensors["action"], signals, tensors["mask"])
 
 
 def flat(segment: worldloom.Segment) -> dict[str, Tensor]:
-    """The tensors of a segment by name."""
-    rest = {field.name: getattr(segment, field.name) for field in fields(segment) if field.name != "obs"}
-    return {**{f"obs/{key}": value for key, value in segment.obs.items()}, **rest}
+    """The tensors of a segment by name; signals that were no part of one then are left out."""
+    rows = {name: getattr(segment, name) for name in ("action", "reward", "terminated", "truncated", "mask")}
+    return {f"obs/{key}": value for key, value in segment.obs.items()} | rows
 
 
 def losses(run: Path) -> list[float]:

@@ -18,6 +18,7 @@ from torch import Tensor
 import worldloom
 from tests.recorded import looks
 from tests.recorded.looks import HERE, PLACE
+from worldloom.data.spec import DataSpec
 
 EXPECTED = HERE / "expected"
 RUNS = sorted(path.parent.name for path in HERE.glob("runs/*/run.json"))
@@ -71,7 +72,7 @@ def test_a_recorded_dataset_has_the_rows_it_had(home: Path, name: str) -> None:
     source, wanted = worldloom.open_dataset(home / "data" / name), facts("rows")[name]
     found = looks.rows_of(source)
     assert [episode.task for episode in source.episodes] == wanted["tasks"]
-    assert says(json.loads(json.dumps(source.spec.to_json())), wanted["spec"])
+    assert source.spec == DataSpec.from_json(wanted["spec"])
     assert says(source.about, wanted["about"])
     assert found.keys() == tensors(f"rows-{name}").keys()
     for key, value in tensors(f"rows-{name}").items():
