@@ -11,7 +11,7 @@ import torch
 
 from worldloom.agents.agent import Agent
 from worldloom.agents.environment import to_obs
-from worldloom.agents.play import Decision, EpisodeResult, Watcher, play
+from worldloom.agents.play import Decision, EpisodeResult, OnDecision, play
 from worldloom.agents.policy import PolicyAgent
 from worldloom.agents.reference import RandomAgent
 from worldloom.agents.saved import load_agent
@@ -86,7 +86,7 @@ class Gap:
         lives = survival(self.agent, moments, real.played, self.noise)
         return {"policy": returns} | ({"policy_survival": lives} if lives else {})
 
-    def play(self, watcher: Watcher | None = None) -> Real:
+    def play(self, watcher: OnDecision | None = None) -> Real:
         """One real episode for each seed."""
         looks: list[dict[str, np.ndarray]] = []
 

@@ -49,7 +49,7 @@ class Trial:
     num_envs: int
     folder: Path
 
-    def hold(self, video_steps: int, floors: bool, profiled: bool) -> dict[str, Any]:
+    def hold(self, video_steps: int, baselines: bool, profiled: bool) -> dict[str, Any]:
         """Play, judge, write and print; returns the score card. `video_steps` 0 films nothing."""
         began = perf_counter()
         profile = Profile(next(self.model.parameters()).device) if profiled else None
@@ -61,7 +61,7 @@ class Trial:
         if profile:
             profile.clocks.clear()
         played = self._play(agent, film, tally)
-        compared = self._play_floors() if floors else {}
+        compared = self._play_baselines() if baselines else {}
         card = self._card(agent, played, compared, tally, profile) | {"seconds": round(perf_counter() - began, 1)}
         self._write(card, film, fps / self.settings.action_repeat)
         print("\n".join(self._lines(played, compared, card)))
@@ -86,8 +86,8 @@ class Trial:
             played += play(agent, world.make, self.seeds[watched:], self.num_envs, limit, watch)
         return played
 
-    def _play_floors(self) -> dict[str, list[EpisodeResult]]:
-        """The same seeds with a random action at every decision, and with none."""
+    def _play_baselines(self) -> dict[str, list[EpisodeResult]]:
+        """The same seeds with the reference agents."""
         env = self.world.make_blind()
         try:
             spec, times = describe(env), self.settings.action_repeat
