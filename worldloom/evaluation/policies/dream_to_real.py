@@ -11,7 +11,7 @@ import torch
 
 from worldloom.agents.agent import Agent
 from worldloom.agents.environment import to_obs
-from worldloom.agents.play import Decision, EpisodeResult, Watcher, play
+from worldloom.agents.play import Decision, EpisodeResult, OnDecision, play
 from worldloom.agents.policy import PolicyAgent
 from worldloom.agents.reference import RandomAgent
 from worldloom.agents.saved import load_agent
@@ -87,7 +87,7 @@ class DreamToRealGap:
         survived = survival(self.agent, samples, real.played, self.noise)
         return {"policy": returns} | ({"policy_survival": survived} if survived else {})
 
-    def play(self, watcher: Watcher | None = None) -> Real:
+    def play(self, watcher: OnDecision | None = None) -> Real:
         """One real episode for each seed."""
         at_reset: list[dict[str, np.ndarray]] = []
 
