@@ -224,7 +224,7 @@ def settle(problem: Problem, sides: Sides, rounds: list[Round], fallback: Tensor
     return conclude(
         problem,
         actions=pool[rows, index],
-        states=states[rows * count**2 + index],
+        states=states[rows * count**2 + index].clone(),
         score=values[rows, index].masked_fill(~allowed.any(1), -math.inf),
         spread=searched[-2 if last.plan else -1].spread,
         std=std if last.plan is None else with_values(std, sides.ours, last.plan.std),

@@ -114,5 +114,5 @@ class Best:
         def pick(new: Tensor, old: Tensor) -> Tensor:
             return torch.where(better.view(-1, *[1] * (new.dim() - 1)), new, old)
 
-        kept = states[rows * points.shape[1] + chosen].where(better, self.states)
+        kept = states[rows * points.shape[1] + chosen].where(better, self.states).clone()  # the others may go
         return Best(pick(points[rows, chosen], self.actions), pick(over, self.excess), pick(value, self.value), kept)
