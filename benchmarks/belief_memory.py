@@ -21,14 +21,14 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the fake family lives with the tests
 
-from tests.models.segments import SPECS, random_segment
-from tests.models.shared_cache import FRAME, SLOTS, CacheState, SharedCache, SharedCacheConfig
-from worldloom.evaluation.cost import hardware
-from worldloom.planners.cem import CEM
-from worldloom.planners.objectives import Decoded
-from worldloom.planners.planner import Problem
-from worldloom.play.engine import Engine
-from worldloom.play.session import Session
+from tests.models.segments import SPECS, random_segment  # noqa: E402
+from tests.models.shared_cache import FRAME, SLOTS, CacheState, SharedCache, SharedCacheConfig  # noqa: E402
+from worldloom.evaluation.cost import hardware  # noqa: E402
+from worldloom.planners.cem import CEM  # noqa: E402
+from worldloom.planners.objectives import Decoded  # noqa: E402
+from worldloom.planners.planner import Problem  # noqa: E402
+from worldloom.play.engine import Engine  # noqa: E402
+from worldloom.play.session import Session  # noqa: E402
 
 CANDIDATES, HORIZON, NODES, BATCH, TIME = 512, 5, 10_000, 16, 64
 MOST = {"planning": 300, "tree": 1000, "track": 500}  # MB

@@ -29,22 +29,24 @@ def serve(particles: int, sessions: int) -> None:
     """The server's process. Its first line is the port."""
     import torch
 
-    from worldloom.commands.play import serve_stage
+    from worldloom.commands.play import serve_context
     from worldloom.data.spec import ActionSpec, DataSpec, KeySpec, signal_keys
     from worldloom.models import build
+    from worldloom.play.context import ServerContext
     from worldloom.play.engine import Engine
-    from worldloom.play.scenes import Scene
     from worldloom.play.serving import listen, run
-    from worldloom.play.stage import Stage
+    from worldloom.play.starts import Start
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
     moves = ActionSpec("discrete", ACTIONS, names=("left", "stay", "right"))
     spec = DataSpec({"image": KeySpec("image", (3, 64, 64)), **signal_keys(reward=True, terminated=True)}, moves, 35.0)
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    scenes = {"noise": Scene("noise", "a picture of noise", {"image": picture})}
-    stage = Stage(Engine(build("rssm", spec, "nano").eval(), particles), Path("benchmark"), 0, "0" * 64, scenes)
-    made = serve_stage(stage, sessions, None)
+    starts = {"noise": Start("noise", "a picture of noise", {"image": picture})}
+    context = ServerContext(
+        Engine(build("rssm", spec, "nano").eval(), particles), Path("benchmark"), 0, "0" * 64, starts
+    )
+    made = serve_context(context, sessions, None)
     made.limits = type(made.limits)(sessions=sessions, messages_per_second=1e9, burst=10**9)
     listening = listen("127.0.0.1", 0)
     print(listening.getsockname()[1], flush=True)
@@ -136,8 +138,8 @@ async def memory_of(port: int, server: int) -> dict[str, float]:
         await first.steps(512)
         before = resident_bytes(server)
         await first.steps(12 * 256)
-        moments = (resident_bytes(server) - before) / (12 * 256)
-    return {"kilobytes_per_idle_session": session / 1e3, "megabytes_per_1000_moments": moments / 1e3}
+        nodes = (resident_bytes(server) - before) / (12 * 256)
+    return {"kilobytes_per_idle_session": session / 1e3, "megabytes_per_1000_moments": nodes / 1e3}
 
 
 async def soaked(port: int, server: int, minutes: float) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import torch
 
 from worldloom.evaluation.cost import hardware
 from worldloom.evaluation.windows import held_out_episodes
-from worldloom.play.rehearsal import Moments, dream
+from worldloom.play.calibration_rollouts import CalibrationSamples, collect_samples
 from worldloom.play.trust import DEFAULTS, LEVELS, learn
 from worldloom.runs import checkpoint
 from worldloom.runs.sources import open_sources
@@ -33,18 +33,18 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     found = {"command": "python " + " ".join(sys.argv), "hardware": hardware("cpu"), "first_seed": FIRST_SEED}
-    found |= {"splits": asked.splits, "settings": DEFAULTS, "runs": [judge(run, asked.splits) for run in asked.runs]}
+    found |= {"splits": asked.splits, "settings": DEFAULTS, "runs": [check(run, asked.splits) for run in asked.runs]}
     print(json.dumps(found, indent=1))
     if asked.json:
         asked.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def judge(path: Path, splits: int) -> dict[str, Any]:
+def check(path: Path, splits: int) -> dict[str, Any]:
     """One run's meter over all splits."""
     model, run = checkpoint.load(path)
     held = held_out_episodes(open_sources(run, None))
-    moments = dream(model, held, **DEFAULTS)
-    outcomes = [outcome(moments, FIRST_SEED + split, split) for split in range(splits)]
+    samples = collect_samples(model, held, **DEFAULTS)
+    outcomes = [outcome(samples, FIRST_SEED + split, split) for split in range(splits)]
     return {
         "run": path.name,
         "family": run.family,
@@ -54,18 +54,18 @@ def judge(path: Path, splits: int) -> dict[str, Any]:
     }
 
 
-def outcome(moments: Moments, seed: int, split: int) -> dict[float, np.ndarray]:
+def outcome(samples: CalibrationSamples, seed: int, split: int) -> dict[float, np.ndarray]:
     """By promise: weight of kept and of judged ones, share of moments with one and of broken ones, steps at a look."""
-    episodes = np.random.default_rng(seed).permutation(np.unique(moments.episode))
+    episodes = np.random.default_rng(seed).permutation(np.unique(samples.episode))
     half = len(episodes) // 2
-    meter, other = learn(moments.of_episodes(episodes[:half]), seed=split), moments.of_episodes(episodes[half:])
+    meter, other = learn(samples.of_episodes(episodes[:half]), seed=split), samples.of_episodes(episodes[half:])
     found = {}
     for level in LEVELS:
         steps = meter.steps(other.depth, other.spread, level)
-        judged, broken = other.judge(steps)
-        kept = other.by_episode(judged & ~broken).sum()
+        checked, broken = other.check(steps)
+        kept = other.by_episode(checked & ~broken).sum()
         shares = (steps >= 1).mean(), other.by_episode(broken).mean(), steps[other.depth == 0].mean()
-        found[level] = np.array([kept, other.by_episode(judged).sum(), *shares])
+        found[level] = np.array([kept, other.by_episode(checked).sum(), *shares])
     return found
 
 

@@ -14,9 +14,9 @@ import tyro
 
 from tests.play.playing import player, said
 from worldloom import cli, registry
-from worldloom.commands.play import PlaySettings, open_stage
+from worldloom.commands.play import PlaySettings, open_context
 from worldloom.errors import NotAllowed
-from worldloom.play.stage import Stage
+from worldloom.play.context import ServerContext
 
 PAGE = (Path(__file__).parents[2] / "docs" / "your-own-family.md").read_text()
 FILES = dict(re.findall(r"<!-- file: (\S+) -->\n```python\n(.*?)```", PAGE, re.DOTALL))
@@ -80,12 +80,12 @@ def test_it_is_played(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (line,) = [command for command in COMMANDS if command.startswith("play")]
     settings = tyro.cli(PlaySettings, args=shlex.split(line)[1:])
     with pytest.raises(NotAllowed, match="--allow drift:Drift"):
-        open_stage(replace(settings, trust=False))
+        open_context(replace(settings, trust=False))
     registry.allow(*settings.allow)
-    asyncio.run(step(open_stage(replace(settings, trust=False))))
+    asyncio.run(step(open_context(replace(settings, trust=False))))
 
 
-async def step(stage: Stage) -> None:
-    async with player(stage) as me:
+async def step(context: ServerContext) -> None:
+    async with player(context) as me:
         (answer,) = await said(me, "step", action=[1.0, 0.0])
         assert np.isfinite(answer["moment"]["vectors"]["state"]).all()

@@ -14,11 +14,11 @@ from tests.toy import toy_episode, toy_spec
 from worldloom.agents.actor import Actor
 from worldloom.models import build
 from worldloom.play import messages
+from worldloom.play.context import ServerContext
 from worldloom.play.engine import Engine
 from worldloom.play.exporting import Exports
 from worldloom.play.player import DreamPlayer
-from worldloom.play.scenes import Scene
-from worldloom.play.stage import Stage
+from worldloom.play.starts import Start
 from worldloom.play.turns import Turns
 
 HASH = "a" * 64
@@ -30,19 +30,19 @@ def frame(row: int = 0) -> dict[str, np.ndarray]:
     return {"image": episode.obs["image"][row].transpose(1, 2, 0), "state": episode.obs["state"][row]}
 
 
-def scene(name: str = "a") -> Scene:
+def start(name: str = "a") -> Start:
     """Two rows that are watched and eight that follow."""
     episode, spec = toy_episode(3), toy_spec()
     rows = tuple((spec.action.scale(episode.action[t]), frame(t + 1)) for t in range(10))
-    return Scene(name, f"scene {name}", frame(), rows[:2], rows[2:])
+    return Start(name, f"scene {name}", frame(), rows[:2], rows[2:])
 
 
-def small_stage(**options: Any) -> Stage:
+def small_context(**options: Any) -> ServerContext:
     torch.manual_seed(0)
     model = build("rssm", toy_spec(), "debug").eval()
     actor = Actor(model.start(to_obs()).features.shape[-1], model.spec.action, units=8, layers=1).eval()
-    scenes = {"a": scene("a"), "b": scene("b")}
-    return Stage(Engine(model, 2), Path("toy"), 7, HASH, scenes, actor=actor, **options)
+    starts = {"a": start("a"), "b": start("b")}
+    return ServerContext(Engine(model, 2), Path("toy"), 7, HASH, starts, actor=actor, **options)
 
 
 def to_obs() -> dict[str, torch.Tensor]:
@@ -50,10 +50,10 @@ def to_obs() -> dict[str, torch.Tensor]:
 
 
 @asynccontextmanager
-async def player(stage: Stage | None = None) -> AsyncIterator[DreamPlayer]:
-    stage, exports = stage or small_stage(), Exports()
-    turns = Turns(stage.engine)
-    made = DreamPlayer("me", stage, turns, exports)
+async def player(context: ServerContext | None = None) -> AsyncIterator[DreamPlayer]:
+    context, exports = context or small_context(), Exports()
+    turns = Turns(context.engine)
+    made = DreamPlayer("me", context, turns, exports)
     await made.begin()
     try:
         yield made

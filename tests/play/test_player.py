@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.play.playing import frame, player, run, said, small_stage
+from tests.play.playing import frame, player, run, said, small_context
 from worldloom.data.source import open_dataset
 from worldloom.errors import UserError
 from worldloom.play import messages
@@ -23,13 +23,13 @@ RIGHT, LEFT = [1.0, 0.0], [-1.0, 0.0]
 def test_a_walk_begins_after_the_rows_that_were_watched() -> None:
     async def test() -> None:
         async with player() as me:
-            welcome, moment = [a async for a in me.answer(read("new", start="b", seed=3))]
+            welcome, node = [a async for a in me.answer(read("new", start="b", seed=3))]
             assert isinstance(welcome, dict)
             assert welcome["starts"] == [{"name": "a", "label": "scene a"}, {"name": "b", "label": "scene b"}]
             assert (welcome["recording"], welcome["agent"], welcome["action"]["kind"]) == (True, True, "continuous")
             assert welcome["moments"] == 3, "two rows were watched after the first look"
-            assert isinstance(moment, bytes)
-            assert (me.session.now.steps, me.session.now.blind, me.session.seed) == (2, 0, 3)
+            assert isinstance(node, bytes)
+            assert (me.session.now.steps, me.session.now.open_loop_steps, me.session.seed) == (2, 0, 3)
 
     run(test)
 
@@ -45,7 +45,7 @@ def test_steps_rewinds_and_branches_are_shown_as_they_are_in_the_tree() -> None:
             again = (await said(me, "step", action=RIGHT))[0]
             assert (first["id"], first["here"], first["moment"]["blind"]) == (5, True, 1)
             assert again["moment"]["parent"] == first["moment"]["number"]
-            assert np.array_equal(again["shown"]["dream", "image"], me.session.now.answer.pictures["image"])
+            assert np.array_equal(again["shown"]["dream", "image"], me.session.now.result.pictures["image"])
             back = (await said(me, "rewind", steps=1))[0]
             assert back["moment"]["number"] == first["moment"]["number"]
             other = (await said(me, "step", action=LEFT))[0]
@@ -66,9 +66,9 @@ def test_a_page_that_comes_back_gets_the_whole_tree_without_pictures() -> None:
             first = (await said(me, "step", action=RIGHT))[0]["moment"]
             await said(me, "rewind")
             other = (await said(me, "step", action=LEFT))[0]["moment"]
-            moments = (await said(me, "tree"))[0]["moments"]
-            assert [moment["number"] for moment in moments] == [0, 1, 2, 3, 4]
-            assert moments[3:] == [first, other]
+            nodes = (await said(me, "tree"))[0]["moments"]
+            assert [node["number"] for node in nodes] == [0, 1, 2, 3, 4]
+            assert nodes[3:] == [first, other]
             assert me.session.here == other["number"], "nobody has gone anywhere"
 
     run(test)
@@ -99,11 +99,11 @@ def test_what_is_true_is_shown_as_long_as_the_walk_does_what_was_done() -> None:
 def test_the_agent_plays_and_anybody_can_take_over() -> None:
     async def test() -> None:
         async with player() as me:
-            expected = me.stage.agent_action(me.session.now.answer.belief)
-            moment = (await said(me, "step", by="agent"))[0]["moment"]
-            assert moment["action"] == pytest.approx(expected.tolist())
+            expected = me.context.agent_action(me.session.now.result.belief)
+            node = (await said(me, "step", by="agent"))[0]["moment"]
+            assert node["action"] == pytest.approx(expected.tolist())
             assert (await said(me, "step", action=LEFT))[0]["moment"]["action"] == LEFT
-            me.stage.actor = None
+            me.context.actor = None
             with pytest.raises(UserError, match="no agent"):
                 await said(me, "step", by="agent")
 
@@ -122,7 +122,7 @@ def test_plans_from_one_moment_become_branches_that_drift_apart() -> None:
             assert grid["divergence"][0][0] > 0
             assert me.session.here == here, "nobody has gone anywhere"
             assert sorted({a["plan"] for a in answers[:-1]}) == [0, 1, 2]
-            assert len(me.session.moments) == 3 + 5
+            assert len(me.session.nodes) == 3 + 5
 
     run(test)
 
@@ -130,7 +130,7 @@ def test_plans_from_one_moment_become_branches_that_drift_apart() -> None:
 def test_a_painted_picture_goes_on_and_how_much_is_left_of_it_is_told() -> None:
     async def test() -> None:
         async with player() as me:
-            picture = me.session.now.answer.pictures["image"].copy()
+            picture = me.session.now.result.pictures["image"].copy()
             picture[:5] = (255, 0, 0)
             pixels = base64.b64encode(picture.tobytes()).decode()
             edited = (await said(me, "edit", key="image", pixels=pixels))[0]["moment"]
@@ -151,19 +151,19 @@ def test_a_painted_picture_goes_on_and_how_much_is_left_of_it_is_told() -> None:
 
 def test_a_replay_that_was_saved_is_loaded_with_every_frame_the_same() -> None:
     async def test() -> None:
-        stage = small_stage()
-        async with player(stage) as me, player(stage) as other:
+        context = small_context()
+        async with player(context) as me, player(context) as other:
             for action in (RIGHT, LEFT, RIGHT):
                 await said(me, "step", action=action)
             replay = (await said(me, "save"))[0]["replay"]
-            loaded, welcome, moment = await said(other, "load", replay=replay)
+            loaded, welcome, node = await said(other, "load", replay=replay)
             assert loaded == {"type": "loaded", "id": 5, "moments": 6, "identical": True, "different": None}
             assert (welcome["type"], welcome["moments"], welcome["recording"]) == ("welcome", 6, False)
-            assert np.array_equal(moment["shown"]["dream", "image"], me.session.now.answer.pictures["image"])
-            assert other.session.moment(3).digest == me.session.moment(3).digest
+            assert np.array_equal(node["shown"]["dream", "image"], me.session.now.result.pictures["image"])
+            assert other.session.node(3).digest == me.session.node(3).digest
             with pytest.raises(UserError, match="damaged"):
                 await said(other, "load", replay={**replay, "moments": "x"})
-            assert len(other.session.moments) == 6, "the walk before is still there"
+            assert len(other.session.nodes) == 6, "the walk before is still there"
 
     run(test)
 
@@ -179,7 +179,7 @@ def test_a_walk_can_be_kept_as_a_picture_a_video_and_a_synthetic_dataset(tmp_pat
                 assert answer["url"].endswith("/" + answer["name"])
                 made[kind] = me.exports.files[answer["url"].removeprefix("/files/")].read_bytes()
             picture = np.asarray(Image.open(io.BytesIO(made["png"])))
-            assert np.array_equal(picture, me.session.now.answer.pictures["image"])
+            assert np.array_equal(picture, me.session.now.result.pictures["image"])
             assert made["mp4"][4:8] == b"ftyp"
             zipfile.ZipFile(io.BytesIO(made["dataset"])).extractall(tmp_path)
             dataset = open_dataset(tmp_path / "walk")
@@ -187,18 +187,18 @@ def test_a_walk_can_be_kept_as_a_picture_a_video_and_a_synthetic_dataset(tmp_pat
             episode = dataset.read(0)
             assert len(episode) == 6
             assert np.array_equal(episode.obs["image"][-1].transpose(1, 2, 0), picture)
-            assert episode.action[3].tolist() == me.stage.spec.action.unscale(np.array(LEFT, np.float32)).tolist()
+            assert episode.action[3].tolist() == me.context.spec.action.unscale(np.array(LEFT, np.float32)).tolist()
 
     run(test)
 
 
 def test_players_who_ask_together_are_answered_as_if_alone() -> None:
     async def test() -> None:
-        stage = small_stage()
-        async with player(stage) as me:
+        context = small_context()
+        async with player(context) as me:
             others = []
             for number in range(5):
-                other = type(me)(str(number), stage, me.turns, me.exports)
+                other = type(me)(str(number), context, me.turns, me.exports)
                 await other.begin(seed=number)
                 others.append(other)
             answers = await asyncio.gather(*[said(other, "step", action=RIGHT) for other in others])
@@ -212,13 +212,13 @@ def test_players_who_ask_together_are_answered_as_if_alone() -> None:
 
 def test_plans_that_the_tree_has_no_room_for_are_refused_before_any_is_tried() -> None:
     async def test() -> None:
-        async with player(small_stage(most_moments=8)) as me:
-            held = len(me.session.moments)
+        async with player(small_context(max_nodes=8)) as me:
+            held = len(me.session.nodes)
             with pytest.raises(UserError, match="8 are its limit"):
                 await said(me, "grid", moment=0, plans=[[RIGHT] * 4, [LEFT] * 4])
-            assert len(me.session.moments) == held
+            assert len(me.session.nodes) == held
             await said(me, "grid", moment=0, plans=[[RIGHT] * (8 - held)])
-            assert len(me.session.moments) == 8
+            assert len(me.session.nodes) == 8
             again = await said(me, "grid", moment=0, plans=[[RIGHT] * (8 - held)])
             assert again[-1]["type"] == "grid", "what was done already needs no room"
 
@@ -256,9 +256,9 @@ def test_where_it_is_unsure_comes_along_when_asked_for() -> None:
 def test_what_cannot_be_granted_changes_nothing(kind: str, fields: dict[str, Any], message: str) -> None:
     async def test() -> None:
         async with player() as me:
-            before = (me.session, me.session.here, len(me.session.moments))
+            before = (me.session, me.session.here, len(me.session.nodes))
             with pytest.raises(UserError, match=message):
                 await said(me, kind, **fields)
-            assert (me.session, me.session.here, len(me.session.moments)) == before
+            assert (me.session, me.session.here, len(me.session.nodes)) == before
 
     run(test)

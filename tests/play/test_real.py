@@ -56,10 +56,10 @@ def test_episodes_that_end_and_episodes_that_are_left_are_saved_whole(recorder: 
         me = RealPlayer("me", recorder)
         await me.begin()
         for step in range(5):
-            moment = (await said(me, "step", action=2))[0]
-            assert moment["shown"]["real", "image"][0, 0, 0] == 40 * (step + 1)
-        assert moment["moment"]["over"] is True
-        assert moment["moment"]["recorded"] == {"episodes": 1, "steps": 5}
+            node = (await said(me, "step", action=2))[0]
+            assert node["shown"]["real", "image"][0, 0, 0] == 40 * (step + 1)
+        assert node["moment"]["over"] is True
+        assert node["moment"]["recorded"] == {"episodes": 1, "steps": 5}
         with pytest.raises(UserError, match="the episode is over"):
             await said(me, "step", action=1)
         welcome, first = await said(me, "new")

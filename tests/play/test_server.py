@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.play.playing import small_stage, understood
+from tests.play.playing import small_context, understood
 from worldloom.errors import UserError
 from worldloom.play.serving import listen
 
@@ -24,8 +24,8 @@ from websockets.sync.client import ClientConnection, connect
 
 from worldloom.play.access import Access, local, needs_token
 from worldloom.play.player import DreamPlayer
-from worldloom.play.replay import Walked
-from worldloom.play.server import Limits, Server
+from worldloom.play.replay import ReplayProgress
+from worldloom.play.server import Server, ServerLimits
 from worldloom.play.turns import Turns
 
 RIGHT = [1.0, 0.0]
@@ -36,12 +36,12 @@ def serving(access: Access | None = None, **limits: Any) -> Iterator[tuple[str, 
     """A server of a small model in a thread; yields its address without the scheme."""
     import uvicorn
 
-    stage = small_stage()
-    turns = Turns(stage.engine)
+    context = small_context()
+    turns = Turns(context.engine)
     server = Server(
-        lambda name, exports: DreamPlayer(name, stage, turns, exports),
+        lambda name, exports: DreamPlayer(name, context, turns, exports),
         access,
-        replace(Limits(), **limits),
+        replace(ServerLimits(), **limits),
         turns.close,
     )
     listening = listen("127.0.0.1", 0)
@@ -97,14 +97,14 @@ def test_a_page_plays_leaves_and_comes_back_to_its_walk() -> None:
     with serving() as (address, _):
         page = Page(address)
         assert page.welcome["mode"] == "dream"
-        moment = page.ask("step", action=RIGHT)["moment"]
+        node = page.ask("step", action=RIGHT)["moment"]
         page.close()
         again = Page(address, session=page.welcome["session"])
         assert again.welcome["session"] == page.welcome["session"]
-        assert again.first["moment"]["number"] == moment["number"]
+        assert again.first["moment"]["number"] == node["number"]
         other = Page(address, session="not a session")
         assert other.welcome["session"] not in (page.welcome["session"], "not a session")
-        assert other.first["moment"]["number"] != moment["number"]
+        assert other.first["moment"]["number"] != node["number"]
         elsewhere = Page(address, session=page.welcome["session"])
         assert again.next()["code"] == "elsewhere"
         assert elsewhere.ask("ping")["type"] == "pong"
@@ -208,13 +208,13 @@ def test_who_leaves_in_the_middle_of_a_long_request_frees_the_place_and_ends_the
     with serving(sessions=1) as (address, server):
         page, made = Page(address), []
 
-        def endless(engine: Any, replay: Any, model_hash: str, most: int) -> Iterator[Walked]:
+        def endless(engine: Any, replay: Any, model_hash: str, most: int) -> Iterator[ReplayProgress]:
             while True:
                 made.append(time.monotonic())
                 time.sleep(0.01)
-                yield Walked(None, None, False)  # type: ignore[arg-type]
+                yield ReplayProgress(None, None, False)  # type: ignore[arg-type]
 
-        monkeypatch.setattr("worldloom.play.player.walking", endless)
+        monkeypatch.setattr("worldloom.play.player.replay_steps", endless)
         page.send({"type": "load", "id": 1, "replay": {}})
         until(lambda: len(made) > 3)
         full = Page(address, hello=False)
@@ -236,12 +236,12 @@ def test_a_page_that_comes_back_to_a_long_request_waits_for_its_next_part_alone(
     with serving() as (address, _):
         page = Page(address)
 
-        def slow(engine: Any, replay: Any, model_hash: str, most: int) -> Iterator[Walked]:
+        def slow(engine: Any, replay: Any, model_hash: str, most: int) -> Iterator[ReplayProgress]:
             for _ in range(1000):
                 time.sleep(0.01)
-                yield Walked(None, None, False)  # type: ignore[arg-type]
+                yield ReplayProgress(None, None, False)  # type: ignore[arg-type]
 
-        monkeypatch.setattr("worldloom.play.player.walking", slow)
+        monkeypatch.setattr("worldloom.play.player.replay_steps", slow)
         page.send({"type": "load", "id": 1, "replay": {}})
         time.sleep(0.1)
         page.close()

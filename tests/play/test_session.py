@@ -11,9 +11,9 @@ from tests.toy import toy_episode, toy_spec
 from worldloom.data.spec import DataSpec, KeySpec
 from worldloom.errors import UserError
 from worldloom.models import build
-from worldloom.play.engine import Ask, Engine
-from worldloom.play.replay import to_replay, walk, walking
-from worldloom.play.session import Session, to_tensors
+from worldloom.play.engine import Engine, Query
+from worldloom.play.replay import play_replay, replay_steps, to_replay
+from worldloom.play.session import PlaySession, to_tensors
 
 FAMILIES = ["rssm", "vae_rnn", "tdmpc", "ensemble", "mlp", "tabular"]
 RIGHT, LEFT = [1.0, 0.0], [-1.0, 0.0]
@@ -29,8 +29,8 @@ def first_obs(row: int = 0) -> dict[str, np.ndarray]:
     return {"image": episode.obs["image"][row].transpose(1, 2, 0), "state": episode.obs["state"][row]}
 
 
-def session(playing: Engine, seed: int = 0, **options: Any) -> Session:
-    return Session(playing, first_obs(), seed, **options)
+def new_session(playing: Engine, seed: int = 0, **options: Any) -> PlaySession:
+    return PlaySession(playing, first_obs(), seed, **options)
 
 
 def same(a: Any, b: Any) -> bool:
@@ -50,12 +50,12 @@ def test_a_moment_is_the_same_bit_for_bit_alone_and_in_a_crowd(family: str) -> N
     spec = spec_for(family)
     playing = Engine(build(family, spec, "debug").eval(), 2)
     seen = {**first_obs(), "place": np.eye(3, dtype=np.float32)[0]}
-    start = Session(playing, {key: seen[key] for key in spec.obs}).now.answer.belief
+    start = PlaySession(playing, {key: seen[key] for key in spec.obs}).now.result.belief
     deeds = np.eye(spec.action.size, dtype=np.float32)
-    asks = [Ask(luck, start, deeds[luck % len(deeds)]) for luck in range(6)]
-    crowd = playing.answer(asks)
-    for ask, among in zip(asks, crowd, strict=True):
-        single = playing.answer([ask])[0]
+    queries = [Query(noise_seed, start, deeds[noise_seed % len(deeds)]) for noise_seed in range(6)]
+    crowd = playing.run(queries)
+    for query, among in zip(queries, crowd, strict=True):
+        single = playing.run([query])[0]
         assert torch.equal(single.belief.features, among.belief.features)
         for alone, crowded in ((single.pictures, among.pictures), (single.vectors, among.vectors)):
             assert alone.keys() == crowded.keys()
@@ -64,103 +64,108 @@ def test_a_moment_is_the_same_bit_for_bit_alone_and_in_a_crowd(family: str) -> N
 
 
 def test_going_back_and_doing_the_same_leads_to_the_same_moment() -> None:
-    walk_ = session(engine())
-    far = [walk_.step(RIGHT) for _ in range(4)][-1]
-    assert walk_.rewind(2).steps == 2
-    assert walk_.rewind(0).steps == 2
-    assert walk_.step(RIGHT).number == far.parent
-    assert walk_.rewind(99).number == 0
-    assert len(walk_.moments) == 5
+    session = new_session(engine())
+    far = [session.step(RIGHT) for _ in range(4)][-1]
+    assert session.rewind(2).steps == 2
+    assert session.rewind(0).steps == 2
+    assert session.step(RIGHT).number == far.parent
+    assert session.rewind(99).number == 0
+    assert len(session.nodes) == 5
 
 
 def test_branches_differ_by_what_was_done_and_not_by_luck() -> None:
-    walk_ = session(engine())
-    walk_.step(RIGHT)
-    right = [walk_.step(RIGHT) for _ in range(3)]
-    walk_.rewind(3)
-    other = walk_.step(LEFT)
+    session = new_session(engine())
+    session.step(RIGHT)
+    right = [session.step(RIGHT) for _ in range(3)]
+    session.rewind(3)
+    other = session.step(LEFT)
     assert not same(other, right[0])
-    assert [each.number for each in walk_.path()] == [0, 1, other.number]
-    elsewhere = session(walk_.engine)
+    assert [each.number for each in session.path()] == [0, 1, other.number]
+    elsewhere = new_session(session.engine)
     assert same([elsewhere.step(RIGHT) for _ in range(4)][-1], right[-1])
-    unlucky = session(walk_.engine, seed=1)
-    assert not torch.equal(unlucky.now.answer.belief.features, elsewhere.moments[0].answer.belief.features)
+    reseeded = new_session(session.engine, seed=1)
+    assert not torch.equal(reseeded.now.result.belief.features, elsewhere.nodes[0].result.belief.features)
 
 
 def test_a_look_corrects_the_belief_and_tells_how_wrong_it_was() -> None:
-    walk_ = session(engine())
-    walk_.step(RIGHT)
-    blind = walk_.step(RIGHT)
-    seen = walk_.reanchor(first_obs(5))
-    assert (blind.blind, seen.blind, seen.steps, seen.parent) == (2, 0, 2, blind.parent)
-    assert set(seen.residual) == {"image", "state"}
-    assert min(seen.residual.values()) > 0
-    assert walk_.step(LEFT).blind == 1
-    walk_.fork(0)
-    assert walk_.reanchor(first_obs(7)).parent is None
-    watched = walk_.watch(RIGHT, first_obs(8))
-    assert (watched.steps, watched.blind, watched.kind) == (1, 0, "watch")
+    session = new_session(engine())
+    session.step(RIGHT)
+    predicted = session.step(RIGHT)
+    corrected = session.reanchor(first_obs(5))
+    assert (predicted.open_loop_steps, corrected.open_loop_steps, corrected.steps, corrected.parent) == (
+        2,
+        0,
+        2,
+        predicted.parent,
+    )
+    assert set(corrected.residual) == {"image", "state"}
+    assert min(corrected.residual.values()) > 0
+    assert session.step(LEFT).open_loop_steps == 1
+    session.fork(0)
+    assert session.reanchor(first_obs(7)).parent is None
+    observed = session.observe(RIGHT, first_obs(8))
+    assert (observed.steps, observed.open_loop_steps, observed.kind) == (1, 0, "watch")
 
 
 def test_an_edit_goes_on_beside_its_unedited_twin() -> None:
-    walk_ = session(engine())
-    plain = [walk_.step(RIGHT) for _ in range(3)]
-    walk_.fork(plain[0].number)
-    picture = walk_.now.answer.pictures["image"].copy()
+    session = new_session(engine())
+    plain = [session.step(RIGHT) for _ in range(3)]
+    session.fork(plain[0].number)
+    picture = session.now.result.pictures["image"].copy()
     picture[4:8, 4:8] = 255
-    edited = walk_.edit({"image": picture})
-    assert walk_.persistence() == pytest.approx({"image": 1.0})
-    later = walk_.step(RIGHT)
+    edited = session.edit({"image": picture})
+    assert session.persistence() == pytest.approx({"image": 1.0})
+    later = session.step(RIGHT)
     assert later.twin is not None
-    assert np.array_equal(later.twin.pictures["image"], plain[1].answer.pictures["image"]), "the twin is untouched"
+    assert np.array_equal(later.twin.pictures["image"], plain[1].result.pictures["image"]), "the twin is untouched"
     assert later.edited == edited.number
-    assert np.isfinite(walk_.persistence()["image"])
-    assert walk_.persistence(plain[2].number) == {}
+    assert np.isfinite(session.persistence()["image"])
+    assert session.persistence(plain[2].number) == {}
 
 
 def test_a_replay_shows_every_frame_again() -> None:
-    walk_ = session(engine())
-    walk_.step(RIGHT)
-    walk_.step(LEFT)
-    walk_.reanchor(first_obs(4))
-    walk_.step([0.3, -0.7])
-    walk_.fork(1)
-    walk_.edit({"image": first_obs(9)["image"]})
-    walk_.step(RIGHT)
-    walk_.watch(LEFT, first_obs(6))
-    kept = json.loads(json.dumps(to_replay(walk_, "abc")))
-    again = walk(engine(), kept, "abc")
+    session = new_session(engine())
+    session.step(RIGHT)
+    session.step(LEFT)
+    session.reanchor(first_obs(4))
+    session.step([0.3, -0.7])
+    session.fork(1)
+    session.edit({"image": first_obs(9)["image"]})
+    session.step(RIGHT)
+    session.observe(LEFT, first_obs(6))
+    kept = json.loads(json.dumps(to_replay(session, "abc")))
+    again = play_replay(engine(), kept, "abc")
     assert again.different is None
-    assert again.session.here == walk_.here
-    assert [m.digest for m in again.session.moments] == [m.digest for m in walk_.moments]
+    assert again.session.here == session.here
+    assert [m.digest for m in again.session.nodes] == [m.digest for m in session.nodes]
     kept["digests"][3] = "0" * 64
-    assert walk(engine(), kept, "abc").different == 3
+    assert play_replay(engine(), kept, "abc").different == 3
 
 
 def test_what_a_replay_holds_beside_what_the_model_sees_is_not_even_unpacked() -> None:
-    kept = to_replay(session(engine()), "abc")
+    kept = to_replay(new_session(engine()), "abc")
     kept["start"]["bomb"] = {"dtype": "uint8", "shape": [10**9], "data": "not even base64"}
-    assert walk(engine(), kept, "abc").different is None
+    assert play_replay(engine(), kept, "abc").different is None
 
 
 def test_a_replay_that_is_too_long_is_refused_before_it_is_walked() -> None:
-    walk_ = session(engine())
-    walk_.step(RIGHT)
-    walk_.step(RIGHT)
-    kept = to_replay(walk_, "abc")
+    session = new_session(engine())
+    session.step(RIGHT)
+    session.step(RIGHT)
+    kept = to_replay(session, "abc")
     with pytest.raises(UserError, match="3 moments, but at most 2"):
-        next(walking(engine(), kept, "abc", 2))
+        next(replay_steps(engine(), kept, "abc", 2))
     for seed in (-1, 1.5, True, 10**30):
         with pytest.raises(UserError, match="its seed is"):
-            walk(engine(), {**kept, "seed": seed}, "abc")
+            play_replay(engine(), {**kept, "seed": seed}, "abc")
 
 
 def test_a_replay_of_another_checkpoint_or_a_broken_one_is_refused() -> None:
-    walk_ = session(engine())
-    walk_.step(RIGHT)
-    kept = json.loads(json.dumps(to_replay(walk_, "abc")))
+    session = new_session(engine())
+    session.step(RIGHT)
+    kept = json.loads(json.dumps(to_replay(session, "abc")))
     with pytest.raises(UserError, match="made with the checkpoint abc"):
-        walk(engine(), kept, "abd")
+        play_replay(engine(), kept, "abd")
     bomb = {"dtype": "uint8", "shape": [16, 16, 3], "data": kept["start"]["image"]["data"][:20]}
     broken: list[tuple[Any, str]] = [
         ({}, "no worldloom replay"),
@@ -176,7 +181,7 @@ def test_a_replay_of_another_checkpoint_or_a_broken_one_is_refused() -> None:
     ]
     for data, message in broken:
         with pytest.raises(UserError, match=message):
-            walk(engine(), data, "abc")
+            play_replay(engine(), data, "abc")
 
 
 @pytest.mark.parametrize(
@@ -192,22 +197,22 @@ def test_a_replay_of_another_checkpoint_or_a_broken_one_is_refused() -> None:
     ],
 )
 def test_an_action_outside_the_space_is_refused_and_changes_nothing(action: Any, message: str) -> None:
-    walk_ = session(engine())
+    session = new_session(engine())
     with pytest.raises(UserError, match=message):
-        walk_.step(action)
-    assert len(walk_.moments) == 1
+        session.step(action)
+    assert len(session.nodes) == 1
 
 
 def test_a_choice_is_a_number_or_one_hot() -> None:
     torch.manual_seed(0)
     playing = Engine(build("rssm", toy_spec(discrete=True), "debug").eval(), 1)
-    walk_ = session(playing)
-    assert walk_.step(2).action == (0, 0, 1, 0)
-    walk_.rewind(1)
-    assert walk_.step([0, 0, 1, 0]).number == 1
+    session = new_session(playing)
+    assert session.step(2).action == (0, 0, 1, 0)
+    session.rewind(1)
+    assert session.step([0, 0, 1, 0]).number == 1
     for wrong in (4, -1, [1, 1, 0, 0], [0.5, 0.5, 0, 0]):
         with pytest.raises(UserError, match=r"outside the action space|no choice"):
-            walk_.step(wrong)
+            session.step(wrong)
 
 
 def test_what_cannot_be_seen_is_refused() -> None:
@@ -220,35 +225,35 @@ def test_what_cannot_be_seen_is_refused() -> None:
         ({**obs, "state": np.array([np.inf, 0])}, "not finite"),
     ]:
         with pytest.raises(UserError, match=message):
-            Session(playing, wrong)
+            PlaySession(playing, wrong)
 
 
 def test_a_full_tree_says_so_and_stays_whole() -> None:
-    walk_ = session(engine(), most=3)
-    walk_.step(RIGHT)
-    walk_.step(RIGHT)
+    session = new_session(engine(), max_nodes=3)
+    session.step(RIGHT)
+    session.step(RIGHT)
     with pytest.raises(UserError, match="3 moments, and 3 are its limit"):
-        walk_.step(RIGHT)
-    assert (len(walk_.moments), walk_.here) == (3, 2)
-    assert walk_.rewind(1).number == 1
+        session.step(RIGHT)
+    assert (len(session.nodes), session.here) == (3, 2)
+    assert session.rewind(1).number == 1
 
 
 def test_a_moment_keeps_nothing_of_those_that_were_imagined_with_it() -> None:
     playing = engine()
-    walk_ = session(playing)
-    answer = walk_.step(RIGHT).answer
-    assert all(picture.base is None for picture in answer.pictures.values())
-    assert all(vector.base is None for vector in answer.vectors.values())
-    features = answer.belief.features
+    session = new_session(playing)
+    result = session.step(RIGHT).result
+    assert all(picture.base is None for picture in result.pictures.values())
+    assert all(vector.base is None for vector in result.vectors.values())
+    features = result.belief.features
     assert features.untyped_storage().nbytes() == features.numel() * features.element_size()
 
 
 def test_uncertain_pixels_are_those_in_which_the_particles_differ() -> None:
     sure, unsure = engine(particles=1), engine(particles=8)
     for playing, most in ((sure, 0.0), (unsure, 1.0)):
-        walk_ = session(playing)
-        walk_.step(RIGHT)
-        heat = playing.uncertain_pixels(walk_.now.answer.belief)["image"]
+        session = new_session(playing)
+        session.step(RIGHT)
+        heat = playing.uncertain_pixels(session.now.result.belief)["image"]
         assert heat.shape == (16, 16)
         assert heat.max() <= most
     assert heat.max() > 0

@@ -15,18 +15,18 @@ from tests.evaluation.worlds import LinearModel, linear_dataset, linear_spec, ru
 from worldloom.errors import UserError
 from worldloom.evaluation.windows import HeldOut, choose_windows, held_out_episodes
 from worldloom.play import trust as meter
+from worldloom.play.calibration_rollouts import CalibrationSamples, collect_samples, is_good
 from worldloom.play.engine import Engine
-from worldloom.play.rehearsal import Moments, dream, is_good
-from worldloom.play.session import Session
+from worldloom.play.session import PlaySession
 from worldloom.play.trust import (
-    FEW,
+    MIN_EPISODES,
     Trust,
     calibrate,
     coverage,
-    kept,
     learn,
-    least_sureness,
+    least_threshold,
     load_or_calibrate,
+    promise_coverage,
     split,
 )
 from worldloom.runs.sources import Source
@@ -37,21 +37,21 @@ HORIZON = 20
 SMALL = {"particles": 2, "horizon": 8, "context": 3, "windows": 60}
 
 
-def fates(episodes: int, seed: int, says: str = "enough", first: int = 0) -> Moments:
-    """Dreams that fail at a known rate: three in an episode, whose hazard the spread tells, hides, or half knows."""
+def fates(episodes: int, seed: int, says: str = "enough", first: int = 0) -> CalibrationSamples:
+    """Dreams that fail at a by_kind rate: three in an episode, whose hazard the spread tells, hides, or half knows."""
     rng = np.random.default_rng(seed)
     episode = np.repeat(np.arange(first, first + episodes), 3)
     hardness = np.exp(rng.normal(0, 1, episodes))[episode - first]
     chance = np.clip(0.05 * hardness, 0, 0.5)[:, None]
     good = np.logical_and.accumulate(rng.random((len(episode), HORIZON + 1)) >= chance, 1)
-    told = {
+    by_kind = {
         "enough": hardness,
         "nothing": rng.random(len(episode)),
         "little": hardness ** rng.normal(1, 2, len(episode)),
     }
-    spread = told[says][:, None] * np.linspace(1, 2, HORIZON + 1)
+    spread = by_kind[says][:, None] * np.linspace(1, 2, HORIZON + 1)
     steps = rng.integers(3, 40, episodes)[episode - first]
-    return Moments.of_dreams(spread, good, steps, episode)
+    return CalibrationSamples.of_rollouts(spread, good, steps, episode)
 
 
 def held(episodes: int = 30, length: int = 24, image: bool = False, first: int = 0) -> list[HeldOut]:
@@ -63,13 +63,13 @@ def model(noise: float = 0.0, image: bool = False, **options: Any) -> LinearMode
     return LinearModel(linear_spec(image, ends=False), noise=noise, **options)
 
 
-def share_kept(meters: Sequence[Trust], moments: Sequence[Moments], promise: float) -> float:
+def share_kept(meters: Sequence[Trust], samples: Sequence[CalibrationSamples], promise: float) -> float:
     """Of all promises that several meters made and that could be judged. A meter that promises nothing adds nothing."""
-    kept_ones, told = 0.0, 0.0
-    for learned, new in zip(meters, moments, strict=True):
-        judged, broken = new.judge(learned.steps(new.depth, new.spread, promise))
-        kept_ones, told = kept_ones + new.by_episode(judged & ~broken).sum(), told + new.by_episode(judged).sum()
-    return float(kept_ones / told)
+    kept_ones, known = 0.0, 0.0
+    for learned, new in zip(meters, samples, strict=True):
+        checked, broken = new.check(learned.steps(new.depth, new.spread, promise))
+        kept_ones, known = kept_ones + new.by_episode(checked & ~broken).sum(), known + new.by_episode(checked).sum()
+    return float(kept_ones / known)
 
 
 @cache
@@ -93,24 +93,24 @@ def test_a_moment_has_a_broken_promise_no_more_often_than_was_said_whatever_the_
         broken = []
         for seed, learned in enumerate(meters):
             new = fates(60, 500 + seed, says)
-            broken.append(new.by_episode(new.judge(learned.steps(new.depth, new.spread, promise))[1]).mean())
+            broken.append(new.by_episode(new.check(learned.steps(new.depth, new.spread, promise))[1]).mean())
         assert np.mean(broken) <= 1 - promise
 
 
 @pytest.mark.parametrize(("lucky", "promises"), [(8, False), (9, True)])
 def test_a_promise_needs_as_many_episodes_that_earned_it_as_it_says(lucky: int, promises: bool) -> None:
-    """Forty episodes of a moment each, of which a few stand out and last: nine are needed to speak of nine in ten."""
+    """Forty episodes of a node each, of which a few stand out and last: nine are needed to speak of nine in ten."""
     stands_out = np.arange(40) < lucky
-    moments = Moments(np.zeros(40, int), np.zeros(40), 5 * stands_out, np.full(40, 5), np.arange(40))
+    samples = CalibrationSamples(np.zeros(40, int), np.zeros(40), 5 * stands_out, np.full(40, 5), np.arange(40))
     survival = np.where(stands_out, 0.99, 0.01)[:, None].repeat(5, 1)
-    assert (least_sureness(survival, moments, 0.1) <= 0.99) == promises
+    assert (least_threshold(survival, samples, 0.1) <= 0.99) == promises
 
 
 def test_a_spread_that_tells_more_earns_longer_promises() -> None:
     new = {says: fates(300, 99, says, first=1000) for says in ("enough", "nothing")}
     steps = {
-        says: np.mean([each.steps(moments.depth, moments.spread).mean() for each in made_from(says)])
-        for says, moments in new.items()
+        says: np.mean([each.steps(samples.depth, samples.spread).mean() for each in made_from(says)])
+        for says, samples in new.items()
     }
     assert steps["enough"] > 1.5 * steps["nothing"]
 
@@ -120,42 +120,44 @@ def test_a_larger_spread_never_promises_more_even_if_the_episodes_say_so() -> No
     contrary = replace(contrary, spread=1 / contrary.spread)
     spreads = np.array([0.0, *np.geomspace(1e-3, 1e3, 60), np.inf, np.nan])
     for learned in (learn(fates(60, 1)), learn(contrary)):
-        for blind in range(HORIZON):
-            for promise in learned.sureness:
-                left = learned.steps(np.full(len(spreads), blind), spreads, promise)
-                assert (np.diff(left) <= 0).all(), (blind, promise, left)
+        for depth in range(HORIZON):
+            for promise in learned.thresholds:
+                left = learned.steps(np.full(len(spreads), depth), spreads, promise)
+                assert (np.diff(left) <= 0).all(), (depth, promise, left)
                 assert left[-2] == left[-1]
 
 
 def test_nothing_is_promised_beyond_what_was_calibrated() -> None:
     good, steps = np.ones((40, HORIZON + 1), bool), np.full(40, 100)
-    always = learn(Moments.of_dreams(np.ones(good.shape), good, steps, np.arange(40)))
-    assert [always.left(blind, 1.0) for blind in (0, 5, HORIZON - 1)] == [HORIZON, HORIZON - 5, 1]
-    assert [always.left(blind, 1.0) for blind in (HORIZON, HORIZON + 50)] == [0, 0]
+    always = learn(CalibrationSamples.of_rollouts(np.ones(good.shape), good, steps, np.arange(40)))
+    assert [always.left(depth, 1.0) for depth in (0, 5, HORIZON - 1)] == [HORIZON, HORIZON - 5, 1]
+    assert [always.left(depth, 1.0) for depth in (HORIZON, HORIZON + 50)] == [0, 0]
     assert always.good(0, 1.0)
     assert not always.good(HORIZON, 1.0)
-    short = learn(Moments.of_dreams(np.ones(good.shape), good, np.full(40, 6), np.arange(40)))
-    assert [short.left(blind, 1.0) for blind in (0, 5, 6)] == [6, 1, 0]
+    short = learn(CalibrationSamples.of_rollouts(np.ones(good.shape), good, np.full(40, 6), np.arange(40)))
+    assert [short.left(depth, 1.0) for depth in (0, 5, 6)] == [6, 1, 0]
 
 
 def test_a_dream_that_is_never_good_is_never_trusted() -> None:
     spread = np.random.default_rng(0).random((40, HORIZON + 1))
-    never = learn(Moments.of_dreams(spread, np.zeros(spread.shape, bool), np.full(40, 100), np.arange(40)))
-    assert {never.left(blind, s) for blind in range(HORIZON) for s in (0.0, 0.1, 1.0)} == {0.0}
-    found = kept(never, Moments.of_dreams(spread, spread > 2, np.full(40, 100), np.arange(40)), 0.9)
+    never = learn(CalibrationSamples.of_rollouts(spread, np.zeros(spread.shape, bool), np.full(40, 100), np.arange(40)))
+    assert {never.left(depth, s) for depth in range(HORIZON) for s in (0.0, 0.1, 1.0)} == {0.0}
+    found = promise_coverage(
+        never, CalibrationSamples.of_rollouts(spread, spread > 2, np.full(40, 100), np.arange(40)), 0.9
+    )
     assert (found.observed.value, found.steps, found.made) == (None, 0.0, 0.0)
 
 
 def test_the_end_of_an_episode_is_no_failure_and_no_success() -> None:
     good = np.array([[1, 1, 1, 1, 1], [1, 1, 0, 1, 1], [0, 1, 1, 1, 1]], bool)
-    moments = Moments.of_dreams(np.zeros(good.shape), good, np.array([2, 9, 9]), np.arange(3))
-    table = dict(zip(zip(moments.episode, moments.depth, strict=True), moments.left, strict=True))
+    samples = CalibrationSamples.of_rollouts(np.zeros(good.shape), good, np.array([2, 9, 9]), np.arange(3))
+    table = dict(zip(zip(samples.episode, samples.depth, strict=True), samples.left, strict=True))
     assert table == {(0, 0): 2, (0, 1): 1, (1, 0): 1, (1, 1): 0, (1, 2): 0, (1, 3): 1} | {
         (2, depth): left for depth, left in enumerate([0, 3, 2, 1])
     }
-    judged, broken = moments.judge(np.where(moments.depth == 0, 3, 0))
-    assert judged.tolist() == [False, False, True, False, False, False, True, False, False, False]
-    assert broken.tolist() == judged.tolist()
+    checked, broken = samples.check(np.where(samples.depth == 0, 3, 0))
+    assert checked.tolist() == [False, False, True, False, False, False, True, False, False, False]
+    assert broken.tolist() == checked.tolist()
 
 
 def test_a_single_odd_frame_is_no_failure_but_a_lasting_error_is() -> None:
@@ -169,19 +171,19 @@ def test_a_single_odd_frame_is_no_failure_but_a_lasting_error_is() -> None:
 
 def test_what_is_measured_is_what_a_player_would_see() -> None:
     wild, episodes = model(noise=0.1, image=True), held(image=True)
-    found = dream(wild, episodes, particles=3, horizon=4, context=2, windows=10, seed=5)
+    found = collect_samples(wild, episodes, particles=3, horizon=4, context=2, windows=10, seed=5)
     window = choose_windows(episodes, 2, 10, 5)[0]
     rows = window.held.dataset.segment(window.held.episode, window.start, 6)
     obs = [
         {"image": rows.obs["image"][0, t].permute(1, 2, 0).numpy(), "state": rows.obs["state"][0, t].numpy()}
         for t in range(2)
     ]
-    walk = Session(Engine(wild, 3), obs[0], seed=5)
-    walk.watch(rows.action[0, 0].numpy(), obs[1])
-    walked = [walk.now] + [walk.step(rows.action[0, t].numpy()) for t in range(1, 4)]
+    session = PlaySession(Engine(wild, 3), obs[0], seed=5)
+    session.observe(rows.action[0, 0].numpy(), obs[1])
+    nodes = [session.now] + [session.step(rows.action[0, t].numpy()) for t in range(1, 4)]
     mine = found.episode == window.held.index
-    assert [moment.blind for moment in walked] == found.depth[mine][:4].tolist() == [0, 1, 2, 3]
-    np.testing.assert_allclose([moment.answer.spread for moment in walked], found.spread[mine][:4], rtol=1e-5)
+    assert [node.open_loop_steps for node in nodes] == found.depth[mine][:4].tolist() == [0, 1, 2, 3]
+    np.testing.assert_allclose([node.result.spread for node in nodes], found.spread[mine][:4], rtol=1e-5)
 
 
 @pytest.mark.parametrize("image", [False, True])
@@ -192,30 +194,35 @@ def test_a_model_that_knows_the_world_is_trusted_and_its_opposite_is_not(image: 
     broken = calibrate(model(image=image, noise=3.0), held(image=image), **SMALL)
     assert exact.left(0, 0.0) > deaf.left(0, 0.0)
     assert not broken.good(1, 3.0)
-    assert kept(exact, dream(model(image=image), held(image=image), **SMALL, seed=3), 0.9).observed.value == 1
+    assert (
+        promise_coverage(
+            exact, collect_samples(model(image=image), held(image=image), **SMALL, seed=3), 0.9
+        ).observed.value
+        == 1
+    )
 
 
 def test_a_sampling_model_keeps_its_promise_on_other_episodes() -> None:
-    moments = dream(model(noise=0.12), held(100), **{**SMALL, "windows": 200}, seed=0)
+    samples = collect_samples(model(noise=0.12), held(100), **{**SMALL, "windows": 200}, seed=0)
     mixed = [np.random.default_rng(seed).permutation(100) for seed in range(8)]
-    meters = [learn(moments.of_episodes(episodes[:50]), seed=seed) for seed, episodes in enumerate(mixed)]
-    observed = share_kept(meters, [moments.of_episodes(episodes[50:]) for episodes in mixed], 0.8)
+    meters = [learn(samples.of_episodes(episodes[:50]), seed=seed) for seed, episodes in enumerate(mixed)]
+    observed = share_kept(meters, [samples.of_episodes(episodes[50:]) for episodes in mixed], 0.8)
     assert 0.76 <= observed <= 0.86
 
 
 @pytest.mark.parametrize(("sure", "made"), [(30, False), (100, True)])
 def test_a_promise_that_would_be_rare_is_not_made(sure: int, made: bool) -> None:
     known, one = np.arange(1000) < sure, np.ones(1000, int)
-    moments = Moments(one, np.zeros(1000), 5 * known, 5 * one, np.arange(1000))
+    samples = CalibrationSamples(one, np.zeros(1000), 5 * known, 5 * one, np.arange(1000))
     survival = np.where(known, 0.99, 0.1)[:, None].repeat(5, 1)
-    assert (least_sureness(survival, moments, 0.1) < 1) == made
+    assert (least_threshold(survival, samples, 0.1) < 1) == made
 
 
 def test_few_episodes_are_split_so_that_both_parts_are_enough() -> None:
     for promise in (0.5, 0.75, 0.9):
         need = episodes_needed(1 - promise)
-        for count in range(need + FEW, 60):
-            assert need <= split(count, promise) <= count - FEW
+        for count in range(need + MIN_EPISODES, 60):
+            assert need <= split(count, promise) <= count - MIN_EPISODES
 
 
 def test_coverage_tells_of_every_promise_and_refuses_another_model() -> None:
@@ -230,7 +237,7 @@ def test_coverage_tells_of_every_promise_and_refuses_another_model() -> None:
     for each in found[:3]:
         assert each.observed.low is not None
         assert each.observed.low <= each.observed.value <= each.observed.high  # type: ignore[operator]
-        assert each.judged <= each.made <= 1
+        assert each.checked <= each.made <= 1
     assert [each.steps for each in found] == sorted((each.steps for each in found), reverse=True)
     sampling.scale.data += 1
     with pytest.raises(UserError, match="calibrated for another checkpoint"):
@@ -241,9 +248,9 @@ def test_a_meter_is_the_same_after_json_and_what_is_none_is_refused() -> None:
     learned = replace(learn(fates(60, 2)), checkpoint="abc", settings={"particles": 4, "data": None})
     again = Trust.from_json(json.loads(json.dumps(learned.to_json(), allow_nan=False)))
     assert again.to_json() == learned.to_json()
-    moments = fates(20, 3)
-    for promise in learned.sureness:
-        before, after = (each.steps(moments.depth, moments.spread, promise) for each in (learned, again))
+    samples = fates(20, 3)
+    for promise in learned.thresholds:
+        before, after = (each.steps(samples.depth, samples.spread, promise) for each in (learned, again))
         assert np.array_equal(before, after)
     content = learned.to_json()
     broken: list[Any] = [{}, {**content, "format": 99}, {**content, "lasting": {}}, {**content, "sureness": 3}]
@@ -256,7 +263,7 @@ def test_a_promise_that_was_not_calibrated_is_refused() -> None:
     with pytest.raises(UserError, match=r"0\.99 was not calibrated, only 0\.5"):
         learn(fates(60, 2)).left(1, 1.0, promise=0.99)
     few = learn(fates(20, 2))  # ten episodes cannot carry 0.95
-    assert sorted(few.sureness) == [0.5, 0.8, 0.9]
+    assert sorted(few.thresholds) == [0.5, 0.8, 0.9]
 
 
 def test_it_is_kept_in_the_run_for_its_checkpoint_and_settings(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
@@ -265,12 +272,12 @@ def test_it_is_kept_in_the_run_for_its_checkpoint_and_settings(tmp_path: Path, m
     run = replace(run_of(episodes[0].dataset, [], [], tmp_path), checkpoint_hash=weights_hash(known))  # type: ignore[arg-type]
     calls = []
 
-    def counting(*args: Any, **settings: Any) -> Moments:
+    def counting(*args: Any, **settings: Any) -> CalibrationSamples:
         calls.append(settings)
         return original(*args, **settings)
 
-    original = meter.dream
-    monkeypatch.setattr(meter, "dream", counting)
+    original = meter.collect_samples
+    monkeypatch.setattr(meter, "collect_samples", counting)
     monkeypatch.setattr(meter, "open_sources", lambda run, data: [Source(episodes[0].dataset, [], list(range(30)))])
     first = load_or_calibrate(tmp_path, known, run, **SMALL)
     file = tmp_path / "trust" / "step-00000100.json"

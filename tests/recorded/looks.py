@@ -29,11 +29,11 @@ from worldloom.agents.saved import load_agent
 from worldloom.commands.play import PlaySettings, open_stage
 from worldloom.data.cache import CachedDataset, cache_dataset
 from worldloom.noise import TorchNoise
-from worldloom.play.replay import to_replay, walk
-from worldloom.play.stage import Stage
+from worldloom.play.context import ServerContext
+from worldloom.play.replay import play_replay, to_replay
 from worldloom.runs.run import Run
 
-__all__ = ["to_replay", "walk"]
+__all__ = ["play_replay", "to_replay"]
 
 HERE = Path(__file__).parent
 # A run names its datasets by where they are. What is committed names no machine; `settle` fills the place in.
@@ -228,7 +228,7 @@ def named_rows(source: Any) -> Iterable[tuple[str, Tensor]]:
             yield f"{index}/{name}", torch.tensor(getattr(episode, name))
 
 
-def stage_of(run: Path, data: Path) -> Stage:
+def stage_of(run: Path, data: Path) -> ServerContext:
     """What `worldloom play RUN --data DATA --particles 2 --no-trust --device cpu` serves."""
     return open_stage(PlaySettings(what=str(run), data=data, particles=2, trust=False, device="cpu"))
 

@@ -162,19 +162,19 @@ def test_a_recorded_run_finds_data_that_have_moved(home: Path) -> None:
 @pytest.mark.parametrize("name", RUNS)
 def test_a_recorded_run_is_played(home: Path, name: str) -> None:
     stage = looks.stage_of(home / "runs" / name, home / facts(name)["data"])
-    walk = stage.begin(next(iter(stage.scenes.values())), seed=0)
+    walk = stage.begin(next(iter(stage.starts.values())), seed=0)
     action = 1 if stage.spec.action.kind == "discrete" else [0.5] * stage.spec.action.size
     other = 2 if stage.spec.action.kind == "discrete" else [-0.5] * stage.spec.action.size
     begin, first, second = walk.here, walk.step(action), walk.step(action)
     assert walk.rewind(2).number == begin
     assert walk.step(action).number == first.number
     branch = walk.step(other)
-    assert (branch.parent, branch.blind) == (first.number, 2)
+    assert (branch.parent, branch.open_loop_steps) == (first.number, 2)
     assert branch.digest != second.digest
-    signals = [value for moment in walk.moments for value in moment.answer.signals.values()]
+    signals = [value for node in walk.nodes for value in node.result.signals.values()]
     assert np.isfinite(signals).all()
     if (home / "runs" / name / "agent.json").exists():
-        assert stage.agent_action(walk.now.answer.belief).shape == (stage.spec.action.size,)
+        assert stage.agent_action(walk.now.result.belief).shape == (stage.spec.action.size,)
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -201,7 +201,7 @@ def test_a_recorded_agent_acts_as_it_did(home: Path, name: str) -> None:
 def test_a_recorded_walk_is_walked_again(home: Path) -> None:
     stage = looks.stage_of(home / "runs" / "mlp", home / "data" / "point")
     kept = facts("walk")
-    again = looks.walk(stage.engine, kept, stage.model_hash)
+    again = looks.play_replay(stage.engine, kept, stage.model_hash)
     # Whether every bit of it is the same depends on the processor.
     assert again.done
-    assert (len(again.session.moments), again.session.here) == (len(kept["digests"]), kept["here"])
+    assert (len(again.session.nodes), again.session.here) == (len(kept["digests"]), kept["here"])

@@ -13,7 +13,7 @@ from worldloom.limits import as_flag, at_least, between, check_limits
 from worldloom.registry import allow, require
 
 if TYPE_CHECKING:
-    from worldloom.play.stage import Stage
+    from worldloom.play.context import ServerContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,47 +103,47 @@ def model_server(settings: PlaySettings, token: str | None) -> Any:
     import torch
 
     torch.set_num_threads(settings.threads)
-    return serve_stage(open_stage(settings), settings.sessions, token)
+    return serve_context(open_context(settings), settings.sessions, token)
 
 
-def serve_stage(stage: "Stage", sessions: int, token: str | None) -> Any:
+def serve_context(context: "ServerContext", sessions: int, token: str | None) -> Any:
     """The web server of what is on offer."""
     from worldloom.play.access import Access
     from worldloom.play.player import DreamPlayer
-    from worldloom.play.server import Limits, Server
+    from worldloom.play.server import Server, ServerLimits
     from worldloom.play.turns import Turns
 
-    turns, limits = Turns(stage.engine), Limits(sessions=sessions)
-    return Server(lambda name, exports: DreamPlayer(name, stage, turns, exports), Access(token), limits, turns.close)
+    turns, limits = Turns(context.engine), ServerLimits(sessions=sessions)
+    return Server(lambda name, exports: DreamPlayer(name, context, turns, exports), Access(token), limits, turns.close)
 
 
-def open_stage(settings: PlaySettings) -> "Stage":
+def open_context(settings: PlaySettings) -> "ServerContext":
     """Everything that a model's server offers. Raises `UserError` for whatever does not fit the run."""
     from worldloom.envs.options import parse_options
     from worldloom.evaluation.policies.world import World
+    from worldloom.play.context import ServerContext
     from worldloom.play.engine import Engine
-    from worldloom.play.scenes import picture_scene, simulate
-    from worldloom.play.stage import Stage
+    from worldloom.play.starts import picture_start, simulate
     from worldloom.runs import checkpoint
     from worldloom.runs.precision import choose_device
 
     path, device = Path(settings.what), str(choose_device(settings.device))
     model, run = checkpoint.load(path, device, settings.step)
-    stage = Stage(Engine(model, settings.particles), path, run.step, run.checkpoint_hash)
-    stage.actor = find_actor(path, settings.agent, run, device)
+    context = ServerContext(Engine(model, settings.particles), path, run.step, run.checkpoint_hash)
+    context.actor = find_actor(path, settings.agent, run, device)
     if settings.env is not None:
         world = World(settings.env, parse_options(settings.options), run.side)
         simulate(world, model.spec, 0).close()  # refuse another world before anybody plays
-        stage.simulate = lambda seed: simulate(world, model.spec, seed)
+        context.simulate = lambda seed: simulate(world, model.spec, seed)
     if settings.image is not None:
-        scene = picture_scene(settings.image, model.spec)
-        stage.scenes[scene.name] = scene
-    add_recordings(stage, run, settings.start, settings.data)
-    if not stage.scenes and stage.simulate is None:
+        start = picture_start(settings.image, model.spec)
+        context.starts[start.name] = start
+    add_recordings(context, run, settings.start, settings.data)
+    if not context.starts and context.simulate is None:
         raise UserError(f"{path} has no data to begin from: give --from, --image or --env")
     if settings.trust:
-        stage.trust = calibrated(stage, run, settings.data)
-    return stage
+        context.trust = calibrated(context, run, settings.data)
+    return context
 
 
 def find_actor(path: Path, agent: Path | None, run: Any, device: str) -> Any:
@@ -161,29 +161,29 @@ def find_actor(path: Path, agent: Path | None, run: Any, device: str) -> Any:
     return None
 
 
-def add_recordings(stage: "Stage", run: Any, start: str | None, data: Path | None) -> None:
+def add_recordings(context: "ServerContext", run: Any, chosen: str | None, data: Path | None) -> None:
     """The rows of datasets in which sessions can begin. What was asked for comes first."""
-    from worldloom.play.scenes import chosen_scenes, recorded_scene
+    from worldloom.play.starts import chosen_starts, recorded_start
     from worldloom.runs.sources import open_sources
 
-    if start is None and (stage.scenes or stage.simulate or not (run.datasets or data)):
+    if chosen is None and (context.starts or context.simulate or not (run.datasets or data)):
         return
-    folder, place = None, start
-    if start is not None and start.count(":") > 1:
-        folder, episode, frame = start.rsplit(":", 2)
-        place = f"{episode}:{frame}"
+    folder, row = None, chosen
+    if chosen is not None and chosen.count(":") > 1:
+        folder, episode, frame = chosen.rsplit(":", 2)
+        row = f"{episode}:{frame}"
     source = open_sources(run, folder or data)[0]
-    scenes = [] if place is None else [recorded_scene(source, place)]
-    for scene in [*scenes, *chosen_scenes(source)]:
-        stage.scenes.setdefault(scene.name, scene)
+    starts = [] if row is None else [recorded_start(source, row)]
+    for start in [*starts, *chosen_starts(source)]:
+        context.starts.setdefault(start.name, start)
 
 
-def calibrated(stage: "Stage", run: Any, data: Path | None) -> Any:
+def calibrated(context: "ServerContext", run: Any, data: Path | None) -> Any:
     """The trust meter, or None with a line that says why there is none."""
     from worldloom.play.trust import load_or_calibrate
 
     try:
-        return load_or_calibrate(stage.run, stage.engine.model, run, data=data, particles=stage.engine.particles)
+        return load_or_calibrate(context.run, context.engine.model, run, data=data, particles=context.engine.particles)
     except UserError as error:
         print(f"no trust meter: {error}", flush=True)
         return None

@@ -1,4 +1,4 @@
-"""Who may open the page: this machine, and elsewhere those who know a token."""
+"""Access control of the page: this machine without a token, other machines with one."""
 
 import hmac
 import ipaddress
@@ -11,15 +11,15 @@ from starlette.requests import HTTPConnection
 
 @dataclass(frozen=True)
 class Access:
-    """Who may in: pages of our own address, and with a `token` those who know it."""
+    """Accepts pages of the server's own origin; with a `token`, only those that send it."""
 
     token: str | None = None
 
     def refuses(self, connection: HTTPConnection) -> str | None:
-        """Why a connection is refused, or None. A page of another site must not steer a server on this machine."""
+        """The reason to refuse a connection, or None. A page of another site must not control this server."""
         page = connection.headers.get("origin")
         if self.token is None and not local(connection.url.hostname or ""):
-            # Another site's name may lead here (DNS rebinding), and its pages would then be of our own address.
+            # The name of another site may resolve to this machine (DNS rebinding): its pages would share our origin.
             return (
                 f"{(connection.url.hostname or 'nobody')[:100]} is not this machine: open the address that was printed"
             )
@@ -32,7 +32,7 @@ class Access:
 
 
 def site(address: str) -> str | None:
-    """Host and port of an address, None of what is none."""
+    """Host and port of an address; None if it is not valid."""
     try:
         return urlsplit(address).netloc
     except ValueError:
@@ -40,7 +40,7 @@ def site(address: str) -> str | None:
 
 
 def local(host: str) -> bool:
-    """Whether an address can only be reached from this machine."""
+    """Whether only this machine can reach an address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:  # a name: 127.evil.example is one
@@ -48,5 +48,5 @@ def local(host: str) -> bool:
 
 
 def needs_token(host: str, given: str | None) -> str | None:
-    """The token for an address: none on this machine unless one is given, elsewhere a new one."""
+    """The token for `host`: the given one; else none on this machine and a new one elsewhere."""
     return given if given or local(host) else secrets.token_urlsafe(16)

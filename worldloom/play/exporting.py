@@ -1,4 +1,4 @@
-"""A walk as a file to keep: an mp4, a PNG of where the player is, or a LeRobot dataset marked as synthetic.
+"""Exports of a branch: an mp4, a PNG of the current node, or a LeRobot dataset marked as synthetic.
 
 T rows, A action size, C H W image channels, height, width.
 """
@@ -18,18 +18,18 @@ from worldloom.data.lerobot.writer import LeRobotWriter
 from worldloom.data.video import encode
 from worldloom.errors import UserError
 from worldloom.evaluation.imagined_dataset import LIKELY, dream_spec
-from worldloom.play.scenes import Scene
-from worldloom.play.session import Moment
-from worldloom.play.stage import Stage
+from worldloom.play.context import ServerContext
+from worldloom.play.session import Node
+from worldloom.play.starts import Start
 from worldloom.render.filmstrip import enlarge
 
 CELL = 384
-MOST_FILES = 100
+MAX_FILES = 100
 
 
 @dataclass
 class Exports:
-    """Files that were made and can be fetched under names nobody guesses; gone when the server ends."""
+    """Exported files under unguessable names, deleted when the server stops."""
 
     keep: TemporaryDirectory[str] = field(default_factory=lambda: TemporaryDirectory(prefix="worldloom-play-"))
     files: dict[str, Path] = field(default_factory=dict)
@@ -39,10 +39,10 @@ class Exports:
         return Path(self.keep.name)
 
     def offer(self, name: str, file: Path) -> str:
-        """The address of a file. The oldest make room for the newest."""
+        """The URL path of a file. Beyond `MAX_FILES` the oldest file is deleted."""
         key = f"{secrets.token_urlsafe(16)}/{name}"
         self.files[key] = file
-        while len(self.files) > MOST_FILES:
+        while len(self.files) > MAX_FILES:
             self.files.pop(next(iter(self.files))).unlink(missing_ok=True)
         return f"/files/{key}"
 
@@ -50,44 +50,43 @@ class Exports:
         self.keep.cleanup()
 
 
-def export(kind: str, stage: Stage, scene: Scene, path: Sequence[Moment], folder: Path) -> tuple[str, Path]:
-    """Make one file of the moments of `path`: its name and where it lies. Raises `UserError`."""
+def export(kind: str, context: ServerContext, start: Start, path: Sequence[Node], folder: Path) -> tuple[str, Path]:
+    """Write one file from the nodes of `path`: its name and location. Raises `UserError`."""
     makers = {"png": write_png, "mp4": write_mp4, "dataset": write_dataset}
-    name = {"png": "moment.png", "mp4": "walk.mp4", "dataset": "walk-dataset.zip"}[kind]
+    name = {"png": "node.png", "mp4": "session.mp4", "dataset": "session-dataset.zip"}[kind]
     file = folder / f"{secrets.token_hex(8)}-{name}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)  # the system tidies its temporary folders
-        makers[kind](stage, scene, path, file)
+        folder.mkdir(parents=True, exist_ok=True)  # the system may have deleted its temporary folders
+        makers[kind](context, start, path, file)
     except OSError as error:
         raise UserError(f"{name} cannot be written ({error}): make room in {folder.parent}") from error
     return name, file
 
 
-def write_png(stage: Stage, scene: Scene, path: Sequence[Moment], file: Path) -> None:
-    """The last moment's pictures, side by side as they are."""
+def write_png(context: ServerContext, start: Start, path: Sequence[Node], file: Path) -> None:
+    """The last node's pictures side by side, not enlarged."""
     Image.fromarray(np.concatenate(pictures_of(path[-1]), 1)).save(file)
 
 
-def write_mp4(stage: Stage, scene: Scene, path: Sequence[Moment], file: Path) -> None:
-    """All moments, enlarged by whole factors so that pixels stay sharp."""
-    frames = (np.concatenate([large(picture) for picture in pictures_of(moment)], 1) for moment in path)
-    encode(file, (even(frame).transpose(2, 0, 1) for frame in frames), max(1, round(stage.spec.fps)))
+def write_mp4(context: ServerContext, start: Start, path: Sequence[Node], file: Path) -> None:
+    """All nodes, enlarged by integer factors so that pixels stay sharp."""
+    frames = (np.concatenate([large(picture) for picture in pictures_of(node)], 1) for node in path)
+    encode(file, (even(frame).transpose(2, 0, 1) for frame in frames), max(1, round(context.spec.fps)))
 
 
 def even(frame: np.ndarray) -> np.ndarray:
-    """Without the last row or column where their number is odd, which half the players of videos refuse."""
+    """Crop to even height and width: many video players refuse odd sizes."""
     height, width = frame.shape[:2]
     return frame[: height - height % 2, : width - width % 2]
 
 
-def pictures_of(moment: Moment) -> list[np.ndarray]:
-    """Raises `UserError` when the model imagines none."""
-    if not moment.answer.pictures:
-        raise UserError("the model imagines no pictures: keep the walk as a dataset")
-    tallest = max(picture.shape[0] for picture in moment.answer.pictures.values())
+def pictures_of(node: Node) -> list[np.ndarray]:
+    """The node's pictures, padded to one height. Raises `UserError` when the model decodes none."""
+    if not node.result.pictures:
+        raise UserError("the model decodes no pictures: export the session as a dataset")
+    tallest = max(picture.shape[0] for picture in node.result.pictures.values())
     return [
-        np.pad(picture, ((0, tallest - picture.shape[0]), (0, 0), (0, 0)))
-        for picture in moment.answer.pictures.values()
+        np.pad(picture, ((0, tallest - picture.shape[0]), (0, 0), (0, 0))) for picture in node.result.pictures.values()
     ]
 
 
@@ -95,35 +94,35 @@ def large(picture: np.ndarray) -> np.ndarray:
     return np.asarray(enlarge(picture.transpose(2, 0, 1), CELL))
 
 
-def write_dataset(stage: Stage, scene: Scene, path: Sequence[Moment], file: Path) -> None:
-    """The walk as one episode of a LeRobotDataset v3.0, zipped. What it holds was imagined, and its card says so."""
+def write_dataset(context: ServerContext, start: Start, path: Sequence[Node], file: Path) -> None:
+    """The branch as one episode of a zipped LeRobotDataset v3.0, whose card says that it was imagined."""
     about = {
         "synthetic": True,
         "license": "unknown",
-        "origin": f"played in a dream of worldloom ({stage.engine.model.family}, step {stage.step}) from {scene.label}",
-        "imagined_by": stage.model_hash,
+        "origin": f"imagined in worldloom ({context.engine.model.family}, step {context.step}) from {start.label}",
+        "imagined_by": context.model_hash,
     }
     with TemporaryDirectory(dir=file.parent) as folder:
-        root = Path(folder) / "walk"
-        with LeRobotWriter(root, dream_spec(stage.engine.model), about=about) as writer:
-            writer.add(to_episode(stage, path))
-        made = shutil.make_archive(str(file.with_suffix("")), "zip", folder, "walk")
+        root = Path(folder) / "session"
+        with LeRobotWriter(root, dream_spec(context.engine.model), about=about) as writer:
+            writer.add(to_episode(context, path))
+        made = shutil.make_archive(str(file.with_suffix("")), "zip", folder, "session")
     assert Path(made) == file, (made, file)
 
 
-def to_episode(stage: Stage, path: Sequence[Moment]) -> Episode:
+def to_episode(context: ServerContext, path: Sequence[Node]) -> Episode:
     """A branch as an episode in the data's own units."""
-    spec = dream_spec(stage.engine.model)
+    spec = dream_spec(context.engine.model)
     obs = {
-        key: np.stack([moment.answer.pictures[key].transpose(2, 0, 1) for moment in path])
+        key: np.stack([node.result.pictures[key].transpose(2, 0, 1) for node in path])
         if of.kind == "image"
-        else np.stack([moment.answer.vectors[key] for moment in path])
+        else np.stack([node.result.vectors[key] for node in path])
         for key, of in spec.obs.items()
     }
-    taken = [np.asarray(moment.action, np.float32) for moment in path[1:]]
-    action = spec.action.unscale(np.stack([*taken, np.zeros(spec.action.size, np.float32)]))
+    actions = [np.asarray(node.action, np.float32) for node in path[1:]]
+    action = spec.action.unscale(np.stack([*actions, np.zeros(spec.action.size, np.float32)]))
     action[-1] = 0
-    reward = np.array([0.0, *(moment.answer.signals.get("reward", 0.0) for moment in path[1:])], np.float32)
+    reward = np.array([0.0, *(node.result.signals.get("reward", 0.0) for node in path[1:])], np.float32)
     last = np.arange(len(path)) == len(path) - 1
-    ended = last & (path[-1].answer.signals.get("terminated", 0.0) > LIKELY)
-    return Episode(obs, action, reward, ended, last & ~ended)
+    terminated = last & (path[-1].result.signals.get("terminated", 0.0) > LIKELY)
+    return Episode(obs, action, reward, terminated, last & ~terminated)

@@ -1,8 +1,10 @@
-"""What a page and the server say to each other: typed, versioned JSON, and pictures as binary frames.
+"""The protocol between page and server: typed, versioned JSON, and binary messages with pictures.
 
-Every message of the page is one JSON object with a "type" and an "id" that comes back with each answer to it. Answers
-with pictures are binary: the length of a JSON header (4 bytes, big end first), the header, and the pictures' raw
-uint8 rows one after the other as the header lists them. `docs/play.schema.json` is made from this file.
+Every message of the page is one JSON object with a "type" and an "id"; each answer repeats the id. Answers with
+pictures are binary: the length of a JSON header (4 bytes, big-endian), the header, and the pictures' raw uint8 rows in
+the order of the header. `docs/play.schema.json` is made from this file, so class docstrings are part of the schema.
+
+On the wire a node of the tree is a "moment", and "look" and "watch" are its kinds with an observation: version 1.
 
 A action size.
 """
@@ -133,7 +135,7 @@ MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def read(data: bytes | str) -> Request:
-    """A request. Raises one of `MALFORMED`, saying what is wrong with it."""
+    """Parse a request. Raises one of `MALFORMED` for anything else."""
     return DECODER.decode(data)
 
 

@@ -15,12 +15,12 @@ import numpy as np
 
 from worldloom.errors import UserError
 from worldloom.play import messages
+from worldloom.play.context import ServerContext
 from worldloom.play.exporting import Exports, export
 from worldloom.play.messages import MOST_BYTES, MOST_PLAN_STEPS, MOST_PLANS, VERSION, pack
-from worldloom.play.replay import to_replay, walking
-from worldloom.play.scenes import Reality, Scene
-from worldloom.play.session import Arrays, Moment, Session, Wish, check_action, difference
-from worldloom.play.stage import Stage
+from worldloom.play.replay import replay_steps, to_replay
+from worldloom.play.session import Arrays, Node, NodeRequest, PlaySession, check_action, difference
+from worldloom.play.starts import Reality, Start
 from worldloom.play.turns import Turns
 
 Outgoing = dict[str, Any] | bytes
@@ -30,42 +30,42 @@ Answers = AsyncIterator[Outgoing | None]
 class DreamPlayer:
     """A walk on a stage. `name` is what a page says to find it again."""
 
-    session: Session
-    scene: Scene
+    session: PlaySession
+    start: Start
     unsaved = False
 
-    def __init__(self, name: str, stage: Stage, turns: Turns, exports: Exports):
-        self.name, self.stage, self.turns, self.exports = name, stage, turns, exports
+    def __init__(self, name: str, context: ServerContext, turns: Turns, exports: Exports):
+        self.name, self.context, self.turns, self.exports = name, context, turns, exports
         self.reality: Reality | None = None
         self.options = messages.Options()
 
-    async def begin(self, start: str | None = None, seed: int = 0) -> None:
+    async def begin(self, name: str | None = None, seed: int = 0) -> None:
         """Begin a new tree; the old one is given up. Raises `UserError` for a start that is not on offer."""
         try:
-            scene, reality = await asyncio.to_thread(self.stage.opening, start, seed)
+            start, reality = await asyncio.to_thread(self.context.open_start, name, seed)
         except KeyError as error:
-            raise UserError(f"there is no start {start!r}: choose one of those offered") from error
+            raise UserError(f"there is no start {name!r}: choose one of those offered") from error
         try:
-            session = await self.turns.run(lambda: self.stage.begin(scene, seed))
+            session = await self.turns.run(lambda: self.context.begin(start, seed))
         except BaseException:
             if reality is not None:
                 reality.close()
             raise
         self.close()
-        self.scene, self.reality, self.session = scene, reality, session
+        self.start, self.reality, self.session = start, reality, session
 
     def welcome(self, request: messages.Request) -> dict[str, Any]:
-        limits = {"moments": self.stage.most_moments, "plans": MOST_PLANS, "plan_steps": MOST_PLAN_STEPS}
-        known = None if self.reality is None else "env" if self.scene.name == "environment" else "recording"
+        limits = {"moments": self.context.max_nodes, "plans": MOST_PLANS, "plan_steps": MOST_PLAN_STEPS}
+        known = None if self.reality is None else "env" if self.start.name == "environment" else "recording"
         return {
             "type": "welcome",
             "id": request.id,
             "version": VERSION,
             "session": self.name,
-            **self.stage.facts(),
+            **self.context.facts(),
             "reality": known,
             "recording": known == "recording",
-            "moments": len(self.session.moments),
+            "moments": len(self.session.nodes),
             "limits": limits,
         }
 
@@ -105,16 +105,16 @@ class DreamPlayer:
     async def _step(self, request: messages.Step) -> list[Outgoing]:
         action = await self._choose(request)
         known = self.session.known(action)
-        moment = self.session.moment(known) if known is not None else await self._grant(self.session.wish_step(action))
-        return [await self.show(self.session.fork(moment.number), request)]
+        node = self.session.node(known) if known is not None else await self._commit(self.session.request_step(action))
+        return [await self.show(self.session.fork(node.number), request)]
 
     async def _choose(self, request: messages.Step) -> Any:
         """The action, whoever chooses it. Raises `UserError` where nobody can."""
         if request.by == "agent":
-            if self.stage.actor is None:
+            if self.context.actor is None:
                 raise UserError("there is no agent that could play: open the folder of a learned policy")
-            belief = self.session.now.answer.belief
-            return await self.turns.run(lambda: self.stage.agent_action(belief))
+            belief = self.session.now.result.belief
+            return await self.turns.run(lambda: self.context.agent_action(belief))
         if request.by == "recording":
             action = None if self.reality is None else self.reality.next_action(self.session.path())
             if action is None:
@@ -134,22 +134,22 @@ class DreamPlayer:
 
     @_answer.register
     async def _show(self, request: messages.Show) -> list[Outgoing]:
-        moments = [self.session.moment(number) for number in request.moments]
-        return [await self.show(moment, request) for moment in moments]
+        nodes = [self.session.node(number) for number in request.moments]
+        return [await self.show(node, request) for node in nodes]
 
     @_answer.register
     async def _tree(self, request: messages.Tree) -> list[Outgoing]:
-        moments = await asyncio.to_thread(lambda: [self._facts(moment) for moment in self.session.moments])
-        return [{"type": "tree", "id": request.id, "moments": moments}]
+        nodes = await asyncio.to_thread(lambda: [self._facts(node) for node in self.session.nodes])
+        return [{"type": "tree", "id": request.id, "moments": nodes}]
 
     @_answer.register
     async def _edit(self, request: messages.Edit) -> list[Outgoing]:
         picture = self._picture(request)
-        moment = await self._grant(self.session.wish_look({request.key: picture}, "edit"))
-        return [await self.show(self.session.fork(moment.number), request)]
+        node = await self._commit(self.session.request_correction({request.key: picture}, "edit"))
+        return [await self.show(self.session.fork(node.number), request)]
 
     def _picture(self, request: messages.Edit) -> np.ndarray:
-        of = self.stage.spec.obs.get(request.key)
+        of = self.context.spec.obs.get(request.key)
         if of is None or of.kind != "image":
             raise UserError(f"{request.key!r} is no picture of this model")
         height, width = of.shape[1:]
@@ -166,8 +166,8 @@ class DreamPlayer:
         true = await self._true(self.session.now)
         if true is None:
             raise UserError("nobody knows what is true here: the walk has left what was recorded, or nothing was")
-        moment = await self._grant(self.session.wish_look(true, "look"))
-        return [await self.show(self.session.fork(moment.number), request)]
+        node = await self._commit(self.session.request_correction(true, "look"))
+        return [await self.show(self.session.fork(node.number), request)]
 
     @_answer.register
     async def _options(self, request: messages.Options) -> list[Outgoing]:
@@ -176,7 +176,7 @@ class DreamPlayer:
 
     @_answer.register
     async def _save(self, request: messages.Save) -> list[Outgoing]:
-        replay = await asyncio.to_thread(to_replay, self.session, self.stage.model_hash)
+        replay = await asyncio.to_thread(to_replay, self.session, self.context.model_hash)
         if (size := len(msgspec.json.encode(replay))) > MOST_BYTES - 1000:
             what = f"the replay would have {size} bytes, and more than {MOST_BYTES} cannot be loaded again"
             raise UserError(f"{what}: keep the branch as a film or a dataset")
@@ -184,13 +184,13 @@ class DreamPlayer:
 
     @_answer.register
     async def _export(self, request: messages.Export) -> list[Outgoing]:
-        path, scene = self.session.path(), self.scene
-        name, file = await asyncio.to_thread(export, request.kind, self.stage, scene, path, self.exports.folder)
+        path, start = self.session.path(), self.start
+        name, file = await asyncio.to_thread(export, request.kind, self.context, start, path, self.exports.folder)
         return [{"type": "file", "id": request.id, "name": name, "url": self.exports.offer(name, file)}]
 
     async def _load(self, request: messages.Load) -> Answers:
         """Walk a replay a moment at a time, so that others are answered in between, and greet the page in it."""
-        made = walking(self.stage.engine, request.replay, self.stage.model_hash, self.stage.most_moments)
+        made = replay_steps(self.context.engine, request.replay, self.context.model_hash, self.context.max_nodes)
         while True:
             step = await self.turns.run(lambda: next(made, None))
             if step is None or step.done:
@@ -199,8 +199,8 @@ class DreamPlayer:
         assert step is not None
         self.close()
         self.session, self.reality = step.session, None
-        self.scene = Scene("replay", "a replay", self.session.first_obs)
-        loaded = {"moments": len(self.session.moments), "identical": step.different is None}
+        self.start = Start("replay", "a replay", self.session.first_obs)
+        loaded = {"moments": len(self.session.nodes), "identical": step.different is None}
         yield {"type": "loaded", "id": request.id, **loaded, "different": step.different}
         for outgoing in await self.greet(request):
             yield outgoing
@@ -209,95 +209,95 @@ class DreamPlayer:
         """All plans a step at a time, each step of all plans in one call."""
         session, plans = self.session, request.plans
         for action in (action for plan in plans for action in plan):
-            check_action(action, self.stage.spec)  # all of them before the first is done
-        at = [session.moment(request.moment).number] * len(plans)
+            check_action(action, self.context.spec)  # all of them before the first is done
+        at = [session.node(request.moment).number] * len(plans)
         session.check_room(sum(session.unknown(plan, request.moment) for plan in plans))
-        found: list[list[Moment]] = [[] for _ in plans]
+        found: list[list[Node]] = [[] for _ in plans]
         for t in range(max(map(len, plans))):
             going = [i for i, plan in enumerate(plans) if t < len(plan)]
-            moments = await self._step_all([(at[i], plans[i][t]) for i in going])
-            for i, moment in zip(going, moments, strict=True):
-                at[i] = moment.number
-                found[i].append(moment)
-                yield await self.show(moment, request, plan=i)
-        numbers = [[moment.number for moment in moments] for moments in found]
+            nodes = await self._step_all([(at[i], plans[i][t]) for i in going])
+            for i, node in zip(going, nodes, strict=True):
+                at[i] = node.number
+                found[i].append(node)
+                yield await self.show(node, request, plan=i)
+        numbers = [[node.number for node in nodes] for nodes in found]
         yield {"type": "grid", "id": request.id, "plans": numbers, "divergence": divergence(found)}
 
-    async def _step_all(self, wanted: list[tuple[int, Any]]) -> list[Moment]:
+    async def _step_all(self, wanted: list[tuple[int, Any]]) -> list[Node]:
         """One step from each of several moments. Two that want the same get the same moment."""
-        session, fresh = self.session, dict[Any, Wish]()
+        session, fresh = self.session, dict[Any, NodeRequest]()
         for at, action in wanted:
-            key = (at, *check_action(action, self.stage.spec).tolist())
+            key = (at, *check_action(action, self.context.spec).tolist())
             if session.known(action, at) is None and key not in fresh:
-                fresh[key] = session.wish_step(action, at)
-        answers = await self.turns.ask([ask for wish in fresh.values() for ask in wish.asks])
-        for wish in fresh.values():
-            session.grant(wish, answers[: len(wish.asks)])
-            answers = answers[len(wish.asks) :]
+                fresh[key] = session.request_step(action, at)
+        results = await self.turns.query([query for pending in fresh.values() for query in pending.queries])
+        for pending in fresh.values():
+            session.commit(pending, results[: len(pending.queries)])
+            results = results[len(pending.queries) :]
         numbers = [session.known(action, at) for at, action in wanted]
-        return [session.moment(number) for number in numbers if number is not None]
+        return [session.node(number) for number in numbers if number is not None]
 
-    async def _grant(self, wish: Wish) -> Moment:
-        return self.session.grant(wish, await self.turns.ask(wish.asks))
+    async def _commit(self, pending: NodeRequest) -> Node:
+        return self.session.commit(pending, await self.turns.query(pending.queries))
 
-    async def _true(self, moment: Moment) -> Arrays | None:
+    async def _true(self, node: Node) -> Arrays | None:
         if self.reality is None:
             return None
-        reality, path = self.reality, self.session.path(moment.number)
+        reality, path = self.reality, self.session.path(node.number)
         return await asyncio.to_thread(reality.at, path)
 
-    async def show(self, moment: Moment, request: messages.Request, plan: int | None = None) -> bytes:
+    async def show(self, node: Node, request: messages.Request, plan: int | None = None) -> bytes:
         """A moment as the page is shown it: numbers, what was dreamt and, where asked for, what is true and heat."""
-        pictures = [(key, "dream", picture) for key, picture in moment.answer.pictures.items()]
+        pictures = [(key, "dream", picture) for key, picture in node.result.pictures.items()]
         real = None
         if self.options.reality and plan is None:
-            true = await self._true(moment) or {}
-            pictures += [(key, "real", true[key]) for key in self.stage.spec.image_keys if key in true]
-            real = {key: true[key].tolist() for key in moment.answer.vectors if key in true}
+            true = await self._true(node) or {}
+            pictures += [(key, "real", true[key]) for key in self.context.spec.image_keys if key in true]
+            real = {key: true[key].tolist() for key in node.result.vectors if key in true}
         if self.options.heat and plan is None:
-            unsure = await self.turns.run(lambda: self.stage.engine.uncertain_pixels(moment.answer.belief))
+            unsure = await self.turns.run(lambda: self.context.engine.uncertain_pixels(node.result.belief))
             pictures += [(key, "heat", to_heat(values)) for key, values in unsure.items()]
         header = {
             "type": "moment",
             "id": request.id,
-            "here": moment.number == self.session.here,
+            "here": node.number == self.session.here,
             "plan": plan,
-            "moment": self._facts(moment, real),
+            "moment": self._facts(node, real),
         }
         return pack_pictures(header, pictures)
 
-    def _facts(self, moment: Moment, real: dict[str, list[float]] | None = None) -> dict[str, Any]:
+    def _facts(self, node: Node, real: dict[str, list[float]] | None = None) -> dict[str, Any]:
         """The numbers of a moment. `real` are its true vectors: empty where nobody knows them, None if nobody asked."""
         return {
-            **describe(moment),
+            **describe(node),
             "real": real,
-            "persistence": self._persistence(moment),
-            "trust": self._trust(moment),
+            "persistence": self._persistence(node),
+            "trust": self._trust(node),
         }
 
-    def _persistence(self, moment: Moment) -> dict[str, float]:
-        return {} if moment.edited is None else self.session.persistence(moment.number)
+    def _persistence(self, node: Node) -> dict[str, float]:
+        return {} if node.edited is None else self.session.persistence(node.number)
 
-    def _trust(self, moment: Moment) -> dict[str, Any] | None:
-        trust = self.stage.trust
+    def _trust(self, node: Node) -> dict[str, Any] | None:
+        trust = self.context.trust
         if trust is None:
             return None
-        left = trust.left(moment.blind, moment.answer.spread)
-        return {"left": left, "good": left >= 1, "spread": moment.answer.spread}
+        left = trust.left(node.open_loop_steps, node.result.spread)
+        return {"left": left, "good": left >= 1, "spread": node.result.spread}
 
 
-def describe(moment: Moment) -> dict[str, Any]:
+def describe(node: Node) -> dict[str, Any]:
     """What a moment is in itself, whoever looks at it."""
     return {
-        "number": moment.number,
-        "parent": moment.parent,
-        "kind": moment.kind,
-        "action": moment.action,
-        "steps": moment.steps,
-        "blind": moment.blind,
-        "signals": moment.answer.signals,
-        "vectors": {key: value.tolist() for key, value in moment.answer.vectors.items()},
-        "residual": moment.residual,
+        "number": node.number,
+        "parent": node.parent,
+        "kind": node.kind,
+        "action": node.action,
+        "steps": node.steps,
+        "blind": node.open_loop_steps,
+        "signals": node.result.signals,
+        "vectors": {key: value.tolist() for key, value in node.result.vectors.items()},
+        "residual": node.residual,
     }
 
 
@@ -315,7 +315,7 @@ def to_heat(unsure: np.ndarray) -> np.ndarray:
     return (np.clip(unsure * 4, 0, 1) * 255).astype(np.uint8)[..., None]
 
 
-def divergence(plans: list[list[Moment]]) -> list[list[float]]:
+def divergence(plans: list[list[Node]]) -> list[list[float]]:
     """How far each plan's moment lies from the mean of all plans, step by step: pictures, or numbers where none are."""
     found: list[list[float]] = [[] for _ in plans]
     for t in range(max(map(len, plans))):
@@ -327,8 +327,8 @@ def divergence(plans: list[list[Moment]]) -> list[list[float]]:
     return found
 
 
-def comparable(moment: Moment) -> np.ndarray:
-    answer = moment.answer
-    parts = [difference(p, np.zeros_like(p)).ravel() for p in answer.pictures.values()]
-    parts = parts or [value.ravel() for value in answer.vectors.values()]
+def comparable(node: Node) -> np.ndarray:
+    result = node.result
+    parts = [difference(p, np.zeros_like(p)).ravel() for p in result.pictures.values()]
+    parts = parts or [value.ravel() for value in result.vectors.values()]
     return np.concatenate(parts) if parts else np.zeros(1)

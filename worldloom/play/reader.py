@@ -1,20 +1,20 @@
-"""What a page sends, read ahead: so its leaving is noticed while something is still made for it."""
+"""Reads the messages of a page ahead, so that a disconnect is noticed while a request is still running."""
 
 import asyncio
 import time
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-AHEAD = 8  # messages; a page that sends more waits until some are taken
+AHEAD = 8  # messages; a page that sends more waits until some are processed
 
 
 class Reader:
-    """The messages of one connection, in their order."""
+    """The messages of one connection, in order."""
 
     def __init__(self, socket: WebSocket):
         self.socket = socket
         self.left: float | None = None
-        """When the page went, by the monotonic clock; None while it is there."""
+        """Time of the disconnect on the monotonic clock; None while connected."""
         self._messages: asyncio.Queue[bytes | None] = asyncio.Queue(AHEAD)
         self.task = asyncio.create_task(self._read())
 
@@ -34,7 +34,7 @@ class Reader:
             self.close()
 
     def close(self) -> None:
-        """The connection has come to its end: whoever waits for a message is told."""
+        """Mark the connection as closed and wake a waiting `next`."""
         if self.left is None:
             self.left = time.monotonic()
             if self._messages.empty():

@@ -29,7 +29,7 @@ from worldloom.envs.options import parse_options
 from worldloom.envs.rollout import RecordedRows, to_episode
 from worldloom.errors import UserError, origin
 from worldloom.evaluation.policies.world import World
-from worldloom.play import messages, scenes
+from worldloom.play import messages, starts
 from worldloom.play.exporting import Exports
 from worldloom.play.messages import VERSION
 from worldloom.play.player import Outgoing, pack_pictures
@@ -126,19 +126,19 @@ class RealPlayer:
         self.name, self.recorder = name, recorder
         self.env = recorder.world.make()
         self.rows, self.task = RecordedRows(), ""
-        self.over, self.saved = True, False
+        self.finished, self.saved = True, False
 
     @property
     def unsaved(self) -> bool:
         """Whether anything was done in an episode that is not saved yet."""
         return bool(self.rows.actions) and not self.saved
 
-    async def begin(self, start: str | None = None, seed: int = 0) -> None:
+    async def begin(self, name: str | None = None, seed: int = 0) -> None:
         """The next episode. What was under way is saved as it is."""
         await asyncio.to_thread(self._keep)
         obs, info = await asyncio.to_thread(lambda: self.env.reset(seed=seed or secrets.randbits(31)))
         self.rows, self.task = RecordedRows(obs=[obs]), str(info.get("task", ""))
-        self.over, self.saved = False, False
+        self.finished, self.saved = False, False
 
     def _keep(self, terminated: bool = False) -> None:
         """Save the episode once, unless nothing was done in it."""
@@ -158,7 +158,7 @@ class RealPlayer:
             "mode": "real",
             "env": self.recorder.world.name,
             "model": None,
-            **scenes.describe(self.recorder.spec, self.recorder.spec.obs),
+            **starts.describe(self.recorder.spec, self.recorder.spec.obs),
             "signals": ["reward"],
             "starts": [],
             "agent": False,
@@ -202,7 +202,7 @@ class RealPlayer:
 
     @_answer.register
     async def _step(self, request: messages.Step) -> list[Outgoing]:
-        if self.over:
+        if self.finished:
             raise UserError("the episode is over: begin a new one")
         if request.action is None or request.by != "player":
             raise UserError("a step needs an action of the player")
@@ -211,21 +211,21 @@ class RealPlayer:
         try:
             obs, reward, terminated, truncated, info = await asyncio.to_thread(self.env.step, action)
         except Exception as error:
-            self.over = True
+            self.finished = True
             raise UserError(f"the environment failed ({origin(error)}): begin a new episode") from error
         self.rows.obs.append(obs)
         self.rows.actions.append(action)
         self.rows.rewards.append(reward)
         self.rows.infos.append(info)
-        self.over = terminated or truncated
-        if self.over:
+        self.finished = terminated or truncated
+        if self.finished:
             await asyncio.to_thread(self._keep, terminated)
         return [self._show(request, terminated)]
 
     def _show(self, request: messages.Request, terminated: bool = False) -> bytes:
         """What the environment shows now, in the words in which a dream is shown."""
         obs, spec, steps = self.rows.obs[-1], self.recorder.spec, len(self.rows.actions)
-        moment = {
+        node = {
             "number": steps,
             "parent": steps - 1 if steps else None,
             "kind": "step" if steps else "start",
@@ -237,10 +237,10 @@ class RealPlayer:
             "residual": {},
             "persistence": {},
             "trust": None,
-            "over": self.over,
+            "over": self.finished,
             "recorded": {"episodes": self.recorder.episodes, "steps": self.recorder.steps},
         }
-        header = {"type": "moment", "id": request.id, "here": True, "plan": None, "moment": moment}
+        header = {"type": "moment", "id": request.id, "here": True, "plan": None, "moment": node}
         return pack_pictures(header, [(key, "real", obs[key]) for key in spec.image_keys])
 
 
@@ -262,11 +262,11 @@ def make_recorder(env: str, options: tuple[str, ...], out: Path) -> Recorder:
 
 def real_server(env: str, options: tuple[str, ...], out: Path, sessions: int, token: str | None) -> Any:
     from worldloom.play.access import Access
-    from worldloom.play.server import Limits, Server
+    from worldloom.play.server import Server, ServerLimits
 
     recorder = make_recorder(env, options, out)
 
     def make(name: str, exports: Exports) -> RealPlayer:
         return RealPlayer(name, recorder)
 
-    return Server(make, Access(token), Limits(sessions=sessions), recorder.close)
+    return Server(make, Access(token), ServerLimits(sessions=sessions), recorder.close)

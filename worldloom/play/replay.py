@@ -14,7 +14,7 @@ import numpy as np
 from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
 from worldloom.play.engine import Arrays, Engine
-from worldloom.play.session import MOST_MOMENTS, Moment, Session
+from worldloom.play.session import MAX_NODES, Node, PlaySession
 
 FORMAT = 1
 MOST_BYTES = 64_000_000
@@ -22,15 +22,15 @@ DTYPES = ("uint8", "float32")
 
 
 @dataclass(frozen=True)
-class Walked:
+class ReplayProgress:
     """A replay as far as it was walked again. `different` is the first moment that does not look as it did."""
 
-    session: Session
+    session: PlaySession
     different: int | None
     done: bool
 
 
-def to_replay(session: Session, model_hash: str) -> dict[str, Any]:
+def to_replay(session: PlaySession, model_hash: str) -> dict[str, Any]:
     """Everything needed to see the same again."""
     return {
         "worldloom_replay": FORMAT,
@@ -39,17 +39,19 @@ def to_replay(session: Session, model_hash: str) -> dict[str, Any]:
         "particles": session.engine.particles,
         "here": session.here,
         "start": encode_obs(session.first_obs),
-        "moments": [encode_moment(moment) for moment in session.moments[1:]],
-        "digests": [moment.digest for moment in session.moments],
+        "moments": [encode_node(node) for node in session.nodes[1:]],
+        "digests": [node.digest for node in session.nodes],
     }
 
 
-def walk(engine: Engine, replay: dict[str, Any], model_hash: str, most: int = MOST_MOMENTS) -> Walked:
+def play_replay(engine: Engine, replay: dict[str, Any], model_hash: str, most: int = MAX_NODES) -> ReplayProgress:
     """The session that a replay describes. Raises `UserError` for another checkpoint or a damaged file."""
-    return [*walking(engine, replay, model_hash, most)][-1]
+    return [*replay_steps(engine, replay, model_hash, most)][-1]
 
 
-def walking(engine: Engine, replay: dict[str, Any], model_hash: str, most: int = MOST_MOMENTS) -> Iterator[Walked]:
+def replay_steps(
+    engine: Engine, replay: dict[str, Any], model_hash: str, most: int = MAX_NODES
+) -> Iterator[ReplayProgress]:
     """As `walk`, a moment at a time, for those who have other things to do as well."""
     try:
         check_origin(replay, engine, model_hash)
@@ -60,15 +62,15 @@ def walking(engine: Engine, replay: dict[str, Any], model_hash: str, most: int =
             raise UserError(f"the replay has {len(digests)} moments, but at most {most} are taken")
         if type(replay["seed"]) is not int or not 0 <= replay["seed"] < 2**31:
             raise UserError(f"the replay is damaged: its seed is {str(replay['seed'])[:20]}")
-        session = Session(engine, decode_obs(replay["start"], engine.model.spec), int(replay["seed"]), most)
+        session = PlaySession(engine, decode_obs(replay["start"], engine.model.spec), int(replay["seed"]), most)
         different = None if session.now.digest == digests[0] else 0
         for number, entry in enumerate(entries, 1):
-            yield Walked(session, different, False)
+            yield ReplayProgress(session, different, False)
             repeat(session, entry)
             if different is None and session.now.digest != digests[number]:
                 different = number
         session.fork(here)
-        yield Walked(session, different, True)
+        yield ReplayProgress(session, different, True)
     except (KeyError, TypeError, IndexError, AttributeError, ValueError, OverflowError) as error:
         if isinstance(error, UserError):
             raise
@@ -87,26 +89,26 @@ def check_origin(replay: dict[str, Any], engine: Engine, model_hash: str) -> Non
         raise UserError(f"the replay was made with particles {replay['particles']!r}, not {engine.particles}")
 
 
-def repeat(session: Session, entry: dict[str, Any]) -> None:
+def repeat(session: PlaySession, entry: dict[str, Any]) -> None:
     """Make the moment that `entry` describes."""
     session.fork(int(entry["from"]))
     kind = entry["do"]
     if kind == "step":
-        session.fulfil(session.wish_step(entry["action"]))
+        session.execute(session.request_step(entry["action"]))
     elif kind == "watch":
-        session.watch(entry["action"], decode_obs(entry["obs"], session.spec))
+        session.observe(entry["action"], decode_obs(entry["obs"], session.spec))
     elif kind in ("look", "edit"):
-        session.fulfil(session.wish_look(decode_obs(entry["obs"], session.spec), kind))
+        session.execute(session.request_correction(decode_obs(entry["obs"], session.spec), kind))
     else:
         raise UserError(f"the replay wants {str(kind)[:20]!r}, which nobody can do")
 
 
-def encode_moment(moment: Moment) -> dict[str, Any]:
-    entry: dict[str, Any] = {"from": moment.source, "do": moment.kind}
-    if moment.kind in ("step", "watch"):
-        entry["action"] = list(moment.action or ())
-    if moment.seen:
-        entry["obs"] = encode_obs(moment.seen)
+def encode_node(node: Node) -> dict[str, Any]:
+    entry: dict[str, Any] = {"from": node.source, "do": node.kind}
+    if node.kind in ("step", "watch"):
+        entry["action"] = list(node.action or ())
+    if node.observation:
+        entry["obs"] = encode_obs(node.observation)
     return entry
 
 

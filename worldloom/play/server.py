@@ -42,7 +42,7 @@ POLICY, TOO_BIG, BUSY, GONE = 1008, 1009, 1013, 1001  # WebSocket close codes
 
 
 @dataclass(frozen=True)
-class Limits:
+class ServerLimits:
     """What one page, and all of them together, may ask of the server."""
 
     sessions: int = 32
@@ -69,7 +69,7 @@ class Player(Protocol):
     def unsaved(self) -> bool:
         """Whether `close` has something to save."""
 
-    async def begin(self, start: str | None = None, seed: int = 0) -> None: ...
+    async def begin(self, name: str | None = None, seed: int = 0) -> None: ...
     async def greet(self, request: messages.Request) -> list[dict[str, Any] | bytes]: ...
     def answer(self, request: messages.Request) -> AsyncIterator[dict[str, Any] | bytes | None]: ...
     def close(self) -> None: ...
@@ -94,7 +94,7 @@ class Seat:
 
 
 @dataclass
-class Budget:
+class RateLimit:
     """A token bucket: so many messages at once, so many a second."""
 
     rate: float
@@ -130,10 +130,10 @@ class Server:
         self,
         make: Callable[[str, Exports], Player],
         access: Access | None = None,
-        limits: Limits | None = None,
+        limits: ServerLimits | None = None,
         finish: Callable[[], None] = lambda: None,
     ):
-        self.make, self.access, self.limits, self.finish = make, access or Access(), limits or Limits(), finish
+        self.make, self.access, self.limits, self.finish = make, access or Access(), limits or ServerLimits(), finish
         self.exports = Exports()
         self.seats: dict[str, Seat] = {}
         self.tasks: set[asyncio.Task[None]] = set()
@@ -250,10 +250,10 @@ class Server:
 
     async def _serve(self, reader: Reader, seat: Seat) -> None:
         """Requests one after the other: who sends faster than it reads waits for itself and for nobody else."""
-        budget = Budget(self.limits.messages_per_second, self.limits.burst)
+        rate_limit = RateLimit(self.limits.messages_per_second, self.limits.burst)
         while True:
             raw = await self._receive(reader, self.limits.idle_seconds, "idle")
-            if not budget.spend():
+            if not rate_limit.spend():
                 what = f"more than {self.limits.messages_per_second:g} messages a second: slow down"
                 raise Refused(POLICY, "rate", what)
             await self._answer(reader, seat, raw)

@@ -1,4 +1,4 @@
-"""A socket that the page is served at, and the web server that serves it."""
+"""The listening socket of the page, and the web server."""
 
 import contextlib
 import errno
@@ -15,7 +15,7 @@ from worldloom.errors import UserError
 from worldloom.interrupts import end_at_once
 
 NEXT_PORTS = 20
-IDLE_SECONDS = 0.5  # within which a thread that has nothing to do ends
+IDLE_SECONDS = 0.5  # within which an idle thread ends
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -24,7 +24,7 @@ def listen(host: str, port: int) -> socket.socket:
         raise UserError(f"--port is {port}: it must be between 0 and 65535, where 0 is any that is free")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for tried in range(port, min(port + NEXT_PORTS, 65536)):
-        # The protocol is named because asyncio looks at it before it switches Nagle's delay off: 40 ms an answer.
+        # Name the protocol: asyncio disables Nagle's algorithm (40 ms per answer) only for sockets that name TCP.
         made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -42,10 +42,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def run(app: Any, listening: socket.socket) -> None:
-    """Serve until Ctrl-C. What is still at work then is not waited for, except for what is being saved."""
+    """Serve until Ctrl-C. Waits for files that are being saved, and for no other work."""
     import uvicorn
 
-    from worldloom.play.server import Limits
+    from worldloom.play.server import ServerLimits
 
     class Serving(uvicorn.Server):
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -53,22 +53,22 @@ def run(app: Any, listening: socket.socket) -> None:
                 end_at_once()
             super().handle_exit(sig, frame)
 
-    # One byte more than is taken, so that it is ours to say that a message is too large.
-    largest = Limits().message_bytes + 1
-    # No keep-alive: who is silent too long is seen out.
+    # One byte above our own limit, so that our error is sent for a message that is too large.
+    largest = ServerLimits().message_bytes + 1
+    # No keep-alive: the server itself closes idle connections.
     config = uvicorn.Config(
         app, log_level="warning", ws_max_size=largest, ws_per_message_deflate=False, ws_ping_timeout=None
     )
     server = Serving(config)
-    if hasattr(signal, "SIGHUP"):  # the terminal was closed: what is being recorded is saved as at Ctrl-C
+    if hasattr(signal, "SIGHUP"):  # the terminal was closed: save the recording as at Ctrl-C
         signal.signal(signal.SIGHUP, server.handle_exit)
-    with contextlib.suppress(KeyboardInterrupt):  # uvicorn passes on what ended it
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again
         server.run(sockets=[listening])
     leave_threads()
 
 
 def leave_threads() -> None:
-    """End the process if a thread is still at work, which Python would wait for."""
+    """End the process if a thread is still running: Python would wait for it."""
     deadline = time.monotonic() + IDLE_SECONDS
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:

@@ -17,19 +17,19 @@ from torch import Tensor
 
 from worldloom.data.spec import DataSpec, KeySpec
 from worldloom.errors import UserError
-from worldloom.play.engine import Answer, Arrays, Ask, Engine
+from worldloom.play.engine import Arrays, Engine, Query, Result
 
 Kind = Literal["start", "step", "watch", "look", "edit"]
-MOST_MOMENTS = 10_000
+MAX_NODES = 10_000
 
 
 @dataclass(frozen=True)
-class Moment:
+class Node:
     """One node of the tree. `steps` from the beginning, and `blind` since somebody last looked.
 
     source: the moment in which the player was when this one was made. For a look or an edit that is not the parent but
     the moment that was corrected, which stays in the tree as a branch of its own.
-    seen: what was shown to the model here, beyond what it expected.
+    observation: what the model observed here, beyond what it expected.
     residual: how far what was expected lay from what was seen (root mean square, pictures in [0, 1]).
     twin: in a branch that was edited at the moment `edited`, the same moment without the edit.
     """
@@ -40,93 +40,93 @@ class Moment:
     kind: Kind
     action: tuple[float, ...] | None
     steps: int
-    blind: int
-    answer: Answer
-    seen: Arrays = field(default_factory=dict)
+    open_loop_steps: int
+    result: Result
+    observation: Arrays = field(default_factory=dict)
     residual: dict[str, float] = field(default_factory=dict)
-    twin: Answer | None = None
+    twin: Result | None = None
     edited: int | None = None
 
     @property
     def digest(self) -> str:
         """Of everything that is shown of this moment."""
         found = hashlib.sha256()
-        for shown in (self.answer.pictures, self.answer.vectors):
+        for shown in (self.result.pictures, self.result.vectors):
             for key in sorted(shown):
                 found.update(np.ascontiguousarray(shown[key]).tobytes())
-        found.update(repr(sorted(self.answer.signals.items())).encode())
+        found.update(repr(sorted(self.result.signals.items())).encode())
         return found.hexdigest()
 
 
 @dataclass(frozen=True)
-class Wish:
+class NodeRequest:
     """A moment that is wanted: what the engine has to answer for it, and what it will be."""
 
-    asks: tuple[Ask, ...]
+    queries: tuple[Query, ...]
     kind: Kind
     source: int | None = None
     parent: int | None = None
     action: tuple[float, ...] | None = None
-    seen: Arrays = field(default_factory=dict)
+    observation: Arrays = field(default_factory=dict)
 
 
-class Session:
+class PlaySession:
     """`step`, `rewind`, `fork`, `reanchor` and `edit` on a tree of moments. `here` is where the player is.
 
     Each verb is a wish that the engine grants. Whoever serves many players asks for the wishes themselves
     (`wish_step` and so on), has the engine answer all of them at once, and hands the answers to `grant`.
     """
 
-    def __init__(self, engine: Engine, obs: Mapping[str, np.ndarray], seed: int = 0, most: int = MOST_MOMENTS):
+    def __init__(self, engine: Engine, obs: Mapping[str, np.ndarray], seed: int = 0, most: int = MAX_NODES):
         self.engine, self.seed, self.most = engine, seed, most
         self.first_obs = check_obs(obs, self.spec)
-        self.moments: list[Moment] = []
+        self.nodes: list[Node] = []
         self.children: dict[int, list[int]] = {}
-        start = Ask(self._luck(0), obs=to_tensors(self.first_obs, self.spec))
-        self.here = self.fulfil(Wish((start,), "start", seen=self.first_obs)).number
+        start = Query(self._noise_seed(0), obs=to_tensors(self.first_obs, self.spec))
+        self.here = self.execute(NodeRequest((start,), "start", observation=self.first_obs)).number
 
     @property
     def spec(self) -> DataSpec:
         return self.engine.model.spec
 
     @property
-    def now(self) -> Moment:
-        return self.moments[self.here]
+    def now(self) -> Node:
+        return self.nodes[self.here]
 
-    def step(self, action: int | Sequence[float] | np.ndarray) -> Moment:
+    def step(self, action: int | Sequence[float] | np.ndarray) -> Node:
         """Do `action`: a choice's number, or numbers in [-1, 1]. What was done here before is gone to again."""
         known = self.known(action)
-        return self.fork(known) if known is not None else self.fulfil(self.wish_step(action))
+        return self.fork(known) if known is not None else self.execute(self.request_step(action))
 
-    def rewind(self, steps: int) -> Moment:
+    def rewind(self, steps: int) -> Node:
         """Go back along the branch, at most to the beginning."""
         if steps < 0:
             raise UserError(f"rewind by {steps} steps: give 0 or more")
         path = self.path()
         return self.fork(path[max(0, len(path) - 1 - steps)].number)
 
-    def fork(self, number: int) -> Moment:
+    def fork(self, number: int) -> Node:
         """Go to any moment of the tree; another action there begins another branch."""
-        self.here = self.moment(number).number
+        self.here = self.node(number).number
         return self.now
 
-    def watch(self, action: int | Sequence[float] | np.ndarray, obs: Mapping[str, np.ndarray]) -> Moment:
+    def observe(self, action: int | Sequence[float] | np.ndarray, obs: Mapping[str, np.ndarray]) -> Node:
         """Do `action` with open eyes: `obs` is what it really led to."""
-        return self.fulfil(self.wish_watch(action, obs))
+        return self.execute(self.request_observe(action, obs))
 
-    def reanchor(self, obs: Mapping[str, np.ndarray]) -> Moment:
+    def reanchor(self, obs: Mapping[str, np.ndarray]) -> Node:
         """A true observation of this moment arrives: the belief is corrected and the residual kept."""
-        return self.fulfil(self.wish_look(obs, "look"))
+        return self.execute(self.request_correction(obs, "look"))
 
-    def edit(self, obs: Mapping[str, np.ndarray]) -> Moment:
+    def edit(self, obs: Mapping[str, np.ndarray]) -> Node:
         """Go on as if this moment had looked like `obs`; its twin goes on without the edit."""
-        return self.fulfil(self.wish_look(obs, "edit"))
+        return self.execute(self.request_correction(obs, "edit"))
 
     def known(self, action: int | Sequence[float] | np.ndarray, at: int | None = None) -> int | None:
         """The moment that `action` has led to already from `at` (default: here)."""
         values = tuple(check_action(action, self.spec).tolist())
         for number in self.children.get(self.here if at is None else at, []):
-            if self.moments[number].kind == "step" and self.moments[number].action == values:
+            if self.nodes[number].kind == "step" and self.nodes[number].action == values:
                 return number
         return None
 
@@ -139,71 +139,73 @@ class Session:
             at = known
         return 0
 
-    def wish_step(self, action: int | Sequence[float] | np.ndarray, at: int | None = None) -> Wish:
+    def request_step(self, action: int | Sequence[float] | np.ndarray, at: int | None = None) -> NodeRequest:
         """What a step from `at` (default: here) has to ask for."""
-        before, row = self.now if at is None else self.moment(at), check_action(action, self.spec)
+        before, row = self.now if at is None else self.node(at), check_action(action, self.spec)
         self.check_room()
-        branches = (before.answer, before.twin) if before.twin is not None else (before.answer,)
-        asks = tuple(Ask(self._luck(before.steps + 1), branch.belief, row) for branch in branches)
-        return Wish(asks, "step", before.number, before.number, tuple(row.tolist()))
+        branches = (before.result, before.twin) if before.twin is not None else (before.result,)
+        queries = tuple(Query(self._noise_seed(before.steps + 1), branch.belief, row) for branch in branches)
+        return NodeRequest(queries, "step", before.number, before.number, tuple(row.tolist()))
 
-    def wish_watch(self, action: int | Sequence[float] | np.ndarray, obs: Mapping[str, np.ndarray]) -> Wish:
+    def request_observe(self, action: int | Sequence[float] | np.ndarray, obs: Mapping[str, np.ndarray]) -> NodeRequest:
         """What `watch` has to ask for."""
-        row, seen = check_action(action, self.spec), check_obs({**self.shown(self.now), **obs}, self.spec)
+        row, observation = check_action(action, self.spec), check_obs({**self.shown(self.now), **obs}, self.spec)
         self.check_room()
-        ask = Ask(self._luck(self.now.steps + 1), self.now.answer.belief, row, to_tensors(seen, self.spec))
-        return Wish((ask,), "watch", self.here, self.here, tuple(row.tolist()), seen)
+        query = Query(
+            self._noise_seed(self.now.steps + 1), self.now.result.belief, row, to_tensors(observation, self.spec)
+        )
+        return NodeRequest((query,), "watch", self.here, self.here, tuple(row.tolist()), observation)
 
-    def wish_look(self, obs: Mapping[str, np.ndarray], kind: Literal["look", "edit"]) -> Wish:
+    def request_correction(self, obs: Mapping[str, np.ndarray], kind: Literal["look", "edit"]) -> NodeRequest:
         """What `reanchor` and `edit` have to ask for. Keys that are not given stay as the moment shows them."""
-        now, seen = self.now, check_obs({**self.shown(self.now), **obs}, self.spec)
+        now, observation = self.now, check_obs({**self.shown(self.now), **obs}, self.spec)
         self.check_room()
         belief, action = None, None
         if now.parent is not None:
-            belief, action = self.moments[now.parent].answer.belief, np.asarray(now.action, np.float32)
-        ask = Ask(self._luck(now.steps), belief, action, to_tensors(seen, self.spec))
-        return Wish((ask,), kind, self.here, now.parent, now.action, seen)
+            belief, action = self.nodes[now.parent].result.belief, np.asarray(now.action, np.float32)
+        query = Query(self._noise_seed(now.steps), belief, action, to_tensors(observation, self.spec))
+        return NodeRequest((query,), kind, self.here, now.parent, now.action, observation)
 
-    def fulfil(self, wish: Wish) -> Moment:
+    def execute(self, request: NodeRequest) -> Node:
         """Ask the engine, and grant."""
-        return self.fork(self.grant(wish, self.engine.answer(wish.asks)).number)
+        return self.fork(self.commit(request, self.engine.run(request.queries)).number)
 
-    def grant(self, wish: Wish, answers: Sequence[Answer]) -> Moment:
+    def commit(self, request: NodeRequest, results: Sequence[Result]) -> Node:
         """The wished-for moment, in the tree; `here` stays where it is."""
-        source = None if wish.source is None else self.moments[wish.source]
-        acted, looked = wish.kind in ("step", "watch"), wish.kind in ("start", "watch", "look")
-        twin, edited = (answers[1], source.edited) if source and len(answers) > 1 else (None, None)
-        if source and wish.kind == "edit":
-            twin, edited = source.twin or source.answer, len(self.moments)
-        moment = Moment(
-            number=len(self.moments),
-            source=wish.source,
-            parent=wish.parent,
-            kind=wish.kind,
-            action=wish.action,
+        source = None if request.source is None else self.nodes[request.source]
+        acted, looked = request.kind in ("step", "watch"), request.kind in ("start", "watch", "look")
+        twin, edited = (results[1], source.edited) if source and len(results) > 1 else (None, None)
+        if source and request.kind == "edit":
+            twin, edited = source.twin or source.result, len(self.nodes)
+        node = Node(
+            number=len(self.nodes),
+            source=request.source,
+            parent=request.parent,
+            kind=request.kind,
+            action=request.action,
             steps=source.steps + acted if source else 0,
-            blind=0 if source is None or looked else source.blind + acted,
-            answer=answers[0],
-            seen=wish.seen,
-            residual=residuals(source.answer, wish.seen) if source and wish.kind == "look" else {},
+            open_loop_steps=0 if source is None or looked else source.open_loop_steps + acted,
+            result=results[0],
+            observation=request.observation,
+            residual=residuals(source.result, request.observation) if source and request.kind == "look" else {},
             twin=twin,
             edited=edited,
         )
-        self.moments.append(moment)
-        if wish.parent is not None:
-            self.children.setdefault(wish.parent, []).append(moment.number)
-        return moment
+        self.nodes.append(node)
+        if request.parent is not None:
+            self.children.setdefault(request.parent, []).append(node.number)
+        return node
 
-    def moment(self, number: int) -> Moment:
-        if not 0 <= number < len(self.moments):
-            raise UserError(f"moment {number}: there are moments 0 to {len(self.moments) - 1}")
-        return self.moments[number]
+    def node(self, number: int) -> Node:
+        if not 0 <= number < len(self.nodes):
+            raise UserError(f"moment {number}: there are moments 0 to {len(self.nodes) - 1}")
+        return self.nodes[number]
 
-    def path(self, number: int | None = None) -> list[Moment]:
+    def path(self, number: int | None = None) -> list[Node]:
         """The moments from the beginning to `number` (default: here)."""
-        found = [self.now if number is None else self.moment(number)]
+        found = [self.now if number is None else self.node(number)]
         while (parent := found[-1].parent) is not None:
-            found.append(self.moments[parent])
+            found.append(self.nodes[parent])
         return found[::-1]
 
     def persistence(self, number: int | None = None) -> dict[str, float]:
@@ -212,29 +214,29 @@ class Session:
         The difference between the moment and its unedited twin, projected on the difference at the edit. A thing that
         moves away from where it was painted counts as gone.
         """
-        moment = self.now if number is None else self.moment(number)
-        if moment.twin is None or moment.edited is None:
+        node = self.now if number is None else self.node(number)
+        if node.twin is None or node.edited is None:
             return {}
-        root, found = self.moments[moment.edited], {}
+        root, found = self.nodes[node.edited], {}
         assert root.twin is not None, root.number
-        for key, picture in moment.answer.pictures.items():
-            first = difference(root.answer.pictures[key], root.twin.pictures[key])
+        for key, picture in node.result.pictures.items():
+            first = difference(root.result.pictures[key], root.twin.pictures[key])
             size = float((first * first).sum())
-            left = difference(picture, moment.twin.pictures[key])
+            left = difference(picture, node.twin.pictures[key])
             found[key] = float((first * left).sum()) / size if size else 0.0
         return found
 
-    def shown(self, moment: Moment) -> Arrays:
+    def shown(self, node: Node) -> Arrays:
         """What a moment looks like, with what a model does not decode as it was at the beginning."""
-        return {**self.first_obs, **moment.answer.pictures, **moment.answer.vectors}
+        return {**self.first_obs, **node.result.pictures, **node.result.vectors}
 
-    def _luck(self, steps: int) -> int:
+    def _noise_seed(self, steps: int) -> int:
         return self.seed * 1_000_033 + steps
 
     def check_room(self, more: int = 1) -> None:
         """Raises `UserError` unless the tree can hold so many moments more."""
-        if len(self.moments) + more > self.most:
-            full = f"the tree holds {len(self.moments)} moments, and {self.most} are its limit"
+        if len(self.nodes) + more > self.most:
+            full = f"the tree holds {len(self.nodes)} moments, and {self.most} are its limit"
             raise UserError(f"{full}: save it and start a new one")
 
 
@@ -297,8 +299,8 @@ def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a.astype(np.float32) - b.astype(np.float32)) / 255
 
 
-def residuals(expected: Answer, seen: Arrays) -> dict[str, float]:
+def residuals(expected: Result, observation: Arrays) -> dict[str, float]:
     """Root mean square between what was decoded and what was seen, by key."""
-    found = {key: difference(picture, seen[key]) for key, picture in expected.pictures.items()}
-    found |= {key: vector - seen[key] for key, vector in expected.vectors.items()}
+    found = {key: difference(picture, observation[key]) for key, picture in expected.pictures.items()}
+    found |= {key: vector - observation[key] for key, vector in expected.vectors.items()}
     return {key: float(np.sqrt(np.square(error).mean())) for key, error in found.items()}

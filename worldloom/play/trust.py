@@ -29,7 +29,7 @@ from worldloom.data import durable
 from worldloom.errors import UserError
 from worldloom.evaluation.windows import HeldOut, held_out_episodes
 from worldloom.model import WorldModel
-from worldloom.play.rehearsal import Moments, dream
+from worldloom.play.calibration_rollouts import CalibrationSamples, collect_samples
 from worldloom.runs.run import Run, read_json
 from worldloom.runs.sources import open_sources
 from worldloom.safety.calibration import weights_hash
@@ -39,14 +39,14 @@ from worldloom.stats.bootstrap import Figure, figure
 FORMAT = 3
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 DEFAULTS = {"particles": 4, "horizon": 50, "context": 8, "windows": 400, "seed": 0}
-RARE = 0.05  # of all moments
-FEW = 5  # episodes: what fewer have shown is not known
+MIN_SHARE = 0.05  # of all moments
+MIN_EPISODES = 5  # episodes: what fewer have shown is not known
 SHARES = np.linspace(0, 1.004, 252)  # how sure one can be, up to what nothing reaches
 INPUTS, RISING = 11, 4
 
 
 @dataclass(frozen=True)
-class Lasting:
+class SurvivalModel:
     """How likely a moment stays good: a logistic hazard of each further step, which a larger spread never makes less.
 
     weights `[F]`. centre and scale `[2]`: of the spread's logarithm at the look, and after it.
@@ -58,18 +58,18 @@ class Lasting:
     scale: np.ndarray
 
     @classmethod
-    def fit(cls, moments: Moments, horizon: int) -> Self:
+    def fit(cls, samples: CalibrationSamples, horizon: int) -> Self:
         """From every further step that was reached and could be seen; all episodes count the same."""
-        weight = 1 / np.bincount(moments.episode)[moments.episode]
-        groups = [logarithm(moments.spread[(moments.depth > 0) == after]) for after in (False, True)]
+        weight = 1 / np.bincount(samples.episode)[samples.episode]
+        groups = [logarithm(samples.spread[(samples.depth > 0) == after]) for after in (False, True)]
         centre = np.array([group.mean() if len(group) else 0.0 for group in groups])
         scale = np.array([max(group.std(), 1e-3) if len(group) else 1.0 for group in groups])
         made = cls(horizon, np.zeros(INPUTS), centre, scale)
         steps = np.arange(1, horizon + 1)
-        reached = [np.flatnonzero((moments.ahead >= step) & (moments.left >= step - 1)) for step in steps]
+        reached = [np.flatnonzero((samples.ahead >= step) & (samples.left >= step - 1)) for step in steps]
         rows, step = np.concatenate(reached), np.repeat(steps, [len(each) for each in reached])
-        inputs = made.inputs(moments.depth[rows], moments.spread[rows], step)
-        return replace(made, weights=logistic(inputs, moments.left[rows] < step, weight[rows] / weight.mean()))
+        inputs = made.inputs(samples.depth[rows], samples.spread[rows], step)
+        return replace(made, weights=logistic(inputs, samples.left[rows] < step, weight[rows] / weight.mean()))
 
     def inputs(self, depth: np.ndarray, spread: np.ndarray, step: np.ndarray) -> np.ndarray:
         """`[M, F]`, the last `RISING` of which rise with the spread."""
@@ -94,37 +94,39 @@ class Trust:
     what it was calibrated. checkpoint: the sha256 of the model's weights.
     """
 
-    sureness: dict[float, float]
-    lasting: Lasting
+    thresholds: dict[float, float]
+    survival_model: SurvivalModel
     promise: float
     episodes: int
     checkpoint: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
 
-    def left(self, blind: int, spread: float, promise: float | None = None) -> float:
+    def left(self, open_loop_steps: int, spread: float, promise: float | None = None) -> float:
         """For how many more steps, a whole number, the dream is good with probability `promise` or more.
 
         0 where nothing can be promised. No promise reaches beyond `lasting.horizon` steps from the last look, as far as
         was calibrated, and a larger spread never promises more.
         """
-        return float(self.steps(np.array([blind]), np.array([spread]), promise)[0])
+        return float(self.steps(np.array([open_loop_steps]), np.array([spread]), promise)[0])
 
-    def good(self, blind: int, spread: float) -> bool:
+    def good(self, open_loop_steps: int, spread: float) -> bool:
         """Whether at least one more step can be promised."""
-        return self.left(blind, spread) >= 1
+        return self.left(open_loop_steps, spread) >= 1
 
     def steps(self, depth: np.ndarray, spread: np.ndarray, promise: float | None = None) -> np.ndarray:
         """`left` of many moments `[M]`. Raises `UserError` for a promise that was not calibrated."""
         promise = self.promise if promise is None else promise
-        if promise not in self.sureness:
-            known = ", ".join(map(str, sorted(self.sureness)))
+        if promise not in self.thresholds:
+            known = ", ".join(map(str, sorted(self.thresholds)))
             raise UserError(f"a promise of {promise} was not calibrated, only {known}: calibrate again with it")
-        return whole_steps(self.lasting.survival(depth, spread), depth, self.sureness[promise])
+        return whole_steps(self.survival_model.survival(depth, spread), depth, self.thresholds[promise])
 
     def to_json(self) -> dict[str, Any]:
-        lasting = {each.name: np.asarray(getattr(self.lasting, each.name)).tolist() for each in fields(Lasting)}
-        pairs = sorted([promise, sure] for promise, sure in self.sureness.items())
-        return {"format": FORMAT, **vars(self), "sureness": pairs, "lasting": lasting}
+        survival_model = {
+            each.name: np.asarray(getattr(self.survival_model, each.name)).tolist() for each in fields(SurvivalModel)
+        }
+        pairs = sorted([promise, sure] for promise, sure in self.thresholds.items())
+        return {"format": FORMAT, **vars(self), "sureness": pairs, "lasting": survival_model}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
@@ -134,7 +136,7 @@ class Trust:
                 raise ValueError("written by another worldloom")
             arrays = {name: np.array(content["lasting"][name], float) for name in ("weights", "centre", "scale")}
             rest = {name: content[name] for name in ("promise", "episodes", "checkpoint", "settings")}
-            made = cls(dict(content["sureness"]), Lasting(content["lasting"]["horizon"], **arrays), **rest)
+            made = cls(dict(content["sureness"]), SurvivalModel(content["lasting"]["horizon"], **arrays), **rest)
             made.left(1, 1.0)
             return made
         except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
@@ -176,57 +178,59 @@ def calibrate(model: WorldModel, held: Sequence[HeldOut], *, promise: float = 0.
         raise UserError(f"{low[0]} is {settings[low[0]]}, but it must be 1 or more")
     long = [episode for episode in held if episode.length > settings["context"]]
     split(len(long), promise)
-    learned = learn(dream(model, long, **settings), promise, settings["seed"])
+    learned = learn(collect_samples(model, long, **settings), promise, settings["seed"])
     return replace(learned, checkpoint=weights_hash(model), settings=settings)
 
 
-def learn(moments: Moments, promise: float = 0.9, seed: int = 0) -> Trust:
+def learn(samples: CalibrationSamples, promise: float = 0.9, seed: int = 0) -> Trust:
     """The meter that moments tell of: half of their episodes say how long they last, the others how sure to be."""
-    episodes = np.random.default_rng(seed).permutation(np.unique(moments.episode))
+    episodes = np.random.default_rng(seed).permutation(np.unique(samples.episode))
     count = split(len(episodes), promise)
-    other, fitted = (moments.of_episodes(part) for part in (episodes[:count], episodes[count:]))
+    other, fitted = (samples.of_episodes(part) for part in (episodes[:count], episodes[count:]))
     # Of depths that fewer episodes have reached nothing is known, so nothing is promised.
     deepest = sorted((fitted.depth + fitted.ahead)[fitted.episode == episode].max() for episode in episodes[count:])
-    lasting = Lasting.fit(fitted, int(deepest[-FEW]))
-    survival = lasting.survival(other.depth, other.spread)
+    survival_model = SurvivalModel.fit(fitted, int(deepest[-MIN_EPISODES]))
+    survival = survival_model.survival(other.depth, other.spread)
     levels = [level for level in {*LEVELS, promise} if episodes_needed(1 - level) <= count]
-    return Trust({level: least_sureness(survival, other, 1 - level) for level in levels}, lasting, promise, count)
+    return Trust(
+        {level: least_threshold(survival, other, 1 - level) for level in levels}, survival_model, promise, count
+    )
 
 
 def split(count: int, promise: float) -> int:
     """How many of `count` episodes say how sure to be. Raises `UserError` when they are too few for the promise."""
     check_alpha("1 - promise", 1 - promise)
     need = episodes_needed(1 - promise)
-    if count < need + FEW:
+    if count < need + MIN_EPISODES:
         raise UserError(
-            f"a promise of {promise} needs {need + FEW} held-out episodes that are longer than the context ({need} to "
-            f"keep it and {FEW} to tell how long dreams last), but there are {count}: record more, or promise less"
+            f"a promise of {promise} needs {need + MIN_EPISODES} held-out episodes longer than the context ({need} to "
+            f"keep it, {MIN_EPISODES} to tell how long rollouts last), but there are {count}: record more, or promise less"
         )
-    return min(max(count // 2, need), count - FEW)
+    return min(max(count // 2, need), count - MIN_EPISODES)
 
 
-def least_sureness(survival: np.ndarray, moments: Moments, alpha: float) -> float:
+def least_threshold(survival: np.ndarray, samples: CalibrationSamples, alpha: float) -> float:
     """The smallest with which no more than `alpha` of the promises are broken, in both senses of the module.
 
     Where that leaves a promise in fewer than `RARE` of all moments, none is made: so few were picked by their luck.
     """
     for share in SHARES:
-        judged, broken = moments.judge(whole_steps(survival, moments.depth, share))
-        told, lost, anywhere = (moments.by_episode(each) for each in (judged, judged & broken, broken))
-        kept_among = lost.sum() + told.mean() <= alpha * (told.sum() + told.mean()) + 1e-9
-        kept_anywhere = anywhere.sum() + 1 <= alpha * (len(told) + 1) + 1e-9
-        if kept_among and kept_anywhere and (told > 0).sum() >= episodes_needed(alpha):
-            return float(share if told.mean() >= RARE else SHARES[-1])
+        checked, broken = samples.check(whole_steps(survival, samples.depth, share))
+        checked_share, lost, anywhere = (samples.by_episode(each) for each in (checked, checked & broken, broken))
+        kept_among = lost.sum() + checked_share.mean() <= alpha * (checked_share.sum() + checked_share.mean()) + 1e-9
+        kept_anywhere = anywhere.sum() + 1 <= alpha * (len(checked_share) + 1) + 1e-9
+        if kept_among and kept_anywhere and (checked_share > 0).sum() >= episodes_needed(alpha):
+            return float(share if checked_share.mean() >= MIN_SHARE else SHARES[-1])
     return float(SHARES[-1])
 
 
-def whole_steps(survival: np.ndarray, depth: np.ndarray, sureness: float) -> np.ndarray:
+def whole_steps(survival: np.ndarray, depth: np.ndarray, thresholds: float) -> np.ndarray:
     """For how many steps moments with `survival` `[M, H]` stay good as surely as that, `[M]`, at most to depth H."""
-    return np.minimum((survival >= sureness).sum(1), np.maximum(survival.shape[1] - depth, 0))
+    return np.minimum((survival >= thresholds).sum(1), np.maximum(survival.shape[1] - depth, 0))
 
 
 @dataclass(frozen=True)
-class Kept:
+class PromiseCoverage:
     """How a promise did on other episodes. observed: the share of the judged promises that was kept.
 
     steps: promised on average over all moments, and at a look. made, judged: shares of moments with such a promise.
@@ -235,29 +239,33 @@ class Kept:
     promise: float
     observed: Figure
     steps: float
-    steps_at_look: float
+    steps_at_observation: float
     made: float
-    judged: float
+    checked: float
 
 
-def coverage(trust: Trust, model: WorldModel, held: Sequence[HeldOut], windows: int = 400, seed: int = 1) -> list[Kept]:
+def coverage(
+    trust: Trust, model: WorldModel, held: Sequence[HeldOut], windows: int = 400, seed: int = 1
+) -> list[PromiseCoverage]:
     """What became of all promises on other held-out episodes. Raises `UserError` for another model's meter."""
     if weights_hash(model) != trust.checkpoint:
         raise UserError("the trust meter was calibrated for another checkpoint: calibrate again with this model")
     settings = {name: trust.settings[name] for name in ("particles", "horizon", "context")}
-    moments = dream(model, held, **settings, windows=windows, seed=seed)
-    return [kept(trust, moments, promise) for promise in sorted(trust.sureness)]
+    samples = collect_samples(model, held, **settings, windows=windows, seed=seed)
+    return [promise_coverage(trust, samples, promise) for promise in sorted(trust.thresholds)]
 
 
-def kept(trust: Trust, moments: Moments, promise: float) -> Kept:
+def promise_coverage(trust: Trust, samples: CalibrationSamples, promise: float) -> PromiseCoverage:
     """`coverage` for moments; the interval is over episodes."""
-    steps = trust.steps(moments.depth, moments.spread, promise)
-    judged, broken = moments.judge(steps)
-    good, told, made = (moments.by_episode(each) for each in (judged & ~broken, judged, steps >= 1))
+    steps = trust.steps(samples.depth, samples.spread, promise)
+    checked, broken = samples.check(steps)
+    good, checked_share, made = (samples.by_episode(each) for each in (checked & ~broken, checked, steps >= 1))
     with np.errstate(invalid="ignore"):  # there may be resamples, or episodes, in which nothing is promised
-        observed = figure(lambda w: (w @ good) / (w @ told), np.arange(len(told)), why="no promise could be judged")
-    means = moments.by_episode(steps).mean(), steps[moments.depth == 0].mean(), made.mean(), told.mean()
-    return Kept(promise, observed, *map(float, means))
+        observed = figure(
+            lambda w: (w @ good) / (w @ checked_share), np.arange(len(checked_share)), why="no promise could be judged"
+        )
+    means = samples.by_episode(steps).mean(), steps[samples.depth == 0].mean(), made.mean(), checked_share.mean()
+    return PromiseCoverage(promise, observed, *map(float, means))
 
 
 def logistic(inputs: np.ndarray, label: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a server has to offer: one model, where walks in it can begin, and who may walk along."""
+"""What a server shares between its players: the engine, the starts, the environment, the agent and the trust meter."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,29 +12,29 @@ from worldloom.agents.actor import Actor, LinearController
 from worldloom.data.spec import DataSpec
 from worldloom.model import State
 from worldloom.play.engine import SIGNALS, Engine
-from worldloom.play.scenes import Reality, Scene, Simulation, describe
-from worldloom.play.session import MOST_MOMENTS, Session
+from worldloom.play.session import MAX_NODES, PlaySession
+from worldloom.play.starts import Reality, Simulation, Start, describe
 
 if TYPE_CHECKING:
     from worldloom.play.trust import Trust
 
 
 @dataclass
-class Stage:
-    """The engine, the scenes by name (the first is where walks begin unless another is asked for), and company.
+class ServerContext:
+    """The engine, the starts by name (the first is the default), an agent and the trust meter.
 
-    simulate: makes a real environment for a seed, if there is one; scenes are then its first looks.
+    simulate: makes a real environment for a seed, if there is one; its first observation is then the default start.
     """
 
     engine: Engine
     run: Path
     step: int
     model_hash: str
-    scenes: dict[str, Scene] = field(default_factory=dict)
+    starts: dict[str, Start] = field(default_factory=dict)
     simulate: Callable[[int], Simulation] | None = None
     actor: Actor | LinearController | None = None
     trust: "Trust | None" = None
-    most_moments: int = MOST_MOMENTS
+    max_nodes: int = MAX_NODES
 
     @property
     def spec(self) -> DataSpec:
@@ -42,30 +42,30 @@ class Stage:
 
     @torch.inference_mode()
     def agent_action(self, belief: State) -> np.ndarray:
-        """What the agent would do in a moment whose particles are `belief`: `[A]`."""
+        """The agent's action `[A]` in `belief` `[P]`."""
         assert self.actor is not None, "there is no agent"
         chosen = self.actor(belief[:1].features)
         return chosen.carried_out(chosen.mode)[0].float().cpu().numpy()
 
-    def begin(self, scene: Scene, seed: int) -> Session:
-        """A walk that has watched the scene's context."""
-        session = Session(self.engine, scene.first, seed, self.most_moments)
-        for action, obs in scene.context:
-            session.watch(action, obs)
+    def begin(self, start: Start, seed: int) -> PlaySession:
+        """A session that has observed the context rows of `start`."""
+        session = PlaySession(self.engine, start.first, seed, self.max_nodes)
+        for action, obs in start.context:
+            session.observe(action, obs)
         return session
 
-    def opening(self, name: str | None, seed: int) -> tuple[Scene, Reality | None]:
-        """The scene called `name`, and what is true in it. Raises `KeyError` for one that is not on offer."""
+    def open_start(self, name: str | None, seed: int) -> tuple[Start, Reality | None]:
+        """The start called `name` and its reality, if known. Raises `KeyError` for an unknown name."""
         if self.simulate is not None and name in (None, "environment"):
             reality = self.simulate(seed)
-            return Scene("environment", reality.env.name, reality.begin()), reality
-        scene = self.scenes[next(iter(self.scenes)) if name is None else name]
-        return scene, scene.reality()
+            return Start("environment", reality.env.name, reality.begin()), reality
+        start = self.starts[next(iter(self.starts)) if name is None else name]
+        return start, start.reality()
 
     def facts(self) -> dict[str, Any]:
-        """What a page is told of it."""
+        """The part of the `welcome` message that describes the server."""
         model = self.engine.model
-        starts = [{"name": scene.name, "label": scene.label} for scene in self.scenes.values()]
+        starts = [{"name": start.name, "label": start.label} for start in self.starts.values()]
         if self.simulate is not None:
             starts.insert(0, {"name": "environment", "label": "the real environment"})
         return {

@@ -13,14 +13,14 @@ from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
 from worldloom.evaluation.windows import HeldOut, WindowBatch, batches, choose_windows
 from worldloom.model import WorldModel
-from worldloom.play.engine import Answer, Arrays, Ask, Engine
+from worldloom.play.engine import Arrays, Engine, Query, Result
 
 WIDTH, SMOOTH = 16, 3
 UNSEEN = {"image": 1e-4, "vector": 1e-2}  # 40 dB, and a tenth of a standard deviation
 
 
 @dataclass(frozen=True)
-class Moments:
+class CalibrationSamples:
     """What is known of dreamt moments and what became of them, each `[M]`.
 
     left: how many more steps were good, 0 where the moment itself was not. ahead: how many could be seen. A dream that
@@ -34,7 +34,7 @@ class Moments:
     episode: np.ndarray
 
     @classmethod
-    def of_dreams(cls, spread: np.ndarray, good: np.ndarray, steps: np.ndarray, episode: np.ndarray) -> Self:
+    def of_rollouts(cls, spread: np.ndarray, good: np.ndarray, steps: np.ndarray, episode: np.ndarray) -> Self:
         """All with a future, of dreams with spread and good `[N, H + 1]` at the look and after each step.
 
         steps `[N]`: how many rows of reality followed the look. episode `[N]`: whose.
@@ -55,7 +55,7 @@ class Moments:
         count = np.bincount(self.episode)
         return np.bincount(self.episode, values)[count > 0] / count[count > 0]
 
-    def judge(self, promised: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def check(self, promised: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Which of the promises `[M]` can be judged, and which were seen to break.
 
         How long an episode goes on does not depend on the dream, so to judge promises that end within it prefers
@@ -64,9 +64,9 @@ class Moments:
         return (promised >= 1) & (promised <= self.ahead), self.left < np.minimum(promised, self.ahead)
 
 
-def dream(
+def collect_samples(
     model: WorldModel, held: Sequence[HeldOut], *, particles: int, horizon: int, context: int, windows: int, seed: int
-) -> Moments:
+) -> CalibrationSamples:
     """About `windows` windows of held-out episodes, walked by the engine as a player would walk them.
 
     A step is good while what is shown is nearer to what came than the mean row of that very episode: a forecast that
@@ -85,30 +85,32 @@ def dream(
         means[each.index] = {key: seen[key][0].float().mean(0).numpy() for key in keys}
     parts = []
     for number, batch in enumerate(batches(chosen, WIDTH, context, horizon)):
-        luck = [(seed + number * WIDTH + i) * 1_000_033 for i in range(WIDTH)]
-        spread, error, allowed = walk(engine, batch, luck, [means[i] for i in batch.episode.tolist()])
+        noise_seeds = [(seed + number * WIDTH + i) * 1_000_033 for i in range(WIDTH)]
+        spread, error, allowed = roll_out(engine, batch, noise_seeds, [means[i] for i in batch.episode.tolist()])
         parts.append((spread, is_good(error, allowed), batch.steps, batch.episode))
-    return Moments.of_dreams(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return CalibrationSamples.of_rollouts(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def walk(engine: Engine, batch: WindowBatch, luck: Sequence[int], means: Sequence[Arrays]) -> tuple[np.ndarray, ...]:
+def roll_out(
+    engine: Engine, batch: WindowBatch, noise_seeds: Sequence[int], means: Sequence[Arrays]
+) -> tuple[np.ndarray, ...]:
     """Spread `[B, H + 1]`, the error of what is shown and the allowed one `[B, H + 1, K]`, as far as reality goes."""
     segment, spec = batch.segment, engine.model.spec
     (size, rows), first = segment.shape, batch.context - 1
     spread, error, allowed = (np.zeros((size, rows - first, *shape)) for shape in ((), (2,), (2,)))
-    answers: dict[int, Answer] = {}
+    results: dict[int, Result] = {}
     for row in range(rows):
-        going, asks = [i for i in range(size) if row < batch.context + batch.steps[i]], []
+        going, queries = [i for i in range(size) if row < batch.context + batch.steps[i]], []
         for i in going:
             obs = {key: value[i : i + 1, row] for key, value in segment.obs.items()} if row <= first else None
-            before, action = (answers[i].belief, segment.action[i, row - 1].numpy()) if row else (None, None)
-            asks.append(Ask(luck[i] + row, before, action, obs))
-        answers = dict(zip(going, engine.answer(asks), strict=True))
+            before, action = (results[i].belief, segment.action[i, row - 1].numpy()) if row else (None, None)
+            queries.append(Query(noise_seeds[i] + row, before, action, obs))
+        results = dict(zip(going, engine.run(queries), strict=True))
         for i in going if row >= first else []:
             real = {key: segment.obs[key][i, row].float().numpy() for key in means[i]}
-            shown = answers[i].vectors | {key: p.transpose(2, 0, 1) for key, p in answers[i].pictures.items()}
+            shown = results[i].vectors | {key: p.transpose(2, 0, 1) for key, p in results[i].pictures.items()}
             at = i, row - first
-            spread[at], error[at] = answers[i].spread, distance(spec, shown, real)
+            spread[at], error[at] = results[i].spread, distance(spec, shown, real)
             allowed[at] = np.maximum(distance(spec, means[i], real), list(UNSEEN.values()))
     return spread, error, allowed
 

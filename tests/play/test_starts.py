@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.play.playing import scene
+from tests.play.playing import start
 from tests.toy import toy_spec
 from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
 from worldloom.errors import UserError
-from worldloom.play.scenes import Recording, Simulation, picture_scene, read_picture
+from worldloom.play.starts import Recording, Simulation, picture_start, read_picture
 
 SPEC = DataSpec(
     {"state": KeySpec("vector", (1,)), "task": KeySpec("category", (2,), names=("go", "stop"))},
@@ -73,7 +73,7 @@ def test_a_real_environment_follows_every_branch_and_keeps_its_task() -> None:
 
 
 def test_a_recording_is_true_for_whoever_does_what_was_done() -> None:
-    begun = scene()
+    begun = start()
     recording = Recording(begun)
     actions = [tuple(action.tolist()) for action, _ in recording.rows]
     assert recording.at(path()) is begun.first
@@ -89,7 +89,7 @@ def test_a_picture_of_any_size_is_cut_to_the_models_proportions(tmp_path: Path) 
     wide[:, 40:80] = 255
     Image.fromarray(wide).save(tmp_path / "wide.png")
     assert read_picture(tmp_path / "wide.png", 16, 16).min() == 255, "the middle is kept"
-    begun = picture_scene(tmp_path / "wide.png", toy_spec())
+    begun = picture_start(tmp_path / "wide.png", toy_spec())
     assert begun.first["image"].shape == (16, 16, 3)
     assert begun.first["state"].tolist() == [100, -3], "numbers nobody knows are the data's mean"
     assert begun.reality() is None
@@ -116,6 +116,6 @@ def test_what_is_no_picture_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "folder.png").mkdir()
     for name in ("text.png", "folder.png", "missing.png"):
         with pytest.raises(UserError, match=name):
-            picture_scene(tmp_path / name, toy_spec())
+            picture_start(tmp_path / name, toy_spec())
     with pytest.raises(UserError, match="no picture"):
-        picture_scene(tmp_path / "text.png", SPEC)
+        picture_start(tmp_path / "text.png", SPEC)

@@ -24,7 +24,7 @@ from worldloom.envs.adapt import AdaptedEnv, resize
 from worldloom.errors import UserError
 from worldloom.evaluation.policies.world import World, check_rate
 from worldloom.play.engine import Arrays
-from worldloom.play.session import Moment
+from worldloom.play.session import Node
 from worldloom.runs.sources import Source
 from worldloom.runs.start_row import find_start, parse_start
 
@@ -38,10 +38,10 @@ class Reality(ABC):
     """What is true along a walk."""
 
     @abstractmethod
-    def at(self, path: Sequence[Moment]) -> Arrays | None:
+    def at(self, path: Sequence[Node]) -> Arrays | None:
         """What would really be seen at the end of `path`, or None where nobody knows."""
 
-    def next_action(self, path: Sequence[Moment]) -> np.ndarray | None:
+    def next_action(self, path: Sequence[Node]) -> np.ndarray | None:
         """What was really done next, `[A]` in model units, or None."""
         return None
 
@@ -50,7 +50,7 @@ class Reality(ABC):
 
 
 @dataclass(frozen=True)
-class Scene:
+class Start:
     """A beginning: the first look, and real rows that are watched before the eyes are closed."""
 
     name: str
@@ -68,21 +68,21 @@ class Scene:
 class Recording(Reality):
     """The recorded rows of a scene."""
 
-    scene: Scene
+    start: Start
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        return self.scene.context + self.scene.ahead
+        return self.start.context + self.start.ahead
 
-    def at(self, path: Sequence[Moment]) -> Arrays | None:
+    def at(self, path: Sequence[Node]) -> Arrays | None:
         if len(path) - 1 > len(self.rows):
             return None
-        for moment, (action, _) in zip(path[1:], self.rows, strict=False):
-            if moment.action != tuple(action.tolist()):
+        for node, (action, _) in zip(path[1:], self.rows, strict=False):
+            if node.action != tuple(action.tolist()):
                 return None
-        return self.rows[len(path) - 2][1] if len(path) > 1 else self.scene.first
+        return self.rows[len(path) - 2][1] if len(path) > 1 else self.start.first
 
-    def next_action(self, path: Sequence[Moment]) -> np.ndarray | None:
+    def next_action(self, path: Sequence[Node]) -> np.ndarray | None:
         done = len(path) - 1
         return self.rows[done][0] if done < len(self.rows) else None
 
@@ -94,37 +94,37 @@ class Simulation(Reality):
     env: AdaptedEnv
     spec: DataSpec
     seed: int
-    done: list[tuple[float, ...]] = field(default_factory=list)
-    shown: list[Arrays] = field(default_factory=list)
-    over: bool = False
+    actions: list[tuple[float, ...]] = field(default_factory=list)
+    observations: list[Arrays] = field(default_factory=list)
+    finished: bool = False
     task: str = ""
 
     def begin(self) -> Arrays:
         """What is seen first."""
         obs, info = self.env.reset(seed=self.seed)
         self.task = str(info.get("task", ""))
-        self.done, self.shown, self.over = [], [self._read(obs)], False
-        return self.shown[0]
+        self.actions, self.observations, self.finished = [], [self._read(obs)], False
+        return self.observations[0]
 
-    def at(self, path: Sequence[Moment]) -> Arrays | None:
-        actions = [moment.action or () for moment in path[1:]]
-        known = len(self.shown) and actions[: len(self.done)] == self.done
-        if not known and self.done[: len(actions)] == actions and self.shown:
-            return self.shown[len(actions)]  # a place on the way here
+    def at(self, path: Sequence[Node]) -> Arrays | None:
+        actions = [node.action or () for node in path[1:]]
+        known = len(self.observations) and actions[: len(self.actions)] == self.actions
+        if not known and self.actions[: len(actions)] == actions and self.observations:
+            return self.observations[len(actions)]  # a place on the way here
         if not known:
             self.begin()
-        for action in actions[len(self.done) :]:
-            if self.over:
+        for action in actions[len(self.actions) :]:
+            if self.finished:
                 return None
             self._step(action)
-        return self.shown[len(actions)]
+        return self.observations[len(actions)]
 
     def _step(self, action: tuple[float, ...]) -> None:
         chosen = to_env(torch.tensor([action]), self.spec)[0]
         obs, _, terminated, truncated, _ = self.env.step(chosen)
-        self.done.append(action)
-        self.shown.append(self._read(obs))
-        self.over = terminated or truncated
+        self.actions.append(action)
+        self.observations.append(self._read(obs))
+        self.finished = terminated or truncated
 
     def _read(self, obs: Arrays) -> Arrays:
         return {
@@ -148,19 +148,19 @@ def simulate(world: World, spec: DataSpec, seed: int) -> Simulation:
     return Simulation(env, spec, seed)
 
 
-def recorded_scene(source: Source, start: str, flag: str = "--from") -> Scene:
+def recorded_start(source: Source, start: str, flag: str = "--from") -> Start:
     """EPISODE:FRAME of a dataset. Raises `UserError` with the range when there is no such row."""
     episode, frame = parse_start(start, flag)
-    moment = find_start(source, episode, frame, CONTEXT, flag)
-    seen = rows_of(moment.observed)
-    later = [] if moment.future is None else rows_of(moment.future)
-    actions = moment.observed.action[0].numpy()
+    row = find_start(source, episode, frame, CONTEXT, flag)
+    seen = rows_of(row.observed)
+    later = [] if row.future is None else rows_of(row.future)
+    actions = row.observed.action[0].numpy()
     context = tuple((actions[t], seen[t + 1]) for t in range(len(seen) - 1))
-    taken = moment.recorded_actions
+    taken = row.recorded_actions
     ahead = tuple((taken[t], later[t]) for t in range(len(later)))
     held = "held out" if episode in source.held_out else "trained on"
     label = f"{Path(source.dataset.path).name}, episode {episode}, frame {frame} ({held})"
-    return Scene(f"{episode}:{frame}", label, seen[0], context, ahead)
+    return Start(f"{episode}:{frame}", label, seen[0], context, ahead)
 
 
 def rows_of(segment: Segment) -> list[Arrays]:
@@ -175,15 +175,15 @@ def rows_of(segment: Segment) -> list[Arrays]:
     return found
 
 
-def chosen_scenes(source: Source, count: int = 8) -> list[Scene]:
+def chosen_starts(source: Source, count: int = 8) -> list[Start]:
     """Beginnings spread over the held-out episodes, or over all where none was held out."""
     episodes = source.held_out or list(range(len(source.dataset)))
     picked = [episodes[i] for i in np.unique(np.linspace(0, len(episodes) - 1, count).round().astype(int))]
     frames = [min(CONTEXT - 1, int(source.dataset.lengths[episode]) - 1) for episode in picked]
-    return [recorded_scene(source, f"{e}:{f}") for e, f in zip(picked, frames, strict=True)]
+    return [recorded_start(source, f"{e}:{f}") for e, f in zip(picked, frames, strict=True)]
 
 
-def picture_scene(path: Path, spec: DataSpec) -> Scene:
+def picture_start(path: Path, spec: DataSpec) -> Start:
     """A picture from a file as the first thing seen; numbers nobody knows are the data's mean. Raises `UserError`."""
     keys = spec.image_keys
     if not keys:
@@ -195,7 +195,7 @@ def picture_scene(path: Path, spec: DataSpec) -> Scene:
         else:
             first[key] = np.asarray(of.mean or [0.0] * of.shape[0], np.float32)
     name = os.fsencode(path.name).decode(errors="replace")
-    return Scene(name, f"the picture {name}", first)
+    return Start(name, f"the picture {name}", first)
 
 
 def read_picture(path: Path, height: int, width: int) -> np.ndarray:
