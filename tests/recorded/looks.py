@@ -26,7 +26,7 @@ import worldloom
 
 # What the package does not export. Where it moves, this is the one place to say so.
 from worldloom.agents.saved import load_agent
-from worldloom.commands.play import PlaySettings, open_stage
+from worldloom.commands.play import PlaySettings, open_context
 from worldloom.data.cache import CachedDataset, cache_dataset
 from worldloom.noise import TorchNoise
 from worldloom.play.context import ServerContext
@@ -230,7 +230,7 @@ def named_rows(source: Any) -> Iterable[tuple[str, Tensor]]:
 
 def stage_of(run: Path, data: Path) -> ServerContext:
     """What `worldloom play RUN --data DATA --particles 2 --no-trust --device cpu` serves."""
-    return open_stage(PlaySettings(what=str(run), data=data, particles=2, trust=False, device="cpu"))
+    return open_context(PlaySettings(what=str(run), data=data, particles=2, trust=False, device="cpu"))
 
 
 def cached(run: Run) -> CachedDataset:

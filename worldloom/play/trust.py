@@ -204,7 +204,7 @@ def split(count: int, promise: float) -> int:
     if count < need + MIN_EPISODES:
         raise UserError(
             f"a promise of {promise} needs {need + MIN_EPISODES} held-out episodes longer than the context ({need} to "
-            f"keep it, {MIN_EPISODES} to tell how long rollouts last), but there are {count}: record more, or promise less"
+            f"keep it, {MIN_EPISODES} to tell how long they last), but there are {count}: record more, or promise less"
         )
     return min(max(count // 2, need), count - MIN_EPISODES)
 
