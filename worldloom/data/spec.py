@@ -15,7 +15,7 @@ from worldloom.errors import UserError, unknown
 
 Kind = Literal["image", "vector", "category", "flag", "text", "set", "window"]
 Role = Literal["observed", "given", "target"]
-RESERVED = ("action", "mask", "task_index")
+RESERVED = ("action", "mask", "task_index", "truncated")
 MASK = ".mask"
 
 
