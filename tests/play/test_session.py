@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from worldloom.play.session import PlaySession, to_tensors
 
 from tests.toy import toy_episode, toy_spec
 from worldloom.data.spec import DataSpec, KeySpec
@@ -14,6 +13,7 @@ from worldloom.errors import UserError
 from worldloom.models import build
 from worldloom.play.engine import Engine, Query
 from worldloom.play.replay import play_replay, replay_steps, to_replay
+from worldloom.play.session import PlaySession, to_tensors
 
 FAMILIES = ["rssm", "vae_rnn", "tdmpc", "ensemble", "mlp", "tabular"]
 RIGHT, LEFT = [1.0, 0.0], [-1.0, 0.0]
