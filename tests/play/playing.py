@@ -17,7 +17,7 @@ from worldloom.play import messages
 from worldloom.play.context import ServerContext
 from worldloom.play.engine import Engine
 from worldloom.play.exporting import Exports
-from worldloom.play.player import DreamPlayer
+from worldloom.play.player import ModelPlayer
 from worldloom.play.starts import Start
 from worldloom.play.turns import Turns
 
@@ -50,10 +50,10 @@ def to_obs() -> dict[str, torch.Tensor]:
 
 
 @asynccontextmanager
-async def player(context: ServerContext | None = None) -> AsyncIterator[DreamPlayer]:
+async def player(context: ServerContext | None = None) -> AsyncIterator[ModelPlayer]:
     context, exports = context or small_context(), Exports()
     turns = Turns(context.engine)
-    made = DreamPlayer("me", context, turns, exports)
+    made = ModelPlayer("me", context, turns, exports)
     await made.begin()
     try:
         yield made
@@ -62,7 +62,7 @@ async def player(context: ServerContext | None = None) -> AsyncIterator[DreamPla
         exports.close()
 
 
-async def said(made: DreamPlayer, asked: str, **fields: Any) -> list[Any]:
+async def said(made: ModelPlayer, asked: str, **fields: Any) -> list[Any]:
     """What is answered to a request, as the page would understand it."""
     request = messages.read(json.dumps({"type": asked, "id": 5, **fields}))
     return [understood(outgoing) async for outgoing in made.answer(request) if outgoing is not None]

@@ -23,7 +23,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from worldloom.play.access import Access, local, needs_token
-from worldloom.play.player import DreamPlayer
+from worldloom.play.player import ModelPlayer
 from worldloom.play.replay import ReplayProgress
 from worldloom.play.server import Server, ServerLimits
 from worldloom.play.turns import Turns
@@ -39,7 +39,7 @@ def serving(access: Access | None = None, **limits: Any) -> Iterator[tuple[str, 
     context = small_context()
     turns = Turns(context.engine)
     server = Server(
-        lambda name, exports: DreamPlayer(name, context, turns, exports),
+        lambda name, exports: ModelPlayer(name, context, turns, exports),
         access,
         replace(ServerLimits(), **limits),
         turns.close,

@@ -27,7 +27,7 @@ Outgoing = dict[str, Any] | bytes
 Answers = AsyncIterator[Outgoing | None]
 
 
-class DreamPlayer:
+class ModelPlayer:
     """A session of one page. `name` identifies it when the page reconnects."""
 
     session: PlaySession

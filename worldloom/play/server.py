@@ -58,7 +58,7 @@ class ServerLimits:
 
 
 class Player(Protocol):
-    """The other side of a page: `DreamPlayer` or `RealPlayer`.
+    """The other side of a page: `ModelPlayer` or `RealPlayer`.
 
     `answer` yields messages, and None between the parts of long work, which is cancelled if the page has disconnected.
     """

@@ -228,7 +228,7 @@ class PlaySession:
         return found
 
     def decoded(self, node: Node) -> Arrays:
-        """The decoded observation of a node; other keys are those of the first observation."""
+        """The decoded observation of a node, other keys as in the first observation."""
         return {**self.first_obs, **node.result.pictures, **node.result.vectors}
 
     def _noise_seed(self, steps: int) -> int:
