@@ -68,13 +68,13 @@ class CalibrationSamples:
 def collect_samples(
     model: WorldModel, held: Sequence[HeldOut], *, particles: int, horizon: int, context: int, windows: int, seed: int
 ) -> CalibrationSamples:
-    """About `windows` windows of held-out episodes, walked by the engine as a player would walk them.
+    """Roll out about `windows` windows of held-out episodes with the queries of a session.
 
-    A step is good while what is shown is nearer to what came than the mean row of that very episode: a forecast that
-    knows where it is, and nothing of the moment. The mean of all data would be an easy match in a dataset of many
-    scenes, dark and bright; the last look would win by sharpness alone wherever nothing moves. Pictures (squared error
-    of pixels in [0, 1], over all of them) and vectors (in units of the training std) must both be good, summed over the
-    last `SMOOTH` steps, for at a single one reality may look like the mean. What nobody could see (`TOLERANCE`) is good.
+    A step is good while the prediction is nearer to the recorded row than the mean row of the same episode: a baseline
+    that knows the episode but not the time. The mean of the whole dataset would be too weak where episodes differ, and
+    the last observation too strong wherever nothing moves. Pictures (squared error of pixels in [0, 1]) and vectors (in
+    units of the training std) must both be good, summed over the last `SMOOTH` steps, because a single row may equal
+    the mean. Errors below `TOLERANCE` are good. Raises `UserError` for a model that decodes no observation.
     """
     keys = [key for key in (*model.spec.image_keys, *model.spec.vector_keys) if key in model.decodes]
     if not keys:

@@ -210,7 +210,7 @@ class PlaySession:
         return found[::-1]
 
     def persistence(self, number: int | None = None) -> dict[str, float]:
-        """The share of an edit that is left at a node, by picture: 1 all of it, 0 nothing; empty in a branch without edits.
+        """The share of an edit that is left at a node, by picture: 1 all of it, 0 nothing. Empty without edits.
 
         The difference between the node and its unedited twin, projected on the difference at the edit. An object that
         moves away from where it was painted counts as gone.

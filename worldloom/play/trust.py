@@ -2,9 +2,9 @@
 
 Its inputs at a node are the steps since the last observation (`open_loop_steps`) and the spread of the particles
 (`Result.spread`). Held-out episodes are imagined with the recorded actions, and every step is good or not
-(`calibration_rollouts`). Half of the episodes fit a survival model: how long nodes with such inputs stay good. The other
-half calibrate a threshold on its probability (risk control as in Angelopoulos et al., "Conformal risk control", 2024).
-A promise of 0.9:
+(`calibration_rollouts`). Half of the episodes fit a survival model: how long nodes with such inputs stay good. The
+other half calibrate a threshold on its probability (risk control as in Angelopoulos et al., "Conformal risk control",
+2024). A promise of 0.9:
 
     of the nodes of new episodes like the held-out ones at which the meter makes a promise, 90 % stay good for at least
     as many steps as promised.
@@ -12,9 +12,9 @@ A promise of 0.9:
 All episodes have the same weight, whatever their length. Two conditions hold on the calibration half, with one more
 episode added in which every promise is broken. At most 10 % of all nodes have a broken promise: as a theorem, a node of
 a new episode has a broken promise with probability 0.1 at most. And at most 10 % of the promises that end within their
-episode are broken, in as many episodes as 0.9 needs. The second condition estimates the sentence above; it is optimistic
-where promises are rare, because the threshold was selected on the same episodes. So no promise is made that would be
-made at fewer than 5 % of the nodes.
+episode are broken, in as many episodes as 0.9 needs. The second condition estimates the sentence above; it is
+optimistic where promises are rare, because the threshold was selected on the same episodes. So no promise is made that
+would be made at fewer than 5 % of the nodes.
 
 H horizon, M samples, F inputs.
 """
@@ -172,7 +172,7 @@ def load_or_calibrate(
 
 
 def calibrate(model: WorldModel, held: Sequence[HeldOut], *, promise: float = 0.9, **settings: int) -> Trust:
-    """Calibrate on held-out episodes, with `DEFAULTS` or other `settings` of `collect_samples`; `seed` also splits them.
+    """Calibrate on held-out episodes, with `settings` of `collect_samples` over `DEFAULTS`; `seed` also splits them.
 
     Raises `UserError` for too few or too short episodes, and for a model that decodes no observation.
     """
