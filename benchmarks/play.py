@@ -121,7 +121,7 @@ async def crowd(port: int, pages: int, rate: float, seconds: float) -> dict[str,
 
 
 async def memory_of(port: int, server: int) -> dict[str, float]:
-    """Of the server: KB a page that does nothing, MB a thousand moments.
+    """Of the server: KB per idle page, MB per thousand nodes.
 
     Both are differences between two moments in which the heap is alike: the server hands back what is free in it every
     256 calls, and what a call needs in passing comes anew after that.

@@ -2,8 +2,8 @@
 
     python benchmarks/trust.py RUN [RUN ...] [--splits 60] [--json results/trust.json]
 
-Held-out episodes are dreamt once. In each split a random half calibrates and the other half checks; kept and judged
-promises of all splits are pooled, because a meter that was lucky promises more, and a mean of shares would hide it.
+Held-out episodes are imagined once. In each split a random half calibrates and the other half checks; kept and checked
+promises of all splits are pooled: a meter with a favourable half promises more, which a mean of shares would hide.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def check(path: Path, splits: int) -> dict[str, Any]:
 
 
 def outcome(samples: CalibrationSamples, seed: int, split: int) -> dict[float, np.ndarray]:
-    """By promise: weight of kept and of judged ones, share of moments with one and of broken ones, steps at a look."""
+    """By promise: weight of kept and checked ones, shares of samples with one and with a broken one, first steps."""
     episodes = np.random.default_rng(seed).permutation(np.unique(samples.episode))
     half = len(episodes) // 2
     meter, other = learn(samples.of_episodes(episodes[:half]), seed=split), samples.of_episodes(episodes[half:])

@@ -39,7 +39,7 @@ PHONE: dict[str, Any] = {
     "has_touch": True,
     "is_mobile": True,
 }
-# Laid out on 960 x 800 and drawn on 720 x 600: the page itself sees to it that pixels of the dream stay whole.
+# Laid out on 960 x 800 and drawn on 720 x 600: the page itself keeps the pixels of the picture whole.
 SMALL: dict[str, Any] = {"viewport": {"width": 960, "height": 800}, "device_scale_factor": 0.75}
 
 # "Three by chance" are the same three whenever the pictures are made.
@@ -76,7 +76,7 @@ class Film:
 
 
 def palette_of(frames: list[Image.Image]) -> Image.Image:
-    """Most colours for what there is most of, the dream; some for what is rare and must not turn grey: curves."""
+    """Most colours for the frequent ones, of the picture; some for the rare ones of the curves."""
     sample = Image.new("RGB", (frames[0].width, frames[0].height * len(frames)))
     for row, frame in enumerate(frames):
         sample.paste(frame, (0, row * frame.height))
@@ -169,7 +169,7 @@ class Visit:
             self.step("Enter", 1, film)
 
     def open(self, panel: str) -> None:
-        """One panel and no other, seen from the top."""
+        """Open one panel and close the others; scroll to the top."""
         self.page.evaluate("document.querySelectorAll('aside details').forEach((each) => { each.open = false; })")
         self.page.click(f"#{panel}-panel summary")
         self.page.evaluate("document.querySelector('aside').scrollTo(0, 0)")
@@ -182,18 +182,18 @@ class Visit:
 
 
 def tell(visit: Visit, film: Film) -> None:
-    """The story: played, rewound, played otherwise, compared, painted, and held against what is true."""
+    """The story: played, rewound, played otherwise, compared, painted, and compared with reality."""
     film.say("A world model of Doom: every picture is imagined", 2200)
     film.say("Play: stand still, and a fireball hits", 1000)
     visit.step(STAY, HIT, film)
     film.take(700)
-    film.say("Rewind: a moment is never lost", 900)
+    film.say("Rewind: no node is lost", 900)
     visit.rewind(HIT, film)
     film.say("Do something else: step aside. Both futures stay.", 1200)
     visit.step(RIGHT, DODGE, film)
     film.take(900)
     visit.rewind(DODGE)
-    film.say("What if? Several plans from one moment, side by side", 1400)
+    film.say("What if? Several plans from one node, side by side", 1400)
     visit.what_if(DODGE)
     for _ in range(DODGE - 1):
         film.take(2 * STEP)
@@ -210,12 +210,12 @@ def tell(visit: Visit, film: Film) -> None:
     film.take(900)
     visit.rewind(DODGE + 7)
     visit.show_reality()
-    film.say("What really happened, beside the dream", 1600)
+    film.say("The real observation beside the prediction", 1600)
     visit.replay_recording(4, film)
-    film.say("The trust meter says how far to believe it", 2200)
+    film.say("The trust meter: for how many more steps it is good", 2200)
     visit.page.keyboard.press("l")
     visit.settle()
-    film.say("One look at what is true, and the dream is corrected", 2800)
+    film.say("One real observation corrects the belief", 2800)
 
 
 def two_branches(visit: Visit) -> None:
@@ -265,7 +265,7 @@ def make_images(browser: Browser, address: str, out: Path) -> None:
 
 
 def enter(browser: Browser, address: str, options: dict[str, Any]) -> Visit:
-    """A page that shows its first moment."""
+    """A page that shows its first node."""
     page = browser.new_context(**options).new_page()
     page.add_init_script(SAME_CHANCE)
     page.goto(address)

@@ -1,4 +1,4 @@
-"""A stage with a small untrained model, and a player on it: what the tests of play are played with."""
+"""A server context with a small untrained model, and a player: shared by the tests of play."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from worldloom.play import messages
 from worldloom.play.context import ServerContext
 from worldloom.play.engine import Engine
 from worldloom.play.exporting import Exports
-from worldloom.play.player import DreamPlayer
+from worldloom.play.player import ModelPlayer
 from worldloom.play.starts import Start
 from worldloom.play.turns import Turns
 
@@ -25,16 +25,16 @@ HASH = "a" * 64
 
 
 def frame(row: int = 0) -> dict[str, np.ndarray]:
-    """One row of the toy world, pictures `[H, W, 3]`."""
+    """One row of the toy environment, pictures `[H, W, 3]`."""
     episode = toy_episode(3)
     return {"image": episode.obs["image"][row].transpose(1, 2, 0), "state": episode.obs["state"][row]}
 
 
 def start(name: str = "a") -> Start:
-    """Two rows that are watched and eight that follow."""
+    """Two context rows and eight that follow."""
     episode, spec = toy_episode(3), toy_spec()
     rows = tuple((spec.action.scale(episode.action[t]), frame(t + 1)) for t in range(10))
-    return Start(name, f"scene {name}", frame(), rows[:2], rows[2:])
+    return Start(name, f"start {name}", frame(), rows[:2], rows[2:])
 
 
 def small_context(**options: Any) -> ServerContext:
@@ -50,10 +50,10 @@ def to_obs() -> dict[str, torch.Tensor]:
 
 
 @asynccontextmanager
-async def player(context: ServerContext | None = None) -> AsyncIterator[DreamPlayer]:
+async def player(context: ServerContext | None = None) -> AsyncIterator[ModelPlayer]:
     context, exports = context or small_context(), Exports()
     turns = Turns(context.engine)
-    made = DreamPlayer("me", context, turns, exports)
+    made = ModelPlayer("me", context, turns, exports)
     await made.begin()
     try:
         yield made
@@ -62,8 +62,8 @@ async def player(context: ServerContext | None = None) -> AsyncIterator[DreamPla
         exports.close()
 
 
-async def said(made: DreamPlayer, asked: str, **fields: Any) -> list[Any]:
-    """What is answered to a request, as the page would understand it."""
+async def said(made: ModelPlayer, asked: str, **fields: Any) -> list[Any]:
+    """The answers to a request, decoded as by the page."""
     request = messages.read(json.dumps({"type": asked, "id": 5, **fields}))
     return [understood(outgoing) async for outgoing in made.answer(request) if outgoing is not None]
 

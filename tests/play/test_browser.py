@@ -28,7 +28,7 @@ def browser() -> Iterator[Any]:
 
 
 def visit(browser: Any, address: str, **options: Any) -> tuple[Any, list[str]]:
-    """A page that has shown its first moment, and what went wrong in it since."""
+    """A page that shows its first node, and the list of errors since."""
     page = browser.new_context(accept_downloads=True, **options).new_page()
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
@@ -66,7 +66,7 @@ def pixels(page: Any) -> list[int]:
     )
 
 
-def walk(page: Any, key: str, steps: int) -> None:
+def press(page: Any, key: str, steps: int) -> None:
     for _ in range(steps):
         before = here(page)
         page.keyboard.press(key)
@@ -77,12 +77,12 @@ def test_a_visit_from_the_first_key_to_a_replay_that_looks_the_same(browser: Any
     with serving() as (address, _):
         page, wrong = visit(browser, address)
         beginning = here(page)
-        walk(page, "ArrowRight", STEPS // 2)
-        walk(page, "ArrowLeft", STEPS // 2)
+        press(page, "ArrowRight", STEPS // 2)
+        press(page, "ArrowLeft", STEPS // 2)
         assert here(page) == beginning + STEPS
-        walk(page, "Backspace", 5)
+        press(page, "Backspace", 5)
         fork = here(page)
-        walk(page, "ArrowRight", 5)
+        press(page, "ArrowRight", 5)
         right = here(page)
         assert page.evaluate(f"worldloom.state.moments.get({right - 4}).parent") == fork, "another branch"
         page.click("#whatif-panel summary")
@@ -98,7 +98,7 @@ def test_a_visit_from_the_first_key_to_a_replay_that_looks_the_same(browser: Any
         until(page, f"worldloom.state.here !== {right}")
         assert page.evaluate("worldloom.state.moments.get(worldloom.state.here).kind") == "edit"
         until(page, "document.getElementById('persistence').textContent.includes('100 %')")
-        walk(page, "ArrowRight", 2)
+        press(page, "ArrowRight", 2)
         page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true })")
         for kind, head in (("png", b"\x89PNG"), ("mp4", b"\x00\x00"), ("dataset", b"PK")):
             with page.expect_download() as download:
@@ -106,15 +106,15 @@ def test_a_visit_from_the_first_key_to_a_replay_that_looks_the_same(browser: Any
             assert download.value.path().read_bytes().startswith(head)
         with page.expect_download() as download:
             page.click("#save")
-        download.value.save_as(tmp_path / "walk.json")
+        download.value.save_as(tmp_path / "session.json")
         shown, last = pixels(page), here(page)
         other, also_wrong = visit(browser, address)
         other.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true })")
-        other.set_input_files("#load", tmp_path / "walk.json")
+        other.set_input_files("#load", tmp_path / "session.json")
         assert until(other, "worldloom.state.loaded")["identical"] is True
         until(other, f"worldloom.state.here === {last} && worldloom.state.shown === {last}")
         assert pixels(other) == shown
-        assert len(json.loads((tmp_path / "walk.json").read_text())["digests"]) > STEPS
+        assert len(json.loads((tmp_path / "session.json").read_text())["digests"]) > STEPS
         assert [*wrong, *also_wrong] == []
 
 
@@ -135,7 +135,7 @@ def test_a_phone_shows_the_picture_whole_and_plays_by_touch(browser: Any) -> Non
         assert wrong == []
 
 
-def test_whoever_cannot_see_or_point_finds_names_and_a_way(browser: Any) -> None:
+def test_every_control_has_a_name_and_is_reached_by_keyboard(browser: Any) -> None:
     with serving() as (address, _):
         page, wrong = visit(browser, address)
         nameless = page.evaluate(
@@ -153,7 +153,7 @@ def test_whoever_cannot_see_or_point_finds_names_and_a_way(browser: Any) -> None
         page.keyboard.press("?")
         assert page.locator("#help-box").is_visible()
         page.keyboard.press("Escape")
-        walk(page, "ArrowRight", 3)
+        press(page, "ArrowRight", 3)
         page.focus("#timeline")
         page.keyboard.press("ArrowLeft")
         until(page, "worldloom.state.here === 4")
@@ -165,22 +165,22 @@ def test_whoever_cannot_see_or_point_finds_names_and_a_way(browser: Any) -> None
 def test_a_page_that_is_loaded_again_has_every_branch(browser: Any) -> None:
     with serving() as (address, _):
         page, wrong = visit(browser, address)
-        walk(page, "ArrowRight", 3)
+        press(page, "ArrowRight", 3)
         page.keyboard.press("Backspace")
         until(page, "worldloom.state.here === 4")
-        walk(page, "ArrowLeft", 2)
-        told = "[...worldloom.state.moments.values()].map((m) => `${m.number} from ${m.parent} in ${m.lane}`).sort()"
+        press(page, "ArrowLeft", 2)
+        nodes = "[...worldloom.state.moments.values()].map((m) => `${m.number} from ${m.parent} in ${m.lane}`).sort()"
         until(page, "worldloom.state.moments.size === 8")
-        before = page.evaluate(told)
+        before = page.evaluate(nodes)
         page.reload()
         until(page, "worldloom.state.here === 7 && worldloom.state.moments.size === 8")
-        assert page.evaluate(told) == before
+        assert page.evaluate(nodes) == before
         page.keyboard.press("PageUp")
         until(page, "worldloom.state.here === 5 && document.querySelector('[data-waiting]') === null")
         assert wrong == []
 
 
-def test_true_numbers_are_shown_beside_those_that_are_dreamt(browser: Any) -> None:
+def test_real_numbers_are_shown_beside_the_predicted_ones(browser: Any) -> None:
     with serving() as (address, _):
         page, wrong = visit(browser, address)
         page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true })")
@@ -188,7 +188,7 @@ def test_true_numbers_are_shown_beside_those_that_are_dreamt(browser: Any) -> No
         page.check("#reality")
         until(page, "document.getElementById('numbers-list').textContent.includes('really')")
         until(page, "document.querySelectorAll('#numbers-list .real:not([hidden])').length === 2")
-        walk(page, "ArrowRight", 1)
+        press(page, "ArrowRight", 1)
         until(page, "!document.getElementById('numbers-list').textContent.includes('really')")
         page.keyboard.press("Backspace")
         until(page, "document.getElementById('numbers-list').textContent.includes('really')")
@@ -199,7 +199,7 @@ def test_nothing_is_cut_off_whatever_the_window_is_wide(browser: Any) -> None:
     with serving() as (address, _):
         page, wrong = visit(browser, address)
         page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true })")
-        walk(page, "ArrowRight", 3)
+        press(page, "ArrowRight", 3)
         for width in (1280, 1024, 910, 900, 390):
             page.set_viewport_size({"width": width, "height": 800})
             page.wait_for_timeout(100)
@@ -215,14 +215,14 @@ def test_nothing_is_cut_off_whatever_the_window_is_wide(browser: Any) -> None:
         assert wrong == []
 
 
-def test_an_edit_lands_on_the_moment_that_was_painted_on(browser: Any) -> None:
+def test_an_edit_applies_to_the_node_that_was_painted_on(browser: Any) -> None:
     with serving() as (address, _):
         page, wrong = visit(browser, address)
-        walk(page, "ArrowRight", 3)
+        press(page, "ArrowRight", 3)
         painted = here(page)
         page.keyboard.press("p")
         page.click("#picture", force=True)
-        walk(page, "Backspace", 2)
+        press(page, "Backspace", 2)
         page.click("#edit")
         until(page, "worldloom.state.moment.kind === 'edit'")
         assert page.evaluate("worldloom.state.moment.parent") == painted - 1
@@ -235,7 +235,7 @@ TAP = """const tap = (key) => ['keydown', 'keyup'].forEach((type) =>
 
 
 @pytest.mark.parametrize(("leave", "steps"), [("tap('Backspace')", 1), ("document.getElementById('new').click()", 0)])
-def test_steps_that_wait_are_given_up_by_whoever_goes_elsewhere(browser: Any, leave: str, steps: int) -> None:
+def test_queued_steps_are_dropped_when_the_page_goes_elsewhere(browser: Any, leave: str, steps: int) -> None:
     with serving() as (address, _):
         page, wrong = visit(browser, address)
         beginning = here(page)

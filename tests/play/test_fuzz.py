@@ -93,7 +93,7 @@ def answers(page: Page, number: int) -> list[str]:
     return found
 
 
-def test_ten_thousand_unexpected_messages_are_answered_and_disturb_nobody() -> None:
+def test_ten_thousand_unexpected_messages_are_answered_and_affect_no_other_page() -> None:
     rng, sent, kinds, ended = random.Random(0), [], set(), 0
     with serving(messages_per_second=1e9, burst=10**9, message_bytes=LIMIT) as (address, server):
         quiet, page = Page(address), Page(address)

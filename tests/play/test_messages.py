@@ -1,4 +1,4 @@
-"""What the page may say."""
+"""The requests of a page."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def test_the_schema_in_the_documentation_is_that_of_the_code() -> None:
         (b'{"type": "export", "kind": "../../etc"}', "Invalid enum value"),
     ],
 )
-def test_what_is_no_request_is_said_to_be_none(raw: bytes, message: str) -> None:
+def test_an_invalid_request_is_refused_with_the_reason(raw: bytes, message: str) -> None:
     with pytest.raises(msgspec.MsgspecError, match=message):
         messages.read(raw)
 

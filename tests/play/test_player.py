@@ -1,4 +1,4 @@
-"""What the page asks and what it is answered, without a web between them."""
+"""The requests of a page and their answers, without a web server."""
 
 import asyncio
 import base64
@@ -20,14 +20,14 @@ from worldloom.play import messages
 RIGHT, LEFT = [1.0, 0.0], [-1.0, 0.0]
 
 
-def test_a_walk_begins_after_the_rows_that_were_watched() -> None:
+def test_a_session_starts_after_its_observed_context_rows() -> None:
     async def test() -> None:
         async with player() as me:
             welcome, node = [a async for a in me.answer(read("new", start="b", seed=3))]
             assert isinstance(welcome, dict)
-            assert welcome["starts"] == [{"name": "a", "label": "scene a"}, {"name": "b", "label": "scene b"}]
+            assert welcome["starts"] == [{"name": "a", "label": "start a"}, {"name": "b", "label": "start b"}]
             assert (welcome["recording"], welcome["agent"], welcome["action"]["kind"]) == (True, True, "continuous")
-            assert welcome["moments"] == 3, "two rows were watched after the first look"
+            assert welcome["moments"] == 3, "two context rows after the first observation"
             assert isinstance(node, bytes)
             assert (me.session.now.steps, me.session.now.open_loop_steps, me.session.seed) == (2, 0, 3)
 
@@ -60,7 +60,7 @@ def test_steps_rewinds_and_branches_are_shown_as_they_are_in_the_tree() -> None:
     run(test)
 
 
-def test_a_page_that_comes_back_gets_the_whole_tree_without_pictures() -> None:
+def test_a_page_that_reconnects_gets_the_whole_tree_without_pictures() -> None:
     async def test() -> None:
         async with player() as me:
             first = (await said(me, "step", action=RIGHT))[0]["moment"]
@@ -69,34 +69,34 @@ def test_a_page_that_comes_back_gets_the_whole_tree_without_pictures() -> None:
             nodes = (await said(me, "tree"))[0]["moments"]
             assert [node["number"] for node in nodes] == [0, 1, 2, 3, 4]
             assert nodes[3:] == [first, other]
-            assert me.session.here == other["number"], "nobody has gone anywhere"
+            assert me.session.here == other["number"], "the current node does not change"
 
     run(test)
 
 
-def test_what_is_true_is_shown_as_long_as_the_walk_does_what_was_done() -> None:
+def test_real_observations_are_sent_as_long_as_the_session_takes_the_recorded_actions() -> None:
     async def test() -> None:
         async with player() as me:
             await said(me, "options", reality=True)
             true = (await said(me, "step", by="recording"))[0]
             assert np.array_equal(true["shown"]["real", "image"], frame(3)["image"])
             assert true["moment"]["real"] == {"state": frame(3)["state"].tolist()}
-            seen = (await said(me, "anchor"))[0]
-            assert seen["moment"]["kind"] == "look"
-            assert seen["moment"]["residual"]["image"] > 0
+            corrected = (await said(me, "anchor"))[0]
+            assert corrected["moment"]["kind"] == "look"
+            assert corrected["moment"]["residual"]["image"] > 0
             lost = (await said(me, "step", action=[0.123, 0.4]))[0]
             assert ("real", "image") not in lost["shown"]
             assert lost["moment"]["real"] == {}
             await said(me, "options", reality=False)
             assert (await said(me, "go", moment=0))[0]["moment"]["real"] is None
             await said(me, "go", moment=lost["moment"]["number"])
-            with pytest.raises(UserError, match="nobody knows"):
+            with pytest.raises(UserError, match="not known here"):
                 await said(me, "anchor")
 
     run(test)
 
 
-def test_the_agent_plays_and_anybody_can_take_over() -> None:
+def test_the_agent_plays_and_the_player_can_take_over() -> None:
     async def test() -> None:
         async with player() as me:
             expected = me.context.agent_action(me.session.now.result.belief)
@@ -110,24 +110,24 @@ def test_the_agent_plays_and_anybody_can_take_over() -> None:
     run(test)
 
 
-def test_plans_from_one_moment_become_branches_that_drift_apart() -> None:
+def test_plans_from_one_node_become_branches_that_diverge() -> None:
     async def test() -> None:
         async with player() as me:
             here = me.session.here
             answers = await said(me, "grid", moment=here, plans=[[RIGHT] * 3, [LEFT] * 2, [RIGHT] * 3])
             grid = answers[-1]
             assert [len(plan) for plan in grid["plans"]] == [3, 2, 3]
-            assert grid["plans"][0] == grid["plans"][2], "two that do the same are the same branch"
+            assert grid["plans"][0] == grid["plans"][2], "equal plans share a branch"
             assert grid["plans"][0] != grid["plans"][1]
             assert grid["divergence"][0][0] > 0
-            assert me.session.here == here, "nobody has gone anywhere"
+            assert me.session.here == here, "the current node does not change"
             assert sorted({a["plan"] for a in answers[:-1]}) == [0, 1, 2]
             assert len(me.session.nodes) == 3 + 5
 
     run(test)
 
 
-def test_a_painted_picture_goes_on_and_how_much_is_left_of_it_is_told() -> None:
+def test_an_edited_picture_continues_with_the_share_of_the_edit_that_is_left() -> None:
     async def test() -> None:
         async with player() as me:
             picture = me.session.now.result.pictures["image"].copy()
@@ -139,7 +139,7 @@ def test_a_painted_picture_goes_on_and_how_much_is_left_of_it_is_told() -> None:
             later = (await said(me, "step", action=RIGHT))[0]["moment"]
             assert np.isfinite(later["persistence"]["image"])
             for wrong, message in [
-                ({"key": "state", "pixels": pixels}, "no picture of this model"),
+                ({"key": "state", "pixels": pixels}, "not an image key of this model"),
                 ({"key": "image", "pixels": pixels[:-8]}, "bytes, not 16 x 16 x 3"),
                 ({"key": "image", "pixels": "?"}, "not base64"),
             ]:
@@ -163,12 +163,12 @@ def test_a_replay_that_was_saved_is_loaded_with_every_frame_the_same() -> None:
             assert other.session.node(3).digest == me.session.node(3).digest
             with pytest.raises(UserError, match="damaged"):
                 await said(other, "load", replay={**replay, "moments": "x"})
-            assert len(other.session.nodes) == 6, "the walk before is still there"
+            assert len(other.session.nodes) == 6, "the session before is unchanged"
 
     run(test)
 
 
-def test_a_walk_can_be_kept_as_a_picture_a_video_and_a_synthetic_dataset(tmp_path: Path) -> None:
+def test_a_session_is_exported_as_a_picture_a_video_and_a_synthetic_dataset(tmp_path: Path) -> None:
     async def test() -> None:
         async with player() as me:
             for action in (RIGHT, LEFT, RIGHT):
@@ -182,7 +182,7 @@ def test_a_walk_can_be_kept_as_a_picture_a_video_and_a_synthetic_dataset(tmp_pat
             assert np.array_equal(picture, me.session.now.result.pictures["image"])
             assert made["mp4"][4:8] == b"ftyp"
             zipfile.ZipFile(io.BytesIO(made["dataset"])).extractall(tmp_path)
-            dataset = open_dataset(tmp_path / "walk")
+            dataset = open_dataset(tmp_path / "session")
             assert dataset.about["synthetic"] is True
             episode = dataset.read(0)
             assert len(episode) == 6
@@ -192,7 +192,7 @@ def test_a_walk_can_be_kept_as_a_picture_a_video_and_a_synthetic_dataset(tmp_pat
     run(test)
 
 
-def test_players_who_ask_together_are_answered_as_if_alone() -> None:
+def test_concurrent_players_get_the_same_results_as_a_single_one() -> None:
     async def test() -> None:
         context = small_context()
         async with player(context) as me:
@@ -210,7 +210,7 @@ def test_players_who_ask_together_are_answered_as_if_alone() -> None:
     run(test)
 
 
-def test_plans_that_the_tree_has_no_room_for_are_refused_before_any_is_tried() -> None:
+def test_plans_that_exceed_the_tree_are_refused_before_the_first_step() -> None:
     async def test() -> None:
         async with player(small_context(max_nodes=8)) as me:
             held = len(me.session.nodes)
@@ -220,12 +220,12 @@ def test_plans_that_the_tree_has_no_room_for_are_refused_before_any_is_tried() -
             await said(me, "grid", moment=0, plans=[[RIGHT] * (8 - held)])
             assert len(me.session.nodes) == 8
             again = await said(me, "grid", moment=0, plans=[[RIGHT] * (8 - held)])
-            assert again[-1]["type"] == "grid", "what was done already needs no room"
+            assert again[-1]["type"] == "grid", "known nodes need no room"
 
     run(test)
 
 
-def test_where_it_is_unsure_comes_along_when_asked_for() -> None:
+def test_uncertainty_is_sent_when_enabled() -> None:
     async def test() -> None:
         async with player() as me:
             await said(me, "step", action=RIGHT)
@@ -244,16 +244,16 @@ def test_where_it_is_unsure_comes_along_when_asked_for() -> None:
         ("step", {}, "needs an action"),
         ("step", {"action": 3}, "outside the action space"),
         ("step", {"action": [9.0, 0.0]}, "outside"),
-        ("go", {"moment": 99}, "moments 0 to 2"),
-        ("show", {"moments": [0, 99]}, "moments 0 to 2"),
-        ("grid", {"moment": 99, "plans": [[RIGHT]]}, "moments 0 to 2"),
+        ("go", {"moment": 99}, "nodes 0 to 2"),
+        ("show", {"moments": [0, 99]}, "nodes 0 to 2"),
+        ("grid", {"moment": 99, "plans": [[RIGHT]]}, "nodes 0 to 2"),
         ("grid", {"moment": 0, "plans": [[RIGHT], [[5.0, 0.0]]]}, "outside"),
         ("grid", {"moment": 0, "plans": [[RIGHT, RIGHT, [5.0, 0.0]]]}, "outside"),
         ("new", {"start": "z"}, "no start 'z'"),
-        ("train", {}, "means nothing in a dream"),
+        ("train", {}, "not available in a model"),
     ],
 )
-def test_what_cannot_be_granted_changes_nothing(kind: str, fields: dict[str, Any], message: str) -> None:
+def test_a_refused_request_changes_nothing(kind: str, fields: dict[str, Any], message: str) -> None:
     async def test() -> None:
         async with player() as me:
             before = (me.session, me.session.here, len(me.session.nodes))

@@ -1,4 +1,4 @@
-"""A person plays the real world: every episode is saved whole, however it ended."""
+"""A person plays a real environment: every episode is saved whole."""
 
 import json
 import sys
@@ -51,7 +51,7 @@ def recorder(tmp_path: Path) -> Recorder:
     return make_recorder(ENV, (), tmp_path / "played")
 
 
-def test_episodes_that_end_and_episodes_that_are_left_are_saved_whole(recorder: Recorder) -> None:
+def test_terminated_and_unfinished_episodes_are_saved_whole(recorder: Recorder) -> None:
     async def test() -> None:
         me = RealPlayer("me", recorder)
         await me.begin()
@@ -60,7 +60,7 @@ def test_episodes_that_end_and_episodes_that_are_left_are_saved_whole(recorder: 
             assert node["shown"]["real", "image"][0, 0, 0] == 40 * (step + 1)
         assert node["moment"]["over"] is True
         assert node["moment"]["recorded"] == {"episodes": 1, "steps": 5}
-        with pytest.raises(UserError, match="the episode is over"):
+        with pytest.raises(UserError, match="the episode has ended"):
             await said(me, "step", action=1)
         welcome, first = await said(me, "new")
         assert (welcome["mode"], welcome["trains"], first["moment"]["over"]) == ("real", True, False)
@@ -78,7 +78,7 @@ def test_episodes_that_end_and_episodes_that_are_left_are_saved_whole(recorder: 
     assert make_recorder(ENV, (), recorder.out).episodes == 2, "a recording is gone on with"
 
 
-def test_who_leaves_at_the_beginning_leaves_nothing(recorder: Recorder) -> None:
+def test_an_episode_without_steps_is_not_saved(recorder: Recorder) -> None:
     async def test() -> None:
         me = RealPlayer("me", recorder)
         await me.begin()
@@ -90,15 +90,15 @@ def test_who_leaves_at_the_beginning_leaves_nothing(recorder: Recorder) -> None:
     assert not recorder.out.exists()
 
 
-def test_what_makes_no_sense_is_refused(recorder: Recorder) -> None:
+def test_invalid_requests_are_refused(recorder: Recorder) -> None:
     async def test() -> None:
         me = RealPlayer("me", recorder)
         await me.begin()
         for asked, fields, message in [
             ("step", {"action": 3}, "outside the action space"),
             ("step", {"by": "agent"}, "action of the player"),
-            ("rewind", {}, "means nothing in the real world"),
-            ("train", {}, "too few to learn from"),
+            ("rewind", {}, "not available in a real environment"),
+            ("train", {}, "too few to train on"),
         ]:
             with pytest.raises(UserError, match=message):
                 await said(me, asked, **fields)
@@ -116,18 +116,18 @@ def test_a_first_model_is_trained_by_a_process_of_its_own(
     for script, state, text in [("true", "done", "worldloom play"), ("echo no room; false", "failed", "no room")]:
         python.write_text(f"#!/bin/sh\n{script}\n")
         python.chmod(0o755)
-        told = recorder.train()
+        progress = recorder.train()
         for _ in range(200):
-            if told["state"] != "running":
+            if progress["state"] != "running":
                 break
             time.sleep(0.05)
-            told = recorder.progress()
-        assert (told["state"], text in told["text"]) == (state, True), told
+            progress = recorder.progress()
+        assert (progress["state"], text in progress["text"]) == (state, True), progress
         recorder.model.mkdir()
     assert recorder.model.name == f"{recorder.out.name}-model-2", "another training, another folder"
 
 
-def test_a_folder_that_cannot_take_the_episodes_is_refused_before_anybody_plays(
+def test_a_folder_that_cannot_be_written_is_refused_before_the_server_starts(
     recorder: Recorder, tmp_path: Path
 ) -> None:
     async def test() -> None:
@@ -161,7 +161,7 @@ def test_an_environment_that_fails_ends_the_episode_and_keeps_it(
         monkeypatch.setattr(me.env, "step", crash)
         with pytest.raises(UserError, match=r"the simulator crashed.*begin a new episode"):
             await said(me, "step", action=2)
-        with pytest.raises(UserError, match="the episode is over"):
+        with pytest.raises(UserError, match="the episode has ended"):
             await said(me, "step", action=2)
         await said(me, "new")
         assert (recorder.episodes, recorder.steps) == (1, 1)
@@ -169,7 +169,7 @@ def test_an_environment_that_fails_ends_the_episode_and_keeps_it(
     run(test)
 
 
-def test_asking_how_training_goes_starts_nothing(recorder: Recorder) -> None:
+def test_the_progress_request_starts_no_training(recorder: Recorder) -> None:
     async def test() -> None:
         me = RealPlayer("me", recorder)
         await me.begin()

@@ -1,4 +1,4 @@
-"""The web around it: who may in, what is too much, and that nothing which is sent can break it."""
+"""The web server: access, limits, and robustness against any input."""
 
 import json
 import socket
@@ -23,7 +23,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from worldloom.play.access import Access, local, needs_token
-from worldloom.play.player import DreamPlayer
+from worldloom.play.player import ModelPlayer
 from worldloom.play.replay import ReplayProgress
 from worldloom.play.server import Server, ServerLimits
 from worldloom.play.turns import Turns
@@ -39,7 +39,7 @@ def serving(access: Access | None = None, **limits: Any) -> Iterator[tuple[str, 
     context = small_context()
     turns = Turns(context.engine)
     server = Server(
-        lambda name, exports: DreamPlayer(name, context, turns, exports),
+        lambda name, exports: ModelPlayer(name, context, turns, exports),
         access,
         replace(ServerLimits(), **limits),
         turns.close,
@@ -93,7 +93,7 @@ def until(done: Callable[[], bool], seconds: float = 20) -> None:
         time.sleep(0.01)
 
 
-def test_a_page_plays_leaves_and_comes_back_to_its_walk() -> None:
+def test_a_page_reconnects_to_its_session() -> None:
     with serving() as (address, _):
         page = Page(address)
         assert page.welcome["mode"] == "dream"
@@ -124,9 +124,9 @@ def test_files_are_served_by_the_names_they_have_and_by_no_other() -> None:
         url = page.ask("export", kind="png")["url"]
         assert get(address, url)[1][:4] == b"\x89PNG"
         for path in (
-            "/files/x/moment.png",
-            url.replace("moment.png", "..%2F..%2Fetc%2Fpasswd"),
-            url.replace("moment.png", "other.png"),
+            "/files/x/node.png",
+            url.replace("node.png", "..%2F..%2Fetc%2Fpasswd"),
+            url.replace("node.png", "other.png"),
             "/page/..%2Fserver.py",
             "/page/../server.py",
             "/page/%2e%2e%2fserver.py",
@@ -137,7 +137,7 @@ def test_files_are_served_by_the_names_they_have_and_by_no_other() -> None:
             assert b"class Server" not in body
 
 
-def test_another_site_and_a_wrong_token_are_told_that_they_may_not_in() -> None:
+def test_another_site_and_a_wrong_token_are_refused_with_the_reason() -> None:
     with serving(Access("secret")) as (address, server):
         for query, options, message in [
             ("", {}, "token is missing or wrong"),
@@ -156,7 +156,7 @@ def test_another_site_and_a_wrong_token_are_told_that_they_may_not_in() -> None:
         assert len(server.seats) == 1
 
 
-def test_the_name_of_another_site_that_leads_here_opens_nothing() -> None:
+def test_a_host_name_of_another_site_is_refused() -> None:
     with serving() as (address, server):
         port = address.rpartition(":")[2]
         with socket.create_connection(("127.0.0.1", int(port))) as raw:
@@ -198,11 +198,11 @@ def test_a_connection_that_does_not_say_hello_is_closed_with_the_reason() -> Non
         with pytest.raises(ConnectionClosed):
             silent.next()
         time.sleep(0.3)
-        assert page.ask("ping")["type"] == "pong", "who has said hello may think for longer"
+        assert page.ask("ping")["type"] == "pong", "the limit ends with hello"
         assert len(server.seats) == 1
 
 
-def test_who_leaves_in_the_middle_of_a_long_request_frees_the_place_and_ends_the_work(
+def test_a_disconnect_during_a_long_request_frees_the_seat_and_cancels_the_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with serving(sessions=1) as (address, server):
@@ -227,10 +227,10 @@ def test_who_leaves_in_the_middle_of_a_long_request_frees_the_place_and_ends_the
         until(lambda: not seat.turn.locked())
         count = len(made)
         time.sleep(0.1)
-        assert len(made) == count, "nobody is left for whom it would be loaded"
+        assert len(made) == count, "a disconnect cancels the work"
 
 
-def test_a_page_that_comes_back_to_a_long_request_waits_for_its_next_part_alone(
+def test_a_page_that_reconnects_during_a_long_request_waits_for_its_next_part_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with serving() as (address, _):
@@ -252,7 +252,7 @@ def test_a_page_that_comes_back_to_a_long_request_waits_for_its_next_part_alone(
         assert time.monotonic() - began < 3
 
 
-def test_a_page_that_reads_nothing_delays_nobody() -> None:
+def test_a_page_that_reads_nothing_delays_no_other_page() -> None:
     with serving(send_seconds=1) as (address, _):
         slow, quick = Page(address), Page(address)
         for _ in range(400):

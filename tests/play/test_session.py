@@ -1,4 +1,4 @@
-"""A walk is a value of its seed and what was done: whoever else plays, in whatever order, on whatever branch."""
+"""A node is a function of the seed and the actions: independent of other players, order and branch."""
 
 import json
 from typing import Any
@@ -45,7 +45,7 @@ def spec_for(family: str) -> DataSpec:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_moment_is_the_same_bit_for_bit_alone_and_in_a_crowd(family: str) -> None:
+def test_a_result_is_the_same_bit_for_bit_alone_and_among_others(family: str) -> None:
     torch.manual_seed(0)
     spec = spec_for(family)
     playing = Engine(build(family, spec, "debug").eval(), 2)
@@ -63,7 +63,7 @@ def test_a_moment_is_the_same_bit_for_bit_alone_and_in_a_crowd(family: str) -> N
         assert (single.signals, single.spread) == (among.signals, among.spread)
 
 
-def test_going_back_and_doing_the_same_leads_to_the_same_moment() -> None:
+def test_rewinding_and_taking_the_same_action_leads_to_the_same_node() -> None:
     session = new_session(engine())
     far = [session.step(RIGHT) for _ in range(4)][-1]
     assert session.rewind(2).steps == 2
@@ -73,7 +73,7 @@ def test_going_back_and_doing_the_same_leads_to_the_same_moment() -> None:
     assert len(session.nodes) == 5
 
 
-def test_branches_differ_by_what_was_done_and_not_by_luck() -> None:
+def test_branches_differ_by_their_actions_and_not_by_noise() -> None:
     session = new_session(engine())
     session.step(RIGHT)
     right = [session.step(RIGHT) for _ in range(3)]
@@ -87,7 +87,7 @@ def test_branches_differ_by_what_was_done_and_not_by_luck() -> None:
     assert not torch.equal(reseeded.now.result.belief.features, elsewhere.nodes[0].result.belief.features)
 
 
-def test_a_look_corrects_the_belief_and_tells_how_wrong_it_was() -> None:
+def test_an_observation_corrects_the_belief_and_measures_its_error() -> None:
     session = new_session(engine())
     session.step(RIGHT)
     predicted = session.step(RIGHT)
@@ -107,7 +107,7 @@ def test_a_look_corrects_the_belief_and_tells_how_wrong_it_was() -> None:
     assert (observed.steps, observed.open_loop_steps, observed.kind) == (1, 0, "watch")
 
 
-def test_an_edit_goes_on_beside_its_unedited_twin() -> None:
+def test_an_edit_continues_beside_its_unedited_twin() -> None:
     session = new_session(engine())
     plain = [session.step(RIGHT) for _ in range(3)]
     session.fork(plain[0].number)
@@ -123,7 +123,7 @@ def test_an_edit_goes_on_beside_its_unedited_twin() -> None:
     assert session.persistence(plain[2].number) == {}
 
 
-def test_a_replay_shows_every_frame_again() -> None:
+def test_a_replay_reproduces_every_frame() -> None:
     session = new_session(engine())
     session.step(RIGHT)
     session.step(LEFT)
@@ -142,18 +142,18 @@ def test_a_replay_shows_every_frame_again() -> None:
     assert play_replay(engine(), kept, "abc").different == 3
 
 
-def test_what_a_replay_holds_beside_what_the_model_sees_is_not_even_unpacked() -> None:
+def test_keys_of_a_replay_that_the_model_does_not_observe_are_not_unpacked() -> None:
     kept = to_replay(new_session(engine()), "abc")
     kept["start"]["bomb"] = {"dtype": "uint8", "shape": [10**9], "data": "not even base64"}
     assert play_replay(engine(), kept, "abc").different is None
 
 
-def test_a_replay_that_is_too_long_is_refused_before_it_is_walked() -> None:
+def test_a_replay_that_is_too_long_is_refused_before_it_is_played() -> None:
     session = new_session(engine())
     session.step(RIGHT)
     session.step(RIGHT)
     kept = to_replay(session, "abc")
-    with pytest.raises(UserError, match="3 moments, but at most 2"):
+    with pytest.raises(UserError, match="3 nodes, but at most 2"):
         next(replay_steps(engine(), kept, "abc", 2))
     for seed in (-1, 1.5, True, 10**30):
         with pytest.raises(UserError, match="its seed is"):
@@ -168,13 +168,13 @@ def test_a_replay_of_another_checkpoint_or_a_broken_one_is_refused() -> None:
         play_replay(engine(), kept, "abd")
     bomb = {"dtype": "uint8", "shape": [16, 16, 3], "data": kept["start"]["image"]["data"][:20]}
     broken: list[tuple[Any, str]] = [
-        ({}, "no worldloom replay"),
-        ([], "no worldloom replay"),
-        ({**kept, "moments": [{"from": 7, "do": "step", "action": RIGHT}]}, "moment 7"),
-        ({**kept, "moments": [{"from": 0, "do": "eval", "action": RIGHT}]}, "nobody can do"),
+        ({}, "not a worldloom replay"),
+        ([], "not a worldloom replay"),
+        ({**kept, "moments": [{"from": 7, "do": "step", "action": RIGHT}]}, "node 7"),
+        ({**kept, "moments": [{"from": 0, "do": "eval", "action": RIGHT}]}, "unknown kind 'eval'"),
         ({**kept, "moments": [{"from": 0}]}, "damaged"),
         ({**kept, "moments": 3}, "damaged"),
-        ({**kept, "digests": []}, "0 digests for 2 moments"),
+        ({**kept, "digests": []}, "0 digests for 2 nodes"),
         ({**kept, "particles": 3}, "made with particles 3"),
         ({**kept, "start": {**kept["start"], "image": bomb}}, "damaged|bytes"),
         ({**kept, "start": {"image": kept["start"]["image"]}}, "no 'state'"),
@@ -215,7 +215,7 @@ def test_a_choice_is_a_number_or_one_hot() -> None:
             session.step(wrong)
 
 
-def test_what_cannot_be_seen_is_refused() -> None:
+def test_an_invalid_observation_is_refused() -> None:
     playing = engine()
     obs = first_obs()
     for wrong, message in [
@@ -228,17 +228,17 @@ def test_what_cannot_be_seen_is_refused() -> None:
             PlaySession(playing, wrong)
 
 
-def test_a_full_tree_says_so_and_stays_whole() -> None:
+def test_a_full_tree_refuses_a_step_and_does_not_change() -> None:
     session = new_session(engine(), max_nodes=3)
     session.step(RIGHT)
     session.step(RIGHT)
-    with pytest.raises(UserError, match="3 moments, and 3 are its limit"):
+    with pytest.raises(UserError, match="3 nodes, and 3 are its limit"):
         session.step(RIGHT)
     assert (len(session.nodes), session.here) == (3, 2)
     assert session.rewind(1).number == 1
 
 
-def test_a_moment_keeps_nothing_of_those_that_were_imagined_with_it() -> None:
+def test_a_result_holds_no_memory_of_its_batch() -> None:
     playing = engine()
     session = new_session(playing)
     result = session.step(RIGHT).result

@@ -1,4 +1,4 @@
-"""Where walks begin, and what is true along them."""
+"""Starts of sessions, and the real observations beside them."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ STAY, ON = (1.0, 0.0), (0.0, 1.0)
 
 @dataclass
 class Counter:
-    """Counts how often it is told to go on, ends at 3, and remembers how often it had to begin again."""
+    """Counts its steps of action 1, terminates at 3, and counts its resets."""
 
     count: int = 0
     begun: int = 0
@@ -50,7 +50,7 @@ def path(*actions: tuple[float, ...]) -> Any:
     return [SimpleNamespace(action=action) for action in (None, *actions)]
 
 
-def seen(reality: Simulation, *actions: tuple[float, ...]) -> float | None:
+def real(reality: Simulation, *actions: tuple[float, ...]) -> float | None:
     obs = reality.at(path(*actions))
     return None if obs is None else float(obs["state"][0])
 
@@ -59,20 +59,20 @@ def test_a_real_environment_follows_every_branch_and_keeps_its_task() -> None:
     env = Counter()
     reality = Simulation(env, SPEC, 0)  # type: ignore[arg-type]
     assert reality.begin()["task"].tolist() == [0, 1]
-    assert [seen(reality, *[ON] * n) for n in range(3)] == [0, 1, 2]
+    assert [real(reality, *[ON] * n) for n in range(3)] == [0, 1, 2]
     assert env.begun == 1
-    assert seen(reality, ON) == 1, "a place on the way is remembered"
+    assert real(reality, ON) == 1, "earlier nodes are stored"
     assert env.begun == 1
-    assert seen(reality, ON, STAY) == 1, "another branch begins again and catches up"
+    assert real(reality, ON, STAY) == 1, "another branch resets and replays"
     assert env.begun == 2
     later = reality.at(path(ON, STAY, ON))
     assert later is not None
     assert later["task"].tolist() == [0, 1], "what is to be done is still to be done"
-    assert seen(reality, ON, ON, ON) == 3
-    assert seen(reality, ON, ON, ON, ON) is None, "nothing is true after the end"
+    assert real(reality, ON, ON, ON) == 3
+    assert real(reality, ON, ON, ON, ON) is None, "there is no observation after the end"
 
 
-def test_a_recording_is_true_for_whoever_does_what_was_done() -> None:
+def test_a_recording_is_known_as_long_as_its_actions_are_taken() -> None:
     begun = start()
     recording = Recording(begun)
     actions = [tuple(action.tolist()) for action, _ in recording.rows]
@@ -91,11 +91,11 @@ def test_a_picture_of_any_size_is_cut_to_the_models_proportions(tmp_path: Path) 
     assert read_picture(tmp_path / "wide.png", 16, 16).min() == 255, "the middle is kept"
     begun = picture_start(tmp_path / "wide.png", toy_spec())
     assert begun.first["image"].shape == (16, 16, 3)
-    assert begun.first["state"].tolist() == [100, -3], "numbers nobody knows are the data's mean"
+    assert begun.first["state"].tolist() == [100, -3], "vectors are the mean of the data"
     assert begun.reality() is None
 
 
-def test_a_picture_looks_as_it_does_elsewhere_or_is_refused(tmp_path: Path) -> None:
+def test_orientation_and_transparency_are_applied_and_deep_pictures_refused(tmp_path: Path) -> None:
     upright = np.zeros((32, 32, 3), np.uint8)
     upright[:16] = 255
     turned = Image.Exif()
@@ -111,7 +111,7 @@ def test_a_picture_looks_as_it_does_elsewhere_or_is_refused(tmp_path: Path) -> N
         read_picture(tmp_path / "deep.png", 16, 16)
 
 
-def test_what_is_no_picture_is_refused_by_name(tmp_path: Path) -> None:
+def test_an_unreadable_picture_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("hello")
     (tmp_path / "folder.png").mkdir()
     for name in ("text.png", "folder.png", "missing.png"):

@@ -64,7 +64,7 @@ def model(noise: float = 0.0, image: bool = False, **options: Any) -> LinearMode
 
 
 def share_kept(meters: Sequence[Trust], samples: Sequence[CalibrationSamples], promise: float) -> float:
-    """Of all promises that several meters made and that could be judged. A meter that promises nothing adds nothing."""
+    """Of all promises of several meters that end within their episode. A meter without any adds nothing."""
     kept_ones, known = 0.0, 0.0
     for learned, new in zip(meters, samples, strict=True):
         checked, broken = new.check(learned.steps(new.depth, new.spread, promise))
@@ -78,7 +78,7 @@ def made_from(says: str) -> list[Trust]:
 
 
 @pytest.mark.parametrize("promise", [0.5, 0.8, 0.9])
-def test_where_the_spread_tells_promises_to_new_episodes_are_kept_as_often_as_was_promised(promise: float) -> None:
+def test_with_an_informative_spread_promises_on_new_episodes_are_kept_as_often_as_promised(promise: float) -> None:
     meters = made_from("enough")
     new = [fates(60, 500 + seed) for seed in range(len(meters))]
     assert promise - 0.04 <= share_kept(meters, new, promise) <= promise + 0.06
@@ -87,7 +87,7 @@ def test_where_the_spread_tells_promises_to_new_episodes_are_kept_as_often_as_wa
 
 
 @pytest.mark.parametrize("says", ["enough", "little", "nothing"])
-def test_a_moment_has_a_broken_promise_no_more_often_than_was_said_whatever_the_spread_tells(says: str) -> None:
+def test_broken_promises_are_no_more_frequent_than_promised_for_any_spread(says: str) -> None:
     meters = made_from(says)
     for promise in (0.5, 0.8, 0.9):
         broken = []
@@ -97,16 +97,16 @@ def test_a_moment_has_a_broken_promise_no_more_often_than_was_said_whatever_the_
         assert np.mean(broken) <= 1 - promise
 
 
-@pytest.mark.parametrize(("lucky", "promises"), [(8, False), (9, True)])
-def test_a_promise_needs_as_many_episodes_that_earned_it_as_it_says(lucky: int, promises: bool) -> None:
+@pytest.mark.parametrize(("supporting", "promises"), [(8, False), (9, True)])
+def test_a_promise_needs_enough_episodes_that_support_it(supporting: int, promises: bool) -> None:
     """Forty episodes of a node each, of which a few stand out and last: nine are needed to speak of nine in ten."""
-    stands_out = np.arange(40) < lucky
+    stands_out = np.arange(40) < supporting
     samples = CalibrationSamples(np.zeros(40, int), np.zeros(40), 5 * stands_out, np.full(40, 5), np.arange(40))
     survival = np.where(stands_out, 0.99, 0.01)[:, None].repeat(5, 1)
     assert (least_threshold(survival, samples, 0.1) <= 0.99) == promises
 
 
-def test_a_spread_that_tells_more_earns_longer_promises() -> None:
+def test_a_more_informative_spread_gives_longer_promises() -> None:
     new = {says: fates(300, 99, says, first=1000) for says in ("enough", "nothing")}
     steps = {
         says: np.mean([each.steps(samples.depth, samples.spread).mean() for each in made_from(says)])
@@ -115,7 +115,7 @@ def test_a_spread_that_tells_more_earns_longer_promises() -> None:
     assert steps["enough"] > 1.5 * steps["nothing"]
 
 
-def test_a_larger_spread_never_promises_more_even_if_the_episodes_say_so() -> None:
+def test_a_larger_spread_never_promises_more_even_if_the_data_disagree() -> None:
     contrary = fates(60, 1)
     contrary = replace(contrary, spread=1 / contrary.spread)
     spreads = np.array([0.0, *np.geomspace(1e-3, 1e3, 60), np.inf, np.nan])
@@ -138,7 +138,7 @@ def test_nothing_is_promised_beyond_what_was_calibrated() -> None:
     assert [short.left(depth, 1.0) for depth in (0, 5, 6)] == [6, 1, 0]
 
 
-def test_a_dream_that_is_never_good_is_never_trusted() -> None:
+def test_a_rollout_that_is_never_good_is_never_trusted() -> None:
     spread = np.random.default_rng(0).random((40, HORIZON + 1))
     never = learn(CalibrationSamples.of_rollouts(spread, np.zeros(spread.shape, bool), np.full(40, 100), np.arange(40)))
     assert {never.left(depth, s) for depth in range(HORIZON) for s in (0.0, 0.1, 1.0)} == {0.0}
@@ -169,7 +169,7 @@ def test_a_single_odd_frame_is_no_failure_but_a_lasting_error_is() -> None:
     assert not is_good(np.full((1, 8, 1), np.nan), allowed).any()
 
 
-def test_what_is_measured_is_what_a_player_would_see() -> None:
+def test_calibration_rollouts_equal_a_session_of_play() -> None:
     wild, episodes = model(noise=0.1, image=True), held(image=True)
     found = collect_samples(wild, episodes, particles=3, horizon=4, context=2, windows=10, seed=5)
     window = choose_windows(episodes, 2, 10, 5)[0]
@@ -187,7 +187,7 @@ def test_what_is_measured_is_what_a_player_would_see() -> None:
 
 
 @pytest.mark.parametrize("image", [False, True])
-def test_a_model_that_knows_the_world_is_trusted_and_its_opposite_is_not(image: bool) -> None:
+def test_an_exact_model_is_trusted_and_a_wrong_one_is_not(image: bool) -> None:
     exact = calibrate(model(image=image), held(image=image), **SMALL)
     assert exact.left(0, 0.0) == SMALL["horizon"]
     deaf = calibrate(model(image=image, deaf=True), held(image=image), **SMALL)
@@ -225,13 +225,13 @@ def test_few_episodes_are_split_so_that_both_parts_are_enough() -> None:
             assert need <= split(count, promise) <= count - MIN_EPISODES
 
 
-def test_coverage_tells_of_every_promise_and_refuses_another_model() -> None:
+def test_coverage_reports_every_promise_and_refuses_another_model() -> None:
     sampling = model(noise=0.12)
     torch.manual_seed(3)
     learned = calibrate(sampling, held(40), **SMALL)
     drawn = torch.rand(3)
     torch.manual_seed(3)
-    assert torch.equal(drawn, torch.rand(3))  # nobody else's luck was touched
+    assert torch.equal(drawn, torch.rand(3))  # the global generator is untouched
     found = coverage(learned, sampling, held(30, first=1), windows=60)
     assert [each.promise for each in found] == [0.5, 0.8, 0.9, 0.95]
     for each in found[:3]:
@@ -244,7 +244,7 @@ def test_coverage_tells_of_every_promise_and_refuses_another_model() -> None:
         coverage(learned, sampling, held())
 
 
-def test_a_meter_is_the_same_after_json_and_what_is_none_is_refused() -> None:
+def test_a_meter_is_the_same_after_json_and_a_damaged_one_is_refused() -> None:
     learned = replace(learn(fates(60, 2)), checkpoint="abc", settings={"particles": 4, "data": None})
     again = Trust.from_json(json.loads(json.dumps(learned.to_json(), allow_nan=False)))
     assert again.to_json() == learned.to_json()
@@ -255,7 +255,7 @@ def test_a_meter_is_the_same_after_json_and_what_is_none_is_refused() -> None:
     content = learned.to_json()
     broken: list[Any] = [{}, {**content, "format": 99}, {**content, "lasting": {}}, {**content, "sureness": 3}]
     for wrong in [*broken, {**content, "lasting": {**content["lasting"], "weights": [1.0]}}]:
-        with pytest.raises(UserError, match="no trust meter"):
+        with pytest.raises(UserError, match="not a trust meter"):
             Trust.from_json(wrong)
 
 
@@ -266,7 +266,7 @@ def test_a_promise_that_was_not_calibrated_is_refused() -> None:
     assert sorted(few.thresholds) == [0.5, 0.8, 0.9]
 
 
-def test_it_is_kept_in_the_run_for_its_checkpoint_and_settings(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_it_is_saved_in_the_run_for_its_checkpoint_and_settings(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     known = model()
     episodes = held()
     run = replace(run_of(episodes[0].dataset, [], [], tmp_path), checkpoint_hash=weights_hash(known))  # type: ignore[arg-type]
@@ -290,7 +290,7 @@ def test_it_is_kept_in_the_run_for_its_checkpoint_and_settings(tmp_path: Path, m
     assert len(calls) == 4
     (tmp_path / "full").write_text("a file where a folder should be")
     assert load_or_calibrate(tmp_path / "full", known, run, **SMALL).to_json() == first.to_json()
-    assert "is not kept" in capsys.readouterr().out
+    assert "is not saved" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -312,9 +312,9 @@ def test_what_cannot_be_calibrated_is_refused_in_one_line(changed: dict[str, Any
     assert words in str(caught.value)
 
 
-def test_a_model_that_shows_nothing_has_no_meter(monkeypatch: Any) -> None:
+def test_a_model_that_decodes_no_observation_has_no_meter(monkeypatch: Any) -> None:
     monkeypatch.setattr(LinearModel, "decodes", ("reward",))
-    with pytest.raises(UserError, match="'linear' shows nothing of what was seen"):
+    with pytest.raises(UserError, match="'linear' decodes no observation"):
         calibrate(model(), held(), **SMALL)
 
 

@@ -1,4 +1,4 @@
-"""`worldloom play RUN`: play a trained model in the browser."""
+"""`worldloom play RUN`: act in a trained model, in the browser."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +23,11 @@ class PlaySettings:
     what: Positional[str]
     """Folder of a run, or with --record the name of an environment."""
     start: Annotated[str | None, arg(name="from", metavar="DATA:EPISODE:FRAME")] = None
-    """Where sessions begin: 12:40 in the run's own data, or FOLDER:12:40."""
+    """Where sessions start: 12:40 in the run's own data, or FOLDER:12:40."""
     image: Path | None = None
-    """A picture as the first thing seen."""
+    """A picture as the first observation."""
     env: str | None = None
-    """The real environment beside the dream, doing what you do."""
+    """The real environment beside the model, which takes the same actions."""
     options: tuple[str, ...] = ()
     """Options of that environment, such as action_repeat=4."""
     agent: Path | None = None
@@ -39,13 +39,13 @@ class PlaySettings:
     data: Path | None = None
     """Where the run's dataset is now, when it moved."""
     particles: Annotated[int, between(1, 1024)] = 4
-    """Futures imagined at a time, from which the trust meter estimates the uncertainty of the model."""
+    """Particles of every node; their spread is an input of the trust meter."""
     host: str = "127.0.0.1"
     """Address to bind; any other than this machine's own needs a token."""
     port: int = 8000
-    """The next free one is taken when it is in use."""
+    """Port; if in use, the next free one."""
     token: str | None = None
-    """What a page must know; one is made where it is needed."""
+    """Token that a page must send; created where one is needed."""
     sessions: Annotated[int, at_least(1)] = 32
     """Players at a time."""
     device: str = "auto"
@@ -80,7 +80,7 @@ def play(settings: Annotated[PlaySettings, arg(name="")]) -> None:
 
 
 def host_name(host: str) -> str:
-    """What a browser on this machine calls the address that is bound."""
+    """The name of the bound address for a browser on this machine."""
     if host in ("", "127.0.0.1", "0.0.0.0", "::"):
         return "localhost"
     return f"[{host}]" if ":" in host else host
@@ -99,7 +99,7 @@ def record_server(settings: PlaySettings, token: str | None) -> Any:
 
 
 def model_server(settings: PlaySettings, token: str | None) -> Any:
-    """A trained model, played by many at a time."""
+    """The server of a trained model."""
     import torch
 
     torch.set_num_threads(settings.threads)
@@ -107,18 +107,18 @@ def model_server(settings: PlaySettings, token: str | None) -> Any:
 
 
 def serve_context(context: "ServerContext", sessions: int, token: str | None) -> Any:
-    """The web server of what is on offer."""
+    """The web server of a context."""
     from worldloom.play.access import Access
-    from worldloom.play.player import DreamPlayer
+    from worldloom.play.player import ModelPlayer
     from worldloom.play.server import Server, ServerLimits
     from worldloom.play.turns import Turns
 
     turns, limits = Turns(context.engine), ServerLimits(sessions=sessions)
-    return Server(lambda name, exports: DreamPlayer(name, context, turns, exports), Access(token), limits, turns.close)
+    return Server(lambda name, exports: ModelPlayer(name, context, turns, exports), Access(token), limits, turns.close)
 
 
 def open_context(settings: PlaySettings) -> "ServerContext":
-    """Everything that a model's server offers. Raises `UserError` for whatever does not fit the run."""
+    """The context of a model's server. Raises `UserError` for options that do not fit the run."""
     from worldloom.envs.options import parse_options
     from worldloom.evaluation.policies.world import World
     from worldloom.play.context import ServerContext
@@ -133,14 +133,14 @@ def open_context(settings: PlaySettings) -> "ServerContext":
     context.actor = find_actor(path, settings.agent, run, device)
     if settings.env is not None:
         world = World(settings.env, parse_options(settings.options), run.side)
-        simulate(world, model.spec, 0).close()  # refuse another world before anybody plays
+        simulate(world, model.spec, 0).close()  # refuse another environment before the server starts
         context.simulate = lambda seed: simulate(world, model.spec, seed)
     if settings.image is not None:
         start = picture_start(settings.image, model.spec)
         context.starts[start.name] = start
     add_recordings(context, run, settings.start, settings.data)
     if not context.starts and context.simulate is None:
-        raise UserError(f"{path} has no data to begin from: give --from, --image or --env")
+        raise UserError(f"{path} has no data to start from: give --from, --image or --env")
     if settings.trust:
         context.trust = calibrated(context, run, settings.data)
     return context
@@ -162,7 +162,7 @@ def find_actor(path: Path, agent: Path | None, run: Any, device: str) -> Any:
 
 
 def add_recordings(context: "ServerContext", run: Any, chosen: str | None, data: Path | None) -> None:
-    """The rows of datasets in which sessions can begin. What was asked for comes first."""
+    """Add starts of the run's datasets; the chosen one comes first."""
     from worldloom.play.starts import chosen_starts, recorded_start
     from worldloom.runs.sources import open_sources
 
@@ -179,7 +179,7 @@ def add_recordings(context: "ServerContext", run: Any, chosen: str | None, data:
 
 
 def calibrated(context: "ServerContext", run: Any, data: Path | None) -> Any:
-    """The trust meter, or None with a line that says why there is none."""
+    """The trust meter, or None with a printed reason."""
     from worldloom.play.trust import load_or_calibrate
 
     try:

@@ -19,7 +19,7 @@ class Access:
         """The reason to refuse a connection, or None. A page of another site must not control this server."""
         page = connection.headers.get("origin")
         if self.token is None and not local(connection.url.hostname or ""):
-            # The name of another site may resolve to this machine (DNS rebinding): its pages would share our origin.
+            # Another site's name may resolve to this machine (DNS rebinding): its pages would share our origin.
             return (
                 f"{(connection.url.hostname or 'nobody')[:100]} is not this machine: open the address that was printed"
             )

@@ -1,6 +1,6 @@
-"""Held-out episodes dreamt with the actions that were really taken: which steps were good, and what was known then.
+"""Open-loop rollouts of held-out episodes with the recorded actions: which steps were good, with which inputs.
 
-N windows, B windows at a time, H horizon, K kinds of what is seen (pictures, vectors), M moments.
+N windows, B windows at a time, H horizon, K kinds of observation (pictures, vectors), M samples.
 """
 
 from collections.abc import Sequence
@@ -16,15 +16,16 @@ from worldloom.model import WorldModel
 from worldloom.play.engine import Arrays, Engine, Query, Result
 
 WIDTH, SMOOTH = 16, 3
-UNSEEN = {"image": 1e-4, "vector": 1e-2}  # 40 dB, and a tenth of a standard deviation
+TOLERANCE = {"image": 1e-4, "vector": 1e-2}  # 40 dB, and a tenth of a standard deviation
 
 
 @dataclass(frozen=True)
 class CalibrationSamples:
-    """What is known of dreamt moments and what became of them, each `[M]`.
+    """Imagined steps, the inputs of the meter at them, and how long they stayed good. Each field is `[M]`.
 
-    left: how many more steps were good, 0 where the moment itself was not. ahead: how many could be seen. A dream that
-    was good for all of them was cut off by the end of its episode, which says nothing against it.
+    depth: steps since the last observation. spread: of the particles. left: how many more steps were good, 0 where the
+    step itself was not. ahead: how many more were recorded. With `left` equal to `ahead` the sample is censored by the
+    end of its episode. episode: whose.
     """
 
     depth: np.ndarray
@@ -35,9 +36,9 @@ class CalibrationSamples:
 
     @classmethod
     def of_rollouts(cls, spread: np.ndarray, good: np.ndarray, steps: np.ndarray, episode: np.ndarray) -> Self:
-        """All with a future, of dreams with spread and good `[N, H + 1]` at the look and after each step.
+        """Samples of rollouts with `spread` and `good` `[N, H + 1]`: at the last observation and after each step.
 
-        steps `[N]`: how many rows of reality followed the look. episode `[N]`: whose.
+        steps `[N]`: recorded rows after the last observation; steps without a further one are left out. episode `[N]`.
         """
         horizon = good.shape[1] - 1
         left, ahead = np.zeros(good.shape, int), np.minimum(steps, horizon)[:, None] - np.arange(horizon)
@@ -51,15 +52,15 @@ class CalibrationSamples:
         return replace(self, **{each.name: getattr(self, each.name)[chosen] for each in fields(self)})
 
     def by_episode(self, values: np.ndarray) -> np.ndarray:
-        """The mean of `values` `[M]` over the moments of each episode: `[episodes]`, in order of their numbers."""
+        """The mean of `values` `[M]` over the samples of each episode: `[episodes]`, in order of their numbers."""
         count = np.bincount(self.episode)
         return np.bincount(self.episode, values)[count > 0] / count[count > 0]
 
     def check(self, promised: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Which of the promises `[M]` can be judged, and which were seen to break.
+        """Which of the promises `[M]` end within their episode, and which were broken within it: both bool `[M]`.
 
-        How long an episode goes on does not depend on the dream, so to judge promises that end within it prefers
-        neither kept nor broken ones. To count the others too, where they broke early, would.
+        The length of an episode does not depend on the rollout, so promises that end within it are an unbiased
+        selection. Adding the others where they broke early would bias it to broken ones.
         """
         return (promised >= 1) & (promised <= self.ahead), self.left < np.minimum(promised, self.ahead)
 
@@ -67,22 +68,24 @@ class CalibrationSamples:
 def collect_samples(
     model: WorldModel, held: Sequence[HeldOut], *, particles: int, horizon: int, context: int, windows: int, seed: int
 ) -> CalibrationSamples:
-    """About `windows` windows of held-out episodes, walked by the engine as a player would walk them.
+    """Roll out about `windows` windows of held-out episodes with the queries of a session.
 
-    A step is good while what is shown is nearer to what came than the mean row of that very episode: a forecast that
-    knows where it is, and nothing of the moment. The mean of all data would be an easy match in a dataset of many
-    scenes, dark and bright; the last look would win by sharpness alone wherever nothing moves. Pictures (squared error
-    of pixels in [0, 1], over all of them) and vectors (in units of the training std) must both be good, summed over the
-    last `SMOOTH` steps, for at a single one reality may look like the mean. What nobody could see (`UNSEEN`) is good.
+    A step is good while the prediction is nearer to the recorded row than the mean row of the same episode: a baseline
+    that knows the episode but not the time. The mean of the whole dataset would be too weak where episodes differ, and
+    the last observation too strong wherever nothing moves. Pictures (squared error of pixels in [0, 1]) and vectors (in
+    units of the training std) must both be good, summed over the last `SMOOTH` steps, because a single row may equal
+    the mean. Errors below `TOLERANCE` are good. Raises `UserError` for a model that decodes no observation.
     """
     keys = [key for key in (*model.spec.image_keys, *model.spec.vector_keys) if key in model.decodes]
     if not keys:
-        raise UserError(f"the family {model.family!r} shows nothing of what was seen, so nobody can say how good it is")
+        raise UserError(
+            f"the family {model.family!r} decodes no observation, so its error cannot be measured: play with --no-trust"
+        )
     engine, chosen = Engine(model, particles, WIDTH), choose_windows(held, context, windows, seed)
     means: dict[int, Arrays] = {}
     for each in held:
-        seen = each.dataset.segment(each.episode).obs
-        means[each.index] = {key: seen[key][0].float().mean(0).numpy() for key in keys}
+        obs = each.dataset.segment(each.episode).obs
+        means[each.index] = {key: obs[key][0].float().mean(0).numpy() for key in keys}
     parts = []
     for number, batch in enumerate(batches(chosen, WIDTH, context, horizon)):
         noise_seeds = [(seed + number * WIDTH + i) * 1_000_033 for i in range(WIDTH)]
@@ -94,7 +97,7 @@ def collect_samples(
 def roll_out(
     engine: Engine, batch: WindowBatch, noise_seeds: Sequence[int], means: Sequence[Arrays]
 ) -> tuple[np.ndarray, ...]:
-    """Spread `[B, H + 1]`, the error of what is shown and the allowed one `[B, H + 1, K]`, as far as reality goes."""
+    """Spread `[B, H + 1]`, prediction error and allowed error `[B, H + 1, K]`, as far as rows are recorded."""
     segment, spec = batch.segment, engine.model.spec
     (size, rows), first = segment.shape, batch.context - 1
     spread, error, allowed = (np.zeros((size, rows - first, *shape)) for shape in ((), (2,), (2,)))
@@ -108,24 +111,24 @@ def roll_out(
         results = dict(zip(going, engine.run(queries), strict=True))
         for i in going if row >= first else []:
             real = {key: segment.obs[key][i, row].float().numpy() for key in means[i]}
-            shown = results[i].vectors | {key: p.transpose(2, 0, 1) for key, p in results[i].pictures.items()}
+            decoded = results[i].vectors | {key: p.transpose(2, 0, 1) for key, p in results[i].pictures.items()}
             at = i, row - first
-            spread[at], error[at] = results[i].spread, distance(spec, shown, real)
-            allowed[at] = np.maximum(distance(spec, means[i], real), list(UNSEEN.values()))
+            spread[at], error[at] = results[i].spread, distance(spec, decoded, real)
+            allowed[at] = np.maximum(distance(spec, means[i], real), list(TOLERANCE.values()))
     return spread, error, allowed
 
 
-def distance(spec: DataSpec, guess: Arrays, real: Arrays) -> np.ndarray:
+def distance(spec: DataSpec, predicted: Arrays, real: Arrays) -> np.ndarray:
     """Mean squared errors `[K]` of pictures and of vectors; 0 where there are none."""
-    found: dict[str, list[np.ndarray]] = {kind: [] for kind in UNSEEN}
+    found: dict[str, list[np.ndarray]] = {kind: [] for kind in TOLERANCE}
     for key, value in real.items():
         unit = 255 if key in spec.image_keys else np.maximum(spec.obs[key].std or 1.0, 1e-6)
-        found[spec.obs[key].kind].append(np.square((guess[key] - value) / unit).ravel())
+        found[spec.obs[key].kind].append(np.square((predicted[key] - value) / unit).ravel())
     return np.array([np.concatenate(each).mean() if each else 0.0 for each in found.values()])
 
 
 def is_good(error: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-    """Whether no kind's `error` is above the `allowed` one `[B, H + 1, K]`: `[B, H + 1]`. The look stands alone."""
+    """Whether no kind's `error` is above the `allowed` one `[B, H + 1, K]`: `[B, H + 1]`. Step 0 is not smoothed."""
     good = np.all(error <= allowed, axis=-1)
     for step in range(1, error.shape[1]):
         recent = slice(max(1, step - SMOOTH + 1), step + 1)

@@ -96,15 +96,16 @@ def large(picture: np.ndarray) -> np.ndarray:
 
 def write_dataset(context: ServerContext, start: Start, path: Sequence[Node], file: Path) -> None:
     """The branch as one episode of a zipped LeRobotDataset v3.0, whose card says that it was imagined."""
+    model = context.engine.model
     about = {
         "synthetic": True,
         "license": "unknown",
-        "origin": f"imagined in worldloom ({context.engine.model.family}, step {context.step}) from {start.label}",
+        "origin": f"imagined by worldloom ({model.family}, step {context.step}) from {start.label}",
         "imagined_by": context.model_hash,
     }
     with TemporaryDirectory(dir=file.parent) as folder:
         root = Path(folder) / "session"
-        with LeRobotWriter(root, dream_spec(context.engine.model), about=about) as writer:
+        with LeRobotWriter(root, dream_spec(model), about=about) as writer:
             writer.add(to_episode(context, path))
         made = shutil.make_archive(str(file.with_suffix("")), "zip", folder, "session")
     assert Path(made) == file, (made, file)

@@ -1,7 +1,7 @@
-"""One player in a dream: what each request of the page does, and what is answered. No web in it.
+"""One player in a model: what each request of the page does and returns. Independent of the web server.
 
-An answer is a JSON object or, with pictures, bytes (`messages.pack`). A request that cannot be granted is answered with
-an error and changes nothing.
+An answer is a JSON object or, with pictures, bytes (`messages.pack`). A request that fails raises `UserError` and
+changes nothing.
 """
 
 import asyncio
@@ -27,8 +27,8 @@ Outgoing = dict[str, Any] | bytes
 Answers = AsyncIterator[Outgoing | None]
 
 
-class DreamPlayer:
-    """A walk on a stage. `name` is what a page says to find it again."""
+class ModelPlayer:
+    """A session of one page. `name` identifies it when the page reconnects."""
 
     session: PlaySession
     start: Start
@@ -40,7 +40,7 @@ class DreamPlayer:
         self.options = messages.Options()
 
     async def begin(self, name: str | None = None, seed: int = 0) -> None:
-        """Begin a new tree; the old one is given up. Raises `UserError` for a start that is not on offer."""
+        """Begin a new tree in place of the old one. Raises `UserError` for an unknown start."""
         try:
             start, reality = await asyncio.to_thread(self.context.open_start, name, seed)
         except KeyError as error:
@@ -78,10 +78,10 @@ class DreamPlayer:
 
     @singledispatchmethod
     async def _answer(self, request: Any) -> list[Outgoing]:
-        raise UserError(f"{type(request).__name__.lower()} means nothing in a dream")
+        raise UserError(f"{type(request).__name__.lower()} is not available in a model: play with --record for it")
 
     async def answer(self, request: messages.Request) -> Answers:
-        """Everything that is answered to one request, and None where a long one may be given up."""
+        """All answers to one request, and None where a long request may be cancelled."""
         if isinstance(request, messages.Load):
             async for outgoing in self._load(request):
                 yield outgoing
@@ -109,10 +109,10 @@ class DreamPlayer:
         return [await self.show(self.session.fork(node.number), request)]
 
     async def _choose(self, request: messages.Step) -> Any:
-        """The action, whoever chooses it. Raises `UserError` where nobody can."""
+        """The action of the player, the agent or the recording. Raises `UserError` where there is none."""
         if request.by == "agent":
             if self.context.actor is None:
-                raise UserError("there is no agent that could play: open the folder of a learned policy")
+                raise UserError("there is no agent: give --agent, or open the folder of a learned policy")
             belief = self.session.now.result.belief
             return await self.turns.run(lambda: self.context.agent_action(belief))
         if request.by == "recording":
@@ -151,7 +151,7 @@ class DreamPlayer:
     def _picture(self, request: messages.Edit) -> np.ndarray:
         of = self.context.spec.obs.get(request.key)
         if of is None or of.kind != "image":
-            raise UserError(f"{request.key!r} is no picture of this model")
+            raise UserError(f"{request.key!r} is not an image key of this model")
         height, width = of.shape[1:]
         try:
             raw = base64.b64decode(request.pixels, validate=True)
@@ -163,10 +163,12 @@ class DreamPlayer:
 
     @_answer.register
     async def _anchor(self, request: messages.Anchor) -> list[Outgoing]:
-        true = await self._true(self.session.now)
-        if true is None:
-            raise UserError("nobody knows what is true here: the walk has left what was recorded, or nothing was")
-        node = await self._commit(self.session.request_correction(true, "look"))
+        real = await self._real(self.session.now)
+        if real is None:
+            raise UserError(
+                "the real observation is not known here: the session has left the recording, or there is none"
+            )
+        node = await self._commit(self.session.request_correction(real, "look"))
         return [await self.show(self.session.fork(node.number), request)]
 
     @_answer.register
@@ -178,8 +180,8 @@ class DreamPlayer:
     async def _save(self, request: messages.Save) -> list[Outgoing]:
         replay = await asyncio.to_thread(to_replay, self.session, self.context.model_hash)
         if (size := len(msgspec.json.encode(replay))) > MOST_BYTES - 1000:
-            what = f"the replay would have {size} bytes, and more than {MOST_BYTES} cannot be loaded again"
-            raise UserError(f"{what}: keep the branch as a film or a dataset")
+            what = f"the replay would have {size} bytes, and more than {MOST_BYTES} cannot be loaded"
+            raise UserError(f"{what}: export the branch as an mp4 or a dataset")
         return [{"type": "replay", "id": request.id, "replay": replay}]
 
     @_answer.register
@@ -189,7 +191,7 @@ class DreamPlayer:
         return [{"type": "file", "id": request.id, "name": name, "url": self.exports.offer(name, file)}]
 
     async def _load(self, request: messages.Load) -> Answers:
-        """Walk a replay a moment at a time, so that others are answered in between, and greet the page in it."""
+        """Play a replay one node at a time, so that other players are served in between; then greet the page."""
         made = replay_steps(self.context.engine, request.replay, self.context.model_hash, self.context.max_nodes)
         while True:
             step = await self.turns.run(lambda: next(made, None))
@@ -206,10 +208,10 @@ class DreamPlayer:
             yield outgoing
 
     async def _grid(self, request: messages.Grid) -> Answers:
-        """All plans a step at a time, each step of all plans in one call."""
+        """All plans, one step of all of them at a time."""
         session, plans = self.session, request.plans
         for action in (action for plan in plans for action in plan):
-            check_action(action, self.context.spec)  # all of them before the first is done
+            check_action(action, self.context.spec)  # check all of them before the first step
         at = [session.node(request.moment).number] * len(plans)
         session.check_room(sum(session.unknown(plan, request.moment) for plan in plans))
         found: list[list[Node]] = [[] for _ in plans]
@@ -224,7 +226,7 @@ class DreamPlayer:
         yield {"type": "grid", "id": request.id, "plans": numbers, "divergence": divergence(found)}
 
     async def _step_all(self, wanted: list[tuple[int, Any]]) -> list[Node]:
-        """One step from each of several moments. Two that want the same get the same moment."""
+        """One step from each of several nodes. Equal steps share one node."""
         session, fresh = self.session, dict[Any, NodeRequest]()
         for at, action in wanted:
             key = (at, *check_action(action, self.context.spec).tolist())
@@ -240,23 +242,23 @@ class DreamPlayer:
     async def _commit(self, pending: NodeRequest) -> Node:
         return self.session.commit(pending, await self.turns.query(pending.queries))
 
-    async def _true(self, node: Node) -> Arrays | None:
+    async def _real(self, node: Node) -> Arrays | None:
         if self.reality is None:
             return None
         reality, path = self.reality, self.session.path(node.number)
         return await asyncio.to_thread(reality.at, path)
 
     async def show(self, node: Node, request: messages.Request, plan: int | None = None) -> bytes:
-        """A moment as the page is shown it: numbers, what was dreamt and, where asked for, what is true and heat."""
+        """The message of a node: its numbers, decoded pictures and, if enabled, real pictures and uncertainty."""
         pictures = [(key, "dream", picture) for key, picture in node.result.pictures.items()]
         real = None
         if self.options.reality and plan is None:
-            true = await self._true(node) or {}
-            pictures += [(key, "real", true[key]) for key in self.context.spec.image_keys if key in true]
-            real = {key: true[key].tolist() for key in node.result.vectors if key in true}
+            obs = await self._real(node) or {}
+            pictures += [(key, "real", obs[key]) for key in self.context.spec.image_keys if key in obs]
+            real = {key: obs[key].tolist() for key in node.result.vectors if key in obs}
         if self.options.heat and plan is None:
-            unsure = await self.turns.run(lambda: self.context.engine.uncertain_pixels(node.result.belief))
-            pictures += [(key, "heat", to_heat(values)) for key, values in unsure.items()]
+            deviations = await self.turns.run(lambda: self.context.engine.uncertain_pixels(node.result.belief))
+            pictures += [(key, "heat", to_heat(values)) for key, values in deviations.items()]
         header = {
             "type": "moment",
             "id": request.id,
@@ -267,7 +269,7 @@ class DreamPlayer:
         return pack_pictures(header, pictures)
 
     def _facts(self, node: Node, real: dict[str, list[float]] | None = None) -> dict[str, Any]:
-        """The numbers of a moment. `real` are its true vectors: empty where nobody knows them, None if nobody asked."""
+        """The numbers of a node. real: its real vectors, empty where unknown, None if not requested."""
         return {
             **describe(node),
             "real": real,
@@ -287,7 +289,7 @@ class DreamPlayer:
 
 
 def describe(node: Node) -> dict[str, Any]:
-    """What a moment is in itself, whoever looks at it."""
+    """The numbers of a node that do not depend on options or the server. Keys are those of the wire."""
     return {
         "number": node.number,
         "parent": node.parent,
@@ -310,24 +312,25 @@ def pack_pictures(header: dict[str, Any], pictures: list[tuple[str, str, np.ndar
     return pack({**header, "pictures": listed}, [np.ascontiguousarray(p).tobytes() for _, _, p in pictures])
 
 
-def to_heat(unsure: np.ndarray) -> np.ndarray:
-    """Standard deviations `[H, W]` as uint8 `[H, W, 1]`: a quarter of the range from black to white is all of it."""
-    return (np.clip(unsure * 4, 0, 1) * 255).astype(np.uint8)[..., None]
+def to_heat(deviation: np.ndarray) -> np.ndarray:
+    """Standard deviations `[H, W]` as uint8 `[H, W, 1]`: 0.25, a quarter of the range, is the maximum."""
+    return (np.clip(deviation * 4, 0, 1) * 255).astype(np.uint8)[..., None]
 
 
 def divergence(plans: list[list[Node]]) -> list[list[float]]:
-    """How far each plan's moment lies from the mean of all plans, step by step: pictures, or numbers where none are."""
+    """Distance of each plan from the mean of all plans, by step: of pictures, or of vectors where there are none."""
     found: list[list[float]] = [[] for _ in plans]
     for t in range(max(map(len, plans))):
         going = [i for i, plan in enumerate(plans) if t < len(plan)]
-        shown = [comparable(plans[i][t]) for i in going]
-        middle = np.mean(shown, 0)
-        for i, values in zip(going, shown, strict=True):
-            found[i].append(float(np.sqrt(np.square(values - middle).mean())))
+        decoded = [comparable(plans[i][t]) for i in going]
+        mean = np.mean(decoded, 0)
+        for i, values in zip(going, decoded, strict=True):
+            found[i].append(float(np.sqrt(np.square(values - mean).mean())))
     return found
 
 
 def comparable(node: Node) -> np.ndarray:
+    """All pictures of a node as one vector, in [0, 1]; its vectors where there are no pictures."""
     result = node.result
     parts = [difference(p, np.zeros_like(p)).ravel() for p in result.pictures.values()]
     parts = parts or [value.ravel() for value in result.vectors.values()]

@@ -1,4 +1,4 @@
-"""`worldloom play ENV --record OUT`: a real environment in the same page, every episode saved, and a model from them.
+"""`worldloom play ENV --record OUT`: play a real environment in the same page, save every episode, train on them.
 
 T rows, A action size.
 """
@@ -36,13 +36,13 @@ from worldloom.play.player import Outgoing, pack_pictures
 from worldloom.play.session import check_action
 from worldloom.runs.folders import unused
 
-ENOUGH_EPISODES = 2
+MIN_EPISODES = 2
 MINUTES = 3.0
 
 
 @dataclass
 class Recorder:
-    """Saves finished episodes of `world` in `out`, one at a time, each whole on the disk when `add` returns."""
+    """Saves episodes of `world` in `out`; each is complete on disk when `add` returns."""
 
     world: World
     out: Path
@@ -50,7 +50,7 @@ class Recorder:
     episodes: int = 0
     steps: int = 0
     model: Path = field(init=False)
-    """Where the model goes that is learned from them."""
+    """Folder of the model that is trained on them."""
     training: "subprocess.Popen[bytes] | None" = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -58,14 +58,14 @@ class Recorder:
         self.model = self.unused()
 
     def open(self) -> None:
-        """Count what is there, and see that more can be added. Raises `UserError` where it cannot."""
+        """Count the episodes in `out`. Raises `UserError` where none can be added."""
         with self._writing() as writer:
             self.episodes = writer.num_episodes
         if self.episodes:
             self.steps = read_info(self.out)["total_frames"] - self.episodes
 
     def add(self, env: AdaptedEnv, rows: RecordedRows, terminated: bool, task: str) -> None:
-        """An episode that ended, or that was left: then it is truncated. Raises `UserError` when the disk refuses."""
+        """Save an episode; one that did not terminate is truncated. Raises `UserError` if it cannot be written."""
         with self._writing() as writer:
             writer.add(to_episode(env, rows, terminated, not terminated, task))
             self.episodes, self.steps = self.episodes + 1, self.steps + len(rows.actions)
@@ -82,18 +82,18 @@ class Recorder:
 
     @property
     def log(self) -> Path:
-        """What the training of `model` says."""
+        """Output of the training of `model`."""
         return self.model.with_name(self.model.name + ".log")
 
     def unused(self) -> Path:
-        """A folder for the next model: OUT-model, OUT-model-2 and so on."""
+        """An unused folder for the next model: OUT-model, OUT-model-2 and so on."""
         return unused(self.out.with_name(f"{self.out.name}-model"))
 
     def train(self) -> dict[str, str]:
-        """Start training unless it is under way, and say how it goes."""
+        """Start training unless it is running; its progress."""
         if self.training is None or self.training.poll() is not None:
-            if self.episodes < ENOUGH_EPISODES:
-                raise UserError(f"{self.episodes} episodes are too few to learn from: record {ENOUGH_EPISODES} or more")
+            if self.episodes < MIN_EPISODES:
+                raise UserError(f"{self.episodes} episodes are too few to train on: record {MIN_EPISODES} or more")
             self.model = self.unused()
             command = ["train", "rssm", str(self.out), "--out", str(self.model), "--minutes", str(MINUTES)]
             held_out = ["--held-out", str(max(0.1, 1 / self.episodes))]
@@ -103,16 +103,16 @@ class Recorder:
         return self.progress()
 
     def progress(self) -> dict[str, str]:
-        """How training goes. Starts nothing, so that every page may ask as often as it likes."""
+        """State and text of the training. Starts nothing."""
         if self.training is None:
             return {"state": "none", "text": ""}
         done = self.training.poll()
         if done is None:
-            return {"state": "running", "text": f"a first model learns for {MINUTES:g} minutes: {self.model}"}
+            return {"state": "running", "text": f"training a first model for {MINUTES:g} minutes: {self.model}"}
         if done:
             last = self.log.read_text(errors="replace").strip().splitlines()
-            return {"state": "failed", "text": (last or ["it said nothing"])[-1][-300:]}
-        return {"state": "done", "text": f"walk into it: worldloom play {self.model}"}
+            return {"state": "failed", "text": (last or ["no output"])[-1][-300:]}
+        return {"state": "done", "text": f"open it: worldloom play {self.model}"}
 
     def close(self) -> None:
         if self.training is not None:
@@ -120,7 +120,7 @@ class Recorder:
 
 
 class RealPlayer:
-    """One person in a real environment."""
+    """One player in a real environment."""
 
     def __init__(self, name: str, recorder: Recorder):
         self.name, self.recorder = name, recorder
@@ -130,26 +130,26 @@ class RealPlayer:
 
     @property
     def unsaved(self) -> bool:
-        """Whether anything was done in an episode that is not saved yet."""
+        """Whether the episode has steps that are not saved."""
         return bool(self.rows.actions) and not self.saved
 
     async def begin(self, name: str | None = None, seed: int = 0) -> None:
-        """The next episode. What was under way is saved as it is."""
-        await asyncio.to_thread(self._keep)
+        """Begin the next episode. The current one is saved first."""
+        await asyncio.to_thread(self._save)
         obs, info = await asyncio.to_thread(lambda: self.env.reset(seed=seed or secrets.randbits(31)))
         self.rows, self.task = RecordedRows(obs=[obs]), str(info.get("task", ""))
         self.finished, self.saved = False, False
 
-    def _keep(self, terminated: bool = False) -> None:
-        """Save the episode once, unless nothing was done in it."""
+    def _save(self, terminated: bool = False) -> None:
+        """Save the episode once, if it has steps."""
         if self.unsaved:
             self.recorder.add(self.env, self.rows, terminated, self.task)
             self.saved = True
 
     def close(self) -> None:
-        """Whoever leaves in the middle of an episode leaves it whole."""
+        """Save an unfinished episode and close the environment."""
         try:
-            self._keep()
+            self._save()
         finally:
             self.env.close()
 
@@ -177,7 +177,7 @@ class RealPlayer:
 
     @singledispatchmethod
     async def _answer(self, request: Any) -> list[Outgoing]:
-        raise UserError(f"{type(request).__name__.lower()} means nothing in the real world")
+        raise UserError(f"{type(request).__name__.lower()} is not available in a real environment: open a model for it")
 
     @_answer.register
     async def _ping(self, request: messages.Ping) -> list[Outgoing]:
@@ -203,7 +203,7 @@ class RealPlayer:
     @_answer.register
     async def _step(self, request: messages.Step) -> list[Outgoing]:
         if self.finished:
-            raise UserError("the episode is over: begin a new one")
+            raise UserError("the episode has ended: begin a new one")
         if request.action is None or request.by != "player":
             raise UserError("a step needs an action of the player")
         row = check_action(request.action, self.recorder.spec)
@@ -219,11 +219,11 @@ class RealPlayer:
         self.rows.infos.append(info)
         self.finished = terminated or truncated
         if self.finished:
-            await asyncio.to_thread(self._keep, terminated)
+            await asyncio.to_thread(self._save, terminated)
         return [self._show(request, terminated)]
 
     def _show(self, request: messages.Request, terminated: bool = False) -> bytes:
-        """What the environment shows now, in the words in which a dream is shown."""
+        """The message of the current observation, with the keys of a node of a model."""
         obs, spec, steps = self.rows.obs[-1], self.recorder.spec, len(self.rows.actions)
         node = {
             "number": steps,
@@ -245,7 +245,7 @@ class RealPlayer:
 
 
 def make_recorder(env: str, options: tuple[str, ...], out: Path) -> Recorder:
-    """Everything checked before anybody plays. Raises `UserError`."""
+    """A recorder, checked before the server starts. Raises `UserError`."""
     world = World(env, parse_options(options))
     require_writable(out)
     made = world.make()
@@ -254,7 +254,9 @@ def make_recorder(env: str, options: tuple[str, ...], out: Path) -> Recorder:
     finally:
         made.close()
     if not spec.image_keys and not spec.vector_keys:
-        raise UserError(f"{env} shows nothing")
+        raise UserError(
+            f"{env} has no observation that can be recorded: choose an environment with pictures or vectors"
+        )
     recorder = Recorder(world, out, spec)
     recorder.open()
     return recorder

@@ -1,6 +1,7 @@
-"""A walk as a file: the seed, the weights' hash and what was done. Played again, every frame comes out the same.
+"""A session as a file: the seed, the hash of the weights, and the actions and observations. Reproduces every frame.
 
-JSON throughout. Nothing in a replay is executed, and everything in it is checked as it is walked.
+JSON throughout. Nothing in a replay is executed, and everything in it is checked as it is played. Its keys are those of
+format 1, in which a node is a "moment".
 """
 
 import base64
@@ -23,7 +24,7 @@ DTYPES = ("uint8", "float32")
 
 @dataclass(frozen=True)
 class ReplayProgress:
-    """A replay as far as it was walked again. `different` is the first moment that does not look as it did."""
+    """A replay, as far as it was played. different: the first node whose digest differs."""
 
     session: PlaySession
     different: int | None
@@ -31,7 +32,7 @@ class ReplayProgress:
 
 
 def to_replay(session: PlaySession, model_hash: str) -> dict[str, Any]:
-    """Everything needed to see the same again."""
+    """Everything needed to reproduce the session."""
     return {
         "worldloom_replay": FORMAT,
         "model": model_hash,
@@ -44,25 +45,25 @@ def to_replay(session: PlaySession, model_hash: str) -> dict[str, Any]:
     }
 
 
-def play_replay(engine: Engine, replay: dict[str, Any], model_hash: str, most: int = MAX_NODES) -> ReplayProgress:
-    """The session that a replay describes. Raises `UserError` for another checkpoint or a damaged file."""
-    return [*replay_steps(engine, replay, model_hash, most)][-1]
+def play_replay(engine: Engine, replay: dict[str, Any], model_hash: str, max_nodes: int = MAX_NODES) -> ReplayProgress:
+    """Reproduce the session of a replay. Raises `UserError` for another checkpoint or a damaged file."""
+    return [*replay_steps(engine, replay, model_hash, max_nodes)][-1]
 
 
 def replay_steps(
-    engine: Engine, replay: dict[str, Any], model_hash: str, most: int = MAX_NODES
+    engine: Engine, replay: dict[str, Any], model_hash: str, max_nodes: int = MAX_NODES
 ) -> Iterator[ReplayProgress]:
-    """As `walk`, a moment at a time, for those who have other things to do as well."""
+    """`play_replay`, one node at a time, so that a server can do other work in between."""
     try:
         check_origin(replay, engine, model_hash)
         digests, entries, here = [str(digest) for digest in replay["digests"]], replay["moments"], int(replay["here"])
         if len(digests) != len(entries) + 1:
-            raise UserError(f"the replay is damaged: it has {len(digests)} digests for {len(entries) + 1} moments")
-        if len(digests) > most:
-            raise UserError(f"the replay has {len(digests)} moments, but at most {most} are taken")
+            raise UserError(f"the replay is damaged: it has {len(digests)} digests for {len(entries) + 1} nodes")
+        if len(digests) > max_nodes:
+            raise UserError(f"the replay has {len(digests)} nodes, but at most {max_nodes} are accepted")
         if type(replay["seed"]) is not int or not 0 <= replay["seed"] < 2**31:
             raise UserError(f"the replay is damaged: its seed is {str(replay['seed'])[:20]}")
-        session = PlaySession(engine, decode_obs(replay["start"], engine.model.spec), int(replay["seed"]), most)
+        session = PlaySession(engine, decode_obs(replay["start"], engine.model.spec), int(replay["seed"]), max_nodes)
         different = None if session.now.digest == digests[0] else 0
         for number, entry in enumerate(entries, 1):
             yield ReplayProgress(session, different, False)
@@ -79,7 +80,7 @@ def replay_steps(
 
 def check_origin(replay: dict[str, Any], engine: Engine, model_hash: str) -> None:
     if not isinstance(replay, dict) or replay.get("worldloom_replay") != FORMAT:
-        raise UserError(f"this is no worldloom replay of version {FORMAT}")
+        raise UserError(f"this is not a worldloom replay of version {FORMAT}: choose a file that Replay has saved")
     if replay["model"] != model_hash:
         raise UserError(
             f"the replay was made with the checkpoint {str(replay['model'])[:12]}, but this one is {model_hash[:12]}: "
@@ -90,7 +91,7 @@ def check_origin(replay: dict[str, Any], engine: Engine, model_hash: str) -> Non
 
 
 def repeat(session: PlaySession, entry: dict[str, Any]) -> None:
-    """Make the moment that `entry` describes."""
+    """Make the node that `entry` describes."""
     session.fork(int(entry["from"]))
     kind = entry["do"]
     if kind == "step":
@@ -100,7 +101,7 @@ def repeat(session: PlaySession, entry: dict[str, Any]) -> None:
     elif kind in ("look", "edit"):
         session.execute(session.request_correction(decode_obs(entry["obs"], session.spec), kind))
     else:
-        raise UserError(f"the replay wants {str(kind)[:20]!r}, which nobody can do")
+        raise UserError(f"the replay is damaged: it has a node of the unknown kind {str(kind)[:20]!r}")
 
 
 def encode_node(node: Node) -> dict[str, Any]:
@@ -124,14 +125,16 @@ def encode_obs(obs: Arrays) -> dict[str, Any]:
 
 
 def decode_obs(data: dict[str, Any], spec: DataSpec) -> Arrays:
-    """What the model sees of it. Raises `UserError` for what is no array, or one that is larger than any picture."""
+    """The keys that the model observes. Raises `UserError` for a damaged or too large array."""
     return {key: decode_array(key, data[key]) for key in spec.obs if key in data}
 
 
 def decode_array(key: str, value: dict[str, Any]) -> np.ndarray:
     shape, dtype = tuple(int(n) for n in value["shape"]), value["dtype"]
     if dtype not in DTYPES or len(shape) > 3 or min(shape, default=1) < 1:
-        raise UserError(f"the replay's {key!r} is {dtype} {shape}, which no observation is")
+        raise UserError(
+            f"the replay's {key!r} is {dtype} {shape}: an observation has at most 3 axes of uint8 or float32"
+        )
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     try:
         unpacker = zlib.decompressobj()

@@ -1,6 +1,6 @@
-"""The web side of play: one page, one WebSocket a player, and a limit on everything.
+"""The web server of play: one page, one WebSocket per player, and a limit on every resource.
 
-Binds where it is told; `access` decides who may in. At each limit the page is told which one it was.
+`access` decides which connections are accepted. A page that exceeds a limit receives the name of the limit.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from worldloom.play.reader import Reader
 from worldloom.play.turns import Threads
 
 PAGE = files("worldloom.play") / "page"
-END_SECONDS = 60.0  # how long saving what was recorded may take when the server ends
+END_SECONDS = 60.0  # for saving recorded episodes when the server stops
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' blob: data:; "
@@ -37,37 +37,37 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
-ELSEWHERE = "this session goes on in another window"
+ELSEWHERE = "this session continues in another window"
 POLICY, TOO_BIG, BUSY, GONE = 1008, 1009, 1013, 1001  # WebSocket close codes
 
 
 @dataclass(frozen=True)
 class ServerLimits:
-    """What one page, and all of them together, may ask of the server."""
+    """Limits of one page and of all pages together."""
 
     sessions: int = 32
     message_bytes: int = messages.MOST_BYTES
     messages_per_second: float = 240
     burst: int = 480
     hello_seconds: float = 10
-    """How long a connection may be silent before it has said hello."""
+    """Time for the first message, hello."""
     idle_seconds: float = 900
     kept_seconds: float = 300
-    """How long a session is kept after its page has gone, so that it can come back to it."""
+    """How long a session is kept after a disconnect, so that its page can reconnect."""
     send_seconds: float = 10
 
 
 class Player(Protocol):
-    """What a page plays with: `DreamPlayer` or `RealPlayer`.
+    """The other side of a page: `ModelPlayer` or `RealPlayer`.
 
-    `answer` yields what is sent, and None between the parts of long work, which then ends if the page has left.
+    `answer` yields messages, and None between the parts of long work, which is cancelled if the page has disconnected.
     """
 
     name: str
 
     @property
     def unsaved(self) -> bool:
-        """Whether `close` has something to save."""
+        """Whether `close` has an episode to save."""
 
     async def begin(self, name: str | None = None, seed: int = 0) -> None: ...
     async def greet(self, request: messages.Request) -> list[dict[str, Any] | bytes]: ...
@@ -77,15 +77,15 @@ class Player(Protocol):
 
 @dataclass
 class Seat:
-    """One player, and the connection that plays it now, or played it last."""
+    """One player, and its current or last connection."""
 
     player: Player
     reader: Reader
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while the player is at work: a page that comes back waits until what it left is done."""
+    """Held while the player works: a page that reconnects waits for the work that it left."""
 
-    async def give_up(self) -> None:
-        """Close the player, once it is not at work. What cannot be saved is said, and stops nobody else."""
+    async def release(self) -> None:
+        """Close the player when its work is done. Prints an error where its episode cannot be saved."""
         async with self.turn:
             try:
                 self.player.close()
@@ -95,28 +95,28 @@ class Seat:
 
 @dataclass
 class RateLimit:
-    """A token bucket: so many messages at once, so many a second."""
+    """A token bucket: a burst of `capacity` messages, then `rate` per second."""
 
     rate: float
-    most: float
-    left: float = 0.0
-    when: float = field(default_factory=time.monotonic)
+    capacity: float
+    tokens: float = 0.0
+    updated: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        self.left = self.most
+        self.tokens = self.capacity
 
     def spend(self) -> bool:
-        """Whether one more message is within the budget."""
+        """Take one token. False if there is none."""
         now = time.monotonic()
-        self.left, self.when = min(self.most, self.left + (now - self.when) * self.rate), now
-        if self.left < 1:
+        self.tokens, self.updated = min(self.capacity, self.tokens + (now - self.updated) * self.rate), now
+        if self.tokens < 1:
             return False
-        self.left -= 1
+        self.tokens -= 1
         return True
 
 
 class Refused(Exception):
-    """A connection ends, and the page is told why."""
+    """Closes a connection with a reason for the page."""
 
     def __init__(self, code: int, reason: str, message: str):
         super().__init__(message)
@@ -124,7 +124,7 @@ class Refused(Exception):
 
 
 class Server:
-    """`app` is the ASGI application. `make` makes a player for a new page; `finish` runs at the end."""
+    """`app` is the ASGI application. `make` makes a player for a new page; `finish` runs when the server stops."""
 
     def __init__(
         self,
@@ -156,12 +156,15 @@ class Server:
         finally:
             sweeper.cancel()
             self.finish()
-            saving = [self._give_up(name) for name, seat in list(self.seats.items()) if seat.player.unsaved]
+            saving = [self._release(name) for name, seat in list(self.seats.items()) if seat.player.unsaved]
             for name in list(self.seats):
-                self._give_up(name)
+                self._release(name)
             _, late = await asyncio.wait(saving, timeout=END_SECONDS) if saving else ((), ())
             for _ in late:
-                print("worldloom: error: an episode under way was not saved: its environment hangs", file=sys.stderr)
+                print(
+                    "worldloom: error: an unfinished episode was not saved: its environment does not respond",
+                    file=sys.stderr,
+                )
             self.exports.close()
 
     async def _page(self, request: Request) -> Response:
@@ -175,28 +178,28 @@ class Server:
         return Response(known[name].read_bytes(), media_type=kind, headers=HEADERS)
 
     async def _file(self, request: Request) -> Response:
-        """A file that was exported: its unguessable name is the permission."""
+        """An exported file: its unguessable name is the permission."""
         key = f"{request.path_params['key']}/{request.path_params['name']}"
         if key not in self.exports.files or not self.exports.files[key].is_file():
-            return PlainTextResponse("there is no such file, or it is gone: export it again", 404, HEADERS)
+            return PlainTextResponse("there is no such file, or it was deleted: export it again", 404, HEADERS)
         name = request.path_params["name"]
         return FileResponse(self.exports.files[key], filename=name, headers=HEADERS)
 
     async def _socket(self, socket: WebSocket) -> None:
-        """One connection from beginning to end."""
+        """One connection, from accept to close."""
         if reason := self.access.refuses(socket):
-            # Accepted first: a page cannot read why a handshake failed.
+            # Accept first: a page cannot read the reason of a failed handshake.
             await socket.accept()
             await self._bye(socket, Refused(POLICY, "refused", reason))
             return
         await socket.accept()
         reader = Reader(socket)
         playing = self._keep(self._play(reader))
-        # A page that has left is not waited for. What is still made for it ends by itself at its next part.
+        # Return as soon as the page disconnects. Its running request is cancelled at its next part.
         await asyncio.wait((playing, reader.task), return_when=asyncio.FIRST_COMPLETED)
 
     async def _play(self, reader: Reader) -> None:
-        """From a page's hello to its end."""
+        """Hello, greeting, and requests until the page disconnects."""
         socket = reader.socket
         try:
             seat, hello = await self._sit(reader)
@@ -212,7 +215,7 @@ class Server:
             reader.close()
 
     async def _sit(self, reader: Reader) -> tuple[Seat, messages.Hello]:
-        """The seat that a page's first message asks for: its earlier one, or a new one. And that message."""
+        """The seat of a page, its earlier one or a new one, and its hello."""
         try:
             hello = messages.read(await self._receive(reader, self.limits.hello_seconds, "hello"))
         except messages.MALFORMED as error:
@@ -234,7 +237,7 @@ class Server:
         if len(self.seats) >= self.limits.sessions:
             self._make_room()
         if len(self.seats) >= self.limits.sessions:
-            what = f"all {self.limits.sessions} seats are taken: try again when somebody has left"
+            what = f"all {self.limits.sessions} seats are taken: try again later"
             raise Refused(BUSY, "full", what)
         name = secrets.token_urlsafe(16)
         try:
@@ -243,13 +246,13 @@ class Server:
                 await seat.player.begin()
         except Exception as error:
             if name in self.seats:
-                self._give_up(name)
+                self._release(name)
             what = str(error) if isinstance(error, UserError) else origin(error)
             raise Refused(BUSY, "start", what) from error
         return seat
 
     async def _serve(self, reader: Reader, seat: Seat) -> None:
-        """Requests one after the other: who sends faster than it reads waits for itself and for nobody else."""
+        """Answer requests in order: a page that sends faster than it reads delays only itself."""
         rate_limit = RateLimit(self.limits.messages_per_second, self.limits.burst)
         while True:
             raw = await self._receive(reader, self.limits.idle_seconds, "idle")
@@ -264,7 +267,7 @@ class Server:
             request = messages.read(raw)
             number = request.id
             if isinstance(request, messages.Hello):
-                raise UserError("hello is only said once")
+                raise UserError("hello was already received: send it once")
             async with seat.turn:
                 if seat.reader is not reader:
                     raise Refused(GONE, "elsewhere", ELSEWHERE)
@@ -279,24 +282,24 @@ class Server:
             await self._send(socket, problem(number, "refused", str(error)))
         except (Refused, WebSocketDisconnect):
             raise
-        except Exception as error:  # ours, or an environment's: the page goes on, and is told
+        except Exception as error:  # a bug, or an environment that fails: report it and continue
             print(f"worldloom: error: {origin(error)}", file=sys.stderr, flush=True)
             await self._send(socket, problem(number, "internal", origin(error)))
 
     async def _receive(self, reader: Reader, seconds: float, wanted: str) -> bytes:
-        """The next message. Raises `Refused` for one that is too large or comes too late."""
+        """The next message. Raises `Refused` if it is too large or too late."""
         try:
             raw = await reader.next(seconds)
         except TimeoutError as error:
             what = f"no {'hello' if wanted == 'hello' else 'request'} came within {seconds:g} s: reload the page"
             raise Refused(GONE, wanted, what) from error
         if len(raw) > self.limits.message_bytes:
-            what = f"a message of {len(raw)} bytes: at most {self.limits.message_bytes} are taken"
+            what = f"a message of {len(raw)} bytes: at most {self.limits.message_bytes} are accepted"
             raise Refused(TOO_BIG, "size", what)
         return raw
 
     async def _send(self, socket: WebSocket, outgoing: dict[str, Any] | bytes) -> None:
-        """Raises `Refused` when the page does not take it in time."""
+        """Raises `Refused` if the page does not receive it in time."""
         sending = (
             socket.send_bytes(outgoing)
             if isinstance(outgoing, bytes)
@@ -305,8 +308,8 @@ class Server:
         try:
             await asyncio.wait_for(sending, self.limits.send_seconds)
         except TimeoutError as error:
-            raise Refused(GONE, "slow", "the page did not take its pictures") from error
-        except RuntimeError as error:  # starlette: the page has gone already
+            raise Refused(GONE, "slow", "the page did not receive its pictures in time: reload it") from error
+        except RuntimeError as error:  # starlette: already disconnected
             raise WebSocketDisconnect(1006) from error
 
     async def _bye(self, socket: WebSocket, refusal: Refused) -> None:
@@ -321,24 +324,24 @@ class Server:
             self._sweep(self.limits.kept_seconds)
 
     def _make_room(self) -> None:
-        """Give up the session whose page left longest ago."""
+        """Release the session that was disconnected longest ago."""
         left = [(seat.reader.left, name) for name, seat in self.seats.items() if seat.reader.left is not None]
         if left:
-            self._give_up(min(left)[1])
+            self._release(min(left)[1])
 
     def _sweep(self, kept: float) -> None:
-        """Give up the sessions whose pages left more than `kept` seconds ago."""
+        """Release the sessions that were disconnected more than `kept` seconds ago."""
         now = time.monotonic()
         for name, seat in list(self.seats.items()):
             if seat.reader.left is not None and now - seat.reader.left >= kept:
-                self._give_up(name)
+                self._release(name)
 
-    def _give_up(self, name: str) -> asyncio.Task[None]:
-        """The place is free at once, the player is closed when what it is at is done."""
-        return self._keep(self.seats.pop(name).give_up())
+    def _release(self, name: str) -> asyncio.Task[None]:
+        """Free the seat at once; its player is closed when its work is done."""
+        return self._keep(self.seats.pop(name).release())
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Do `work` in a task of its own; asyncio itself forgets tasks that nobody waits for."""
+        """Run `work` in a task, with a reference: asyncio may drop tasks without one."""
         task = asyncio.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)

@@ -1,7 +1,7 @@
-"""A walk through a model: a tree of moments, in which going back, branching and comparing are plain lookups.
+"""A session of play in a model: a tree of nodes, in which rewinding, branching and comparing are lookups.
 
-Everything in it follows from the seed, the weights and what was done. The luck of a step depends on the seed and on how
-far it is from the beginning, not on the branch: two branches differ by what was done in them and by nothing else.
+Every node follows from the seed, the weights and the actions and observations. The noise of a step depends on the seed
+and on the number of steps from the root, not on the branch: two branches differ by their actions and observations only.
 
 P particles, A action size, D vector size, H W image height and width.
 """
@@ -19,19 +19,20 @@ from worldloom.data.spec import DataSpec, KeySpec
 from worldloom.errors import UserError
 from worldloom.play.engine import Arrays, Engine, Query, Result
 
+# As on the wire. "watch" is a step with an observation, "look" corrects a node by one.
 Kind = Literal["start", "step", "watch", "look", "edit"]
 MAX_NODES = 10_000
 
 
 @dataclass(frozen=True)
 class Node:
-    """One node of the tree. `steps` from the beginning, and `blind` since somebody last looked.
+    """One node of the tree: `steps` from the root, and `open_loop_steps` since the last observation.
 
-    source: the moment in which the player was when this one was made. For a look or an edit that is not the parent but
-    the moment that was corrected, which stays in the tree as a branch of its own.
-    observation: what the model observed here, beyond what it expected.
-    residual: how far what was expected lay from what was seen (root mean square, pictures in [0, 1]).
-    twin: in a branch that was edited at the moment `edited`, the same moment without the edit.
+        source: the current node when this one was made. For a correction or an edit that is not the parent but the
+    corrected node, which stays in the tree as a branch of its own.
+    observation: what the model was given at this node; empty for a prediction.
+    residual: by key, the prediction error (root mean square, pictures in [0, 1]) of a corrected node.
+    twin: below an edit at the node `edited`, the result of the same actions without the edit.
     """
 
     number: int
@@ -49,18 +50,18 @@ class Node:
 
     @property
     def digest(self) -> str:
-        """Of everything that is shown of this moment."""
+        """sha256 of the pictures, vectors and signals."""
         found = hashlib.sha256()
-        for shown in (self.result.pictures, self.result.vectors):
-            for key in sorted(shown):
-                found.update(np.ascontiguousarray(shown[key]).tobytes())
+        for decoded in (self.result.pictures, self.result.vectors):
+            for key in sorted(decoded):
+                found.update(np.ascontiguousarray(decoded[key]).tobytes())
         found.update(repr(sorted(self.result.signals.items())).encode())
         return found.hexdigest()
 
 
 @dataclass(frozen=True)
 class NodeRequest:
-    """A moment that is wanted: what the engine has to answer for it, and what it will be."""
+    """A node to be made: the queries to the engine, and the fields that are known before their results."""
 
     queries: tuple[Query, ...]
     kind: Kind
@@ -71,14 +72,14 @@ class NodeRequest:
 
 
 class PlaySession:
-    """`step`, `rewind`, `fork`, `reanchor` and `edit` on a tree of moments. `here` is where the player is.
+    """`step`, `observe`, `rewind`, `fork`, `reanchor` and `edit` on a tree of nodes. `here` is the current node.
 
-    Each verb is a wish that the engine grants. Whoever serves many players asks for the wishes themselves
-    (`wish_step` and so on), has the engine answer all of them at once, and hands the answers to `grant`.
+    `step`, `observe`, `reanchor` and `edit` run the engine themselves. A server of many players makes the request
+    (`request_step` and so on), runs its queries, and passes the results to `commit`.
     """
 
-    def __init__(self, engine: Engine, obs: Mapping[str, np.ndarray], seed: int = 0, most: int = MAX_NODES):
-        self.engine, self.seed, self.most = engine, seed, most
+    def __init__(self, engine: Engine, obs: Mapping[str, np.ndarray], seed: int = 0, max_nodes: int = MAX_NODES):
+        self.engine, self.seed, self.max_nodes = engine, seed, max_nodes
         self.first_obs = check_obs(obs, self.spec)
         self.nodes: list[Node] = []
         self.children: dict[int, list[int]] = {}
@@ -94,36 +95,36 @@ class PlaySession:
         return self.nodes[self.here]
 
     def step(self, action: int | Sequence[float] | np.ndarray) -> Node:
-        """Do `action`: a choice's number, or numbers in [-1, 1]. What was done here before is gone to again."""
+        """Take `action`: the number of a choice, or numbers in [-1, 1]. A known node is reused."""
         known = self.known(action)
         return self.fork(known) if known is not None else self.execute(self.request_step(action))
 
     def rewind(self, steps: int) -> Node:
-        """Go back along the branch, at most to the beginning."""
+        """Go back along the branch, at most to the root."""
         if steps < 0:
             raise UserError(f"rewind by {steps} steps: give 0 or more")
         path = self.path()
         return self.fork(path[max(0, len(path) - 1 - steps)].number)
 
     def fork(self, number: int) -> Node:
-        """Go to any moment of the tree; another action there begins another branch."""
+        """Go to any node of the tree; another action there starts another branch."""
         self.here = self.node(number).number
         return self.now
 
     def observe(self, action: int | Sequence[float] | np.ndarray, obs: Mapping[str, np.ndarray]) -> Node:
-        """Do `action` with open eyes: `obs` is what it really led to."""
+        """Take `action` and update the belief by `obs`, the real observation after it."""
         return self.execute(self.request_observe(action, obs))
 
     def reanchor(self, obs: Mapping[str, np.ndarray]) -> Node:
-        """A true observation of this moment arrives: the belief is corrected and the residual kept."""
+        """Correct the belief of the current node by its real observation, and keep the prediction error."""
         return self.execute(self.request_correction(obs, "look"))
 
     def edit(self, obs: Mapping[str, np.ndarray]) -> Node:
-        """Go on as if this moment had looked like `obs`; its twin goes on without the edit."""
+        """Replace the observation of the current node by `obs`; its twin continues without the edit."""
         return self.execute(self.request_correction(obs, "edit"))
 
     def known(self, action: int | Sequence[float] | np.ndarray, at: int | None = None) -> int | None:
-        """The moment that `action` has led to already from `at` (default: here)."""
+        """The node that `action` has already led to from `at` (default: here), or None."""
         values = tuple(check_action(action, self.spec).tolist())
         for number in self.children.get(self.here if at is None else at, []):
             if self.nodes[number].kind == "step" and self.nodes[number].action == values:
@@ -131,7 +132,7 @@ class PlaySession:
         return None
 
     def unknown(self, plan: Sequence[int | Sequence[float]], at: int) -> int:
-        """How many steps of a plan from `at` have not been done there yet."""
+        """How many steps of a plan from `at` are not in the tree yet."""
         for done, action in enumerate(plan):
             known = self.known(action, at)
             if known is None:
@@ -140,7 +141,7 @@ class PlaySession:
         return 0
 
     def request_step(self, action: int | Sequence[float] | np.ndarray, at: int | None = None) -> NodeRequest:
-        """What a step from `at` (default: here) has to ask for."""
+        """The request of `step` from `at` (default: here)."""
         before, row = self.now if at is None else self.node(at), check_action(action, self.spec)
         self.check_room()
         branches = (before.result, before.twin) if before.twin is not None else (before.result,)
@@ -148,8 +149,8 @@ class PlaySession:
         return NodeRequest(queries, "step", before.number, before.number, tuple(row.tolist()))
 
     def request_observe(self, action: int | Sequence[float] | np.ndarray, obs: Mapping[str, np.ndarray]) -> NodeRequest:
-        """What `watch` has to ask for."""
-        row, observation = check_action(action, self.spec), check_obs({**self.shown(self.now), **obs}, self.spec)
+        """The request of `observe`."""
+        row, observation = check_action(action, self.spec), check_obs({**self.decoded(self.now), **obs}, self.spec)
         self.check_room()
         query = Query(
             self._noise_seed(self.now.steps + 1), self.now.result.belief, row, to_tensors(observation, self.spec)
@@ -157,8 +158,8 @@ class PlaySession:
         return NodeRequest((query,), "watch", self.here, self.here, tuple(row.tolist()), observation)
 
     def request_correction(self, obs: Mapping[str, np.ndarray], kind: Literal["look", "edit"]) -> NodeRequest:
-        """What `reanchor` and `edit` have to ask for. Keys that are not given stay as the moment shows them."""
-        now, observation = self.now, check_obs({**self.shown(self.now), **obs}, self.spec)
+        """The request of `reanchor` and `edit`. Keys that are not given stay as decoded."""
+        now, observation = self.now, check_obs({**self.decoded(self.now), **obs}, self.spec)
         self.check_room()
         belief, action = None, None
         if now.parent is not None:
@@ -167,13 +168,13 @@ class PlaySession:
         return NodeRequest((query,), kind, self.here, now.parent, now.action, observation)
 
     def execute(self, request: NodeRequest) -> Node:
-        """Ask the engine, and grant."""
+        """Run the queries, commit the node and go to it."""
         return self.fork(self.commit(request, self.engine.run(request.queries)).number)
 
     def commit(self, request: NodeRequest, results: Sequence[Result]) -> Node:
-        """The wished-for moment, in the tree; `here` stays where it is."""
+        """Add the requested node to the tree; `here` does not change."""
         source = None if request.source is None else self.nodes[request.source]
-        acted, looked = request.kind in ("step", "watch"), request.kind in ("start", "watch", "look")
+        acted, observed = request.kind in ("step", "watch"), request.kind in ("start", "watch", "look")
         twin, edited = (results[1], source.edited) if source and len(results) > 1 else (None, None)
         if source and request.kind == "edit":
             twin, edited = source.twin or source.result, len(self.nodes)
@@ -184,7 +185,7 @@ class PlaySession:
             kind=request.kind,
             action=request.action,
             steps=source.steps + acted if source else 0,
-            open_loop_steps=0 if source is None or looked else source.open_loop_steps + acted,
+            open_loop_steps=0 if source is None or observed else source.open_loop_steps + acted,
             result=results[0],
             observation=request.observation,
             residual=residuals(source.result, request.observation) if source and request.kind == "look" else {},
@@ -198,20 +199,20 @@ class PlaySession:
 
     def node(self, number: int) -> Node:
         if not 0 <= number < len(self.nodes):
-            raise UserError(f"moment {number}: there are moments 0 to {len(self.nodes) - 1}")
+            raise UserError(f"node {number}: there are nodes 0 to {len(self.nodes) - 1}")
         return self.nodes[number]
 
     def path(self, number: int | None = None) -> list[Node]:
-        """The moments from the beginning to `number` (default: here)."""
+        """The nodes from the root to `number` (default: here)."""
         found = [self.now if number is None else self.node(number)]
         while (parent := found[-1].parent) is not None:
             found.append(self.nodes[parent])
         return found[::-1]
 
     def persistence(self, number: int | None = None) -> dict[str, float]:
-        """How much of an edit is left at a moment: 1 all of it, 0 nothing. Per picture; empty where nothing was edited.
+        """The share of an edit that is left at a node, by picture: 1 all of it, 0 nothing. Empty without edits.
 
-        The difference between the moment and its unedited twin, projected on the difference at the edit. A thing that
+        The difference between the node and its unedited twin, projected on the difference at the edit. An object that
         moves away from where it was painted counts as gone.
         """
         node = self.now if number is None else self.node(number)
@@ -226,22 +227,22 @@ class PlaySession:
             found[key] = float((first * left).sum()) / size if size else 0.0
         return found
 
-    def shown(self, node: Node) -> Arrays:
-        """What a moment looks like, with what a model does not decode as it was at the beginning."""
+    def decoded(self, node: Node) -> Arrays:
+        """The decoded observation of a node, other keys as in the first observation."""
         return {**self.first_obs, **node.result.pictures, **node.result.vectors}
 
     def _noise_seed(self, steps: int) -> int:
         return self.seed * 1_000_033 + steps
 
     def check_room(self, more: int = 1) -> None:
-        """Raises `UserError` unless the tree can hold so many moments more."""
-        if len(self.nodes) + more > self.most:
-            full = f"the tree holds {len(self.nodes)} moments, and {self.most} are its limit"
-            raise UserError(f"{full}: save it and start a new one")
+        """Raises `UserError` unless the tree can hold `more` nodes."""
+        if len(self.nodes) + more > self.max_nodes:
+            full = f"the tree holds {len(self.nodes)} nodes, and {self.max_nodes} are its limit"
+            raise UserError(f"{full}: save it and start a new session")
 
 
 def check_action(action: int | Sequence[float] | np.ndarray, spec: DataSpec) -> np.ndarray:
-    """An action as the model takes it, float32 `[A]`. Raises `UserError` for one that is outside the space."""
+    """An action in model units, float32 `[A]`. Raises `UserError` for one outside the action space."""
     kind = spec.action
     if isinstance(action, bool | str):
         raise UserError(f"the action {action!r} is not a number")
@@ -274,7 +275,7 @@ def check_key(key: str, value: np.ndarray | None, of: KeySpec) -> np.ndarray:
     array, shape = np.asarray(value), of.shape
     wanted = (shape[1], shape[2], shape[0]) if of.kind == "image" else shape
     if array.shape != wanted:
-        raise UserError(f"{key!r} has the shape {array.shape}, but the model sees {wanted}")
+        raise UserError(f"{key!r} has the shape {array.shape}, but the model takes {wanted}")
     if of.kind == "image":
         if array.dtype != np.uint8:
             raise UserError(f"{key!r} is {array.dtype}, but a picture must be uint8")
@@ -286,7 +287,7 @@ def check_key(key: str, value: np.ndarray | None, of: KeySpec) -> np.ndarray:
 
 
 def to_tensors(obs: Mapping[str, np.ndarray], spec: DataSpec) -> dict[str, Tensor]:
-    """Rows of one, `[1, ...]`, as models see them."""
+    """One row, `[1, ...]`, in the layout of models."""
     found = {}
     for key, of in spec.obs.items():
         array = obs[key].transpose(2, 0, 1) if of.kind == "image" else obs[key]
@@ -300,7 +301,7 @@ def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def residuals(expected: Result, observation: Arrays) -> dict[str, float]:
-    """Root mean square between what was decoded and what was seen, by key."""
+    """Root mean square between prediction and observation, by key."""
     found = {key: difference(picture, observation[key]) for key, picture in expected.pictures.items()}
     found |= {key: vector - observation[key] for key, vector in expected.vectors.items()}
     return {key: float(np.sqrt(np.square(error).mean())) for key, error in found.items()}

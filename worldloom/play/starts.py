@@ -1,6 +1,6 @@
-"""Where a walk can begin: a moment of a dataset, a picture from a file, or the first look at a real environment.
+"""Starts of a session: a row of a dataset, a picture from a file, or the first observation of a real environment.
 
-A scene also knows what is true later on, as far as the walk does what was really done: reality beside the dream.
+A start also has the real observations that follow, as far as the session takes the recorded actions.
 
 C context rows, A action size, H W image height and width.
 """
@@ -29,29 +29,29 @@ from worldloom.runs.sources import Source
 from worldloom.runs.start_row import find_start, parse_start
 
 CONTEXT = 8
-Row = tuple[np.ndarray, Arrays]  # an action in model units [A] and what it led to
-MOST_PICTURE_BYTES = 32_000_000
-WIDE = ("I", "F", "I;16", "I;16B", "I;16L")  # modes of more than 8 bits, whose range nobody tells
+Row = tuple[np.ndarray, Arrays]  # an action in model units [A] and the observation after it
+MAX_PICTURE_BYTES = 32_000_000
+WIDE = ("I", "F", "I;16", "I;16B", "I;16L")  # modes of more than 8 bits, whose range the file does not say
 
 
 class Reality(ABC):
-    """What is true along a walk."""
+    """The real observations beside a session."""
 
     @abstractmethod
     def at(self, path: Sequence[Node]) -> Arrays | None:
-        """What would really be seen at the end of `path`, or None where nobody knows."""
+        """The real observation at the end of `path`, or None where it is not known."""
 
     def next_action(self, path: Sequence[Node]) -> np.ndarray | None:
-        """What was really done next, `[A]` in model units, or None."""
+        """The recorded next action, `[A]` in model units, or None."""
         return None
 
-    def close(self) -> None:  # noqa: B027 - a recording holds nothing
-        """Give back what it holds."""
+    def close(self) -> None:  # noqa: B027 - a recording has nothing to close
+        """Close the environment, where there is one."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """A beginning: the first look, and real rows that are watched before the eyes are closed."""
+    """The first observation, context rows that the model observes, and the rows after them."""
 
     name: str
     label: str
@@ -66,7 +66,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Recording(Reality):
-    """The recorded rows of a scene."""
+    """The recorded rows of a start."""
 
     start: Start
 
@@ -89,7 +89,7 @@ class Recording(Reality):
 
 @dataclass
 class Simulation(Reality):
-    """A real environment that does what the walk does; for another branch it begins again and catches up."""
+    """A real environment that takes the actions of the session; for another branch it is reset and replayed."""
 
     env: AdaptedEnv
     spec: DataSpec
@@ -100,7 +100,7 @@ class Simulation(Reality):
     task: str = ""
 
     def begin(self) -> Arrays:
-        """What is seen first."""
+        """Reset: the first observation."""
         obs, info = self.env.reset(seed=self.seed)
         self.task = str(info.get("task", ""))
         self.actions, self.observations, self.finished = [], [self._read(obs)], False
@@ -110,7 +110,7 @@ class Simulation(Reality):
         actions = [node.action or () for node in path[1:]]
         known = len(self.observations) and actions[: len(self.actions)] == self.actions
         if not known and self.actions[: len(actions)] == actions and self.observations:
-            return self.observations[len(actions)]  # a place on the way here
+            return self.observations[len(actions)]  # an earlier node of this branch
         if not known:
             self.begin()
         for action in actions[len(self.actions) :]:
@@ -137,7 +137,7 @@ class Simulation(Reality):
 
 
 def simulate(world: World, spec: DataSpec, seed: int) -> Simulation:
-    """A real environment that fits the model. Raises `UserError` for another one."""
+    """Make an environment that fits the model. Raises `UserError` for one that does not."""
     env = world.make()
     try:
         check_fits(env, spec)
@@ -152,15 +152,15 @@ def recorded_start(source: Source, start: str, flag: str = "--from") -> Start:
     """EPISODE:FRAME of a dataset. Raises `UserError` with the range when there is no such row."""
     episode, frame = parse_start(start, flag)
     row = find_start(source, episode, frame, CONTEXT, flag)
-    seen = rows_of(row.observed)
+    observed = rows_of(row.observed)
     later = [] if row.future is None else rows_of(row.future)
     actions = row.observed.action[0].numpy()
-    context = tuple((actions[t], seen[t + 1]) for t in range(len(seen) - 1))
-    taken = row.recorded_actions
-    ahead = tuple((taken[t], later[t]) for t in range(len(later)))
+    context = tuple((actions[t], observed[t + 1]) for t in range(len(observed) - 1))
+    recorded = row.recorded_actions
+    ahead = tuple((recorded[t], later[t]) for t in range(len(later)))
     held = "held out" if episode in source.held_out else "trained on"
     label = f"{Path(source.dataset.path).name}, episode {episode}, frame {frame} ({held})"
-    return Start(f"{episode}:{frame}", label, seen[0], context, ahead)
+    return Start(f"{episode}:{frame}", label, observed[0], context, ahead)
 
 
 def rows_of(segment: Segment) -> list[Arrays]:
@@ -176,7 +176,7 @@ def rows_of(segment: Segment) -> list[Arrays]:
 
 
 def chosen_starts(source: Source, count: int = 8) -> list[Start]:
-    """Beginnings spread over the held-out episodes, or over all where none was held out."""
+    """Starts spread over the held-out episodes, or over all where none was held out."""
     episodes = source.held_out or list(range(len(source.dataset)))
     picked = [episodes[i] for i in np.unique(np.linspace(0, len(episodes) - 1, count).round().astype(int))]
     frames = [min(CONTEXT - 1, int(source.dataset.lengths[episode]) - 1) for episode in picked]
@@ -184,10 +184,12 @@ def chosen_starts(source: Source, count: int = 8) -> list[Start]:
 
 
 def picture_start(path: Path, spec: DataSpec) -> Start:
-    """A picture from a file as the first thing seen; numbers nobody knows are the data's mean. Raises `UserError`."""
+    """A picture from a file as the first observation; vectors are the mean of the data. Raises `UserError`."""
     keys = spec.image_keys
     if not keys:
-        raise UserError(f"--image {path}: this model sees {', '.join(spec.obs)} and no picture")
+        raise UserError(
+            f"--image {path}: this model observes {', '.join(spec.obs)} and no picture: choose --from or --env"
+        )
     first: Arrays = {}
     for key, of in spec.obs.items():
         if of.kind == "image":
@@ -199,25 +201,23 @@ def picture_start(path: Path, spec: DataSpec) -> Start:
 
 
 def read_picture(path: Path, height: int, width: int) -> np.ndarray:
-    """uint8 `[H, W, 3]`, cut to the model's proportions and resized. Raises `UserError` for what is no picture."""
+    """uint8 `[H, W, 3]`, cropped to the model's proportions and resized. Raises `UserError` for any other file."""
     try:
         if not path.is_file():
             raise FileNotFoundError
-        if path.stat().st_size > MOST_PICTURE_BYTES:
-            raise UserError(f"--image {path}: larger than {MOST_PICTURE_BYTES // 10**6} MB, make it smaller")
+        if path.stat().st_size > MAX_PICTURE_BYTES:
+            raise UserError(f"--image {path}: larger than {MAX_PICTURE_BYTES // 10**6} MB, make it smaller")
         with warnings.catch_warnings(), Image.open(path) as opened:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             if opened.mode in WIDE:
-                raise UserError(
-                    f"--image {path}: its values ({opened.mode}) have no black and white: save it in 8 bits"
-                )
+                raise UserError(f"--image {path}: its values ({opened.mode}) have no fixed range: save it in 8 bits")
             picture = np.asarray(on_black(ImageOps.exif_transpose(opened)))
     except FileNotFoundError as error:
-        raise UserError(f"--image {path}: there is no such file") from error
+        raise UserError(f"--image {path}: no such file: give the path of a picture") from error
     except UserError:
         raise
     except Exception as error:  # decoders raise anything
-        raise UserError(f"--image {path}: this is no picture that can be read ({error})") from error
+        raise UserError(f"--image {path}: not a readable picture ({error}): save it as PNG or JPEG") from error
     tall, wide = picture.shape[:2]
     side = min(tall / height, wide / width)
     cut_height, cut_width = max(1, round(side * height)), max(1, round(side * width))
@@ -226,13 +226,13 @@ def read_picture(path: Path, height: int, width: int) -> np.ndarray:
 
 
 def on_black(picture: Image.Image) -> Image.Image:
-    """RGB. What lies behind transparent pixels is not seen."""
-    seen = picture.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", seen.size, "black"), seen).convert("RGB")
+    """RGB, with transparent pixels black."""
+    layer = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "black"), layer).convert("RGB")
 
 
 def describe(spec: DataSpec, keys: Collection[str]) -> dict[str, Any]:
-    """What the page is told of the data: what can be done, how often, and which of `keys` are shown how."""
+    """The part of the `welcome` message about the data: actions, frame rate, and the observation `keys`."""
     pictures = [(key, spec.obs[key].shape) for key in spec.image_keys if key in keys]
     return {
         "action": asdict(spec.action),

@@ -1,21 +1,22 @@
-"""The trust meter: for how many more steps a dream is still better than knowing nothing, promised and kept.
+"""The trust meter: for how many more steps an imagined rollout is better than the mean of its episode.
 
-What is known of a moment while playing is how many steps ago somebody looked (`blind`) and how far the particles are
-apart (`Answer.spread`). Held-out episodes are dreamt with the actions that were really taken, and every dreamt step is
-good or not (`rehearsal`). Half of the episodes tell how long moments with such numbers stay good, the other half how
-sure one has to be of that (risk control as in Angelopoulos et al., "Conformal risk control", 2024). A promise of 0.9:
+Its inputs at a node are the steps since the last observation (`open_loop_steps`) and the spread of the particles
+(`Result.spread`). Held-out episodes are imagined with the recorded actions, and every step is good or not
+(`calibration_rollouts`). Half of the episodes fit a survival model: how long nodes with such inputs stay good. The
+other half calibrate a threshold on its probability (risk control as in Angelopoulos et al., "Conformal risk control",
+2024). A promise of 0.9:
 
-    of the moments of new episodes like the held-out ones at which the meter promises something, nine in ten stay good
-    for at least as long as it says.
+    of the nodes of new episodes like the held-out ones at which the meter makes a promise, 90 % stay good for at least
+    as many steps as promised.
 
-The moments are those of an episode drawn at random: all episodes count the same, however long. Two conditions hold on
-the correcting half, and would with one more episode in which every promise is broken. Promises are broken at a tenth of
-all moments at most: as a theorem, a moment of a new episode is one with a broken promise with probability 0.1 at most.
-And of those that end within their episode, in as many episodes as 0.9 needs, a tenth is broken at most. This estimates
-the sentence above, and flatters where promises are rare: the best of few moments were picked with the same episodes.
-So none is made that would be made in fewer than one moment in twenty.
+All episodes have the same weight, whatever their length. Two conditions hold on the calibration half, with one more
+episode added in which every promise is broken. At most 10 % of all nodes have a broken promise: as a theorem, a node of
+a new episode has a broken promise with probability 0.1 at most. And at most 10 % of the promises that end within their
+episode are broken, in as many episodes as 0.9 needs. The second condition estimates the sentence above; it is
+optimistic where promises are rare, because the threshold was selected on the same episodes. So no promise is made that
+would be made at fewer than 5 % of the nodes.
 
-H horizon, M moments, F inputs.
+H horizon, M samples, F inputs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,17 +40,18 @@ from worldloom.stats.bootstrap import Figure, figure
 FORMAT = 3
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 DEFAULTS = {"particles": 4, "horizon": 50, "context": 8, "windows": 400, "seed": 0}
-MIN_SHARE = 0.05  # of all moments
-MIN_EPISODES = 5  # episodes: what fewer have shown is not known
-SHARES = np.linspace(0, 1.004, 252)  # how sure one can be, up to what nothing reaches
+MIN_SHARE = 0.05  # of all samples, for a promise to be made
+MIN_EPISODES = 5  # that fit the survival model, at every depth
+SHARES = np.linspace(0, 1.004, 252)  # candidate thresholds, the last above any probability
 INPUTS, RISING = 11, 4
+SAVED = ("promise", "episodes", "checkpoint", "settings")
 
 
 @dataclass(frozen=True)
 class SurvivalModel:
-    """How likely a moment stays good: a logistic hazard of each further step, which a larger spread never makes less.
+    """Probability that a node stays good: a logistic hazard of each further step that never falls with the spread.
 
-    weights `[F]`. centre and scale `[2]`: of the spread's logarithm at the look, and after it.
+    weights `[F]`. centre and scale `[2]`: of the spread's logarithm at an observation, and after it.
     """
 
     horizon: int
@@ -59,7 +61,7 @@ class SurvivalModel:
 
     @classmethod
     def fit(cls, samples: CalibrationSamples, horizon: int) -> Self:
-        """From every further step that was reached and could be seen; all episodes count the same."""
+        """Fit to every further step that was reached and recorded. All episodes have the same weight."""
         weight = 1 / np.bincount(samples.episode)[samples.episode]
         groups = [logarithm(samples.spread[(samples.depth > 0) == after]) for after in (False, True)]
         centre = np.array([group.mean() if len(group) else 0.0 for group in groups])
@@ -75,12 +77,12 @@ class SurvivalModel:
         """`[M, F]`, the last `RISING` of which rise with the spread."""
         after = (depth > 0).astype(int)
         large = np.clip((logarithm(spread) - self.centre[after]) / self.scale[after], -3, 3) + 3
-        deep, soon, look = np.log1p(depth), 1 / step, 1 - after
-        free = [np.ones(len(depth)), deep, look, soon, np.log(step), deep * soon, look * soon]
-        return np.stack([*free, large * after, large * after * soon, large * look, large * look * soon], 1)
+        deep, soon, observed = np.log1p(depth), 1 / step, 1 - after
+        free = [np.ones(len(depth)), deep, observed, soon, np.log(step), deep * soon, observed * soon]
+        return np.stack([*free, large * after, large * after * soon, large * observed, large * observed * soon], 1)
 
     def survival(self, depth: np.ndarray, spread: np.ndarray) -> np.ndarray:
-        """How likely moments stay good for at least 1 to H more steps: `[M, H]`."""
+        """Probability to stay good for at least 1 to H more steps: `[M, H]`."""
         steps = np.tile(np.arange(1, self.horizon + 1), len(depth))
         inputs = self.inputs(depth.repeat(self.horizon), spread.repeat(self.horizon), steps)
         return (1 - sigmoid(inputs @ self.weights)).reshape(len(depth), self.horizon).cumprod(1)
@@ -88,10 +90,10 @@ class SurvivalModel:
 
 @dataclass(frozen=True)
 class Trust:
-    """What `calibrate` learned. sureness: how likely a moment must be to stay good, by the promise to be kept.
+    """The meter. thresholds: by promise, the least survival probability at which a step is promised.
 
-    promise: the one that is meant unless another is asked for. episodes: how many the sureness rests on. settings: with
-    what it was calibrated. checkpoint: the sha256 of the model's weights.
+    promise: the default one. episodes: how many calibrated the thresholds. settings: of the calibration. checkpoint:
+    the sha256 of the model's weights.
     """
 
     thresholds: dict[float, float]
@@ -102,10 +104,10 @@ class Trust:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def left(self, open_loop_steps: int, spread: float, promise: float | None = None) -> float:
-        """For how many more steps, a whole number, the dream is good with probability `promise` or more.
+        """For how many more steps, a whole number, the rollout is good with probability `promise` or more.
 
-        0 where nothing can be promised. No promise reaches beyond `lasting.horizon` steps from the last look, as far as
-        was calibrated, and a larger spread never promises more.
+        0 where nothing can be promised. No promise reaches beyond `survival_model.horizon` steps from the last
+        observation, the calibrated range, and a larger spread never promises more.
         """
         return float(self.steps(np.array([open_loop_steps]), np.array([spread]), promise)[0])
 
@@ -114,7 +116,7 @@ class Trust:
         return self.left(open_loop_steps, spread) >= 1
 
     def steps(self, depth: np.ndarray, spread: np.ndarray, promise: float | None = None) -> np.ndarray:
-        """`left` of many moments `[M]`. Raises `UserError` for a promise that was not calibrated."""
+        """`left` of many nodes `[M]`. Raises `UserError` for a promise that was not calibrated."""
         promise = self.promise if promise is None else promise
         if promise not in self.thresholds:
             known = ", ".join(map(str, sorted(self.thresholds)))
@@ -122,33 +124,34 @@ class Trust:
         return whole_steps(self.survival_model.survival(depth, spread), depth, self.thresholds[promise])
 
     def to_json(self) -> dict[str, Any]:
-        survival_model = {
-            each.name: np.asarray(getattr(self.survival_model, each.name)).tolist() for each in fields(SurvivalModel)
-        }
-        pairs = sorted([promise, sure] for promise, sure in self.thresholds.items())
-        return {"format": FORMAT, **vars(self), "sureness": pairs, "lasting": survival_model}
+        """With the keys of format 3: "sureness" for the thresholds and "lasting" for the survival model."""
+        model = self.survival_model
+        lasting = {each.name: np.asarray(getattr(model, each.name)).tolist() for each in fields(model)}
+        pairs = sorted([promise, threshold] for promise, threshold in self.thresholds.items())
+        rest = {name: getattr(self, name) for name in SAVED}
+        return {"format": FORMAT, **rest, "sureness": pairs, "lasting": lasting}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Raises `UserError` for what `to_json` did not write."""
+        """Raises `UserError` for anything that `to_json` did not write."""
         try:
             if content["format"] != FORMAT:
                 raise ValueError("written by another worldloom")
             arrays = {name: np.array(content["lasting"][name], float) for name in ("weights", "centre", "scale")}
-            rest = {name: content[name] for name in ("promise", "episodes", "checkpoint", "settings")}
+            rest = {name: content[name] for name in SAVED}
             made = cls(dict(content["sureness"]), SurvivalModel(content["lasting"]["horizon"], **arrays), **rest)
             made.left(1, 1.0)
             return made
         except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
-            raise UserError(f"this is no trust meter ({error!r}): calibrate again") from error
+            raise UserError(f"not a trust meter ({error!r}): calibrate again") from error
 
 
 def load_or_calibrate(
     path: Path, model: WorldModel, run: Run, *, data: Path | None = None, promise: float = 0.9, **settings: int
 ) -> Trust:
-    """The meter kept in `path`/trust for this checkpoint and these settings of `calibrate`, or a new one, kept there.
+    """The meter saved in `path`/trust for this checkpoint and these settings, or a new one, which is saved there.
 
-    Raises `UserError` for a run without held-out episodes, such as one that learned while acting, or with too few.
+    Raises `UserError` for a run without held-out episodes, such as one that learned online, or with too few.
     """
     file = path / "trust" / f"step-{run.step:08d}.json"
     wanted = {**DEFAULTS, **settings, "data": None if data is None else str(data)}
@@ -157,21 +160,21 @@ def load_or_calibrate(
         if (known.checkpoint, known.promise, known.settings) == (run.checkpoint_hash, promise, wanted):
             return known
     except UserError:
-        pass  # none, or one that is worth nothing: it is only a copy of what follows
+        pass  # missing or damaged: calibrate again
     held = held_out_episodes(open_sources(run, data))
     made = replace(calibrate(model, held, promise=promise, **settings), settings=wanted)
     try:
         durable.make_folder(file.parent)
         durable.write_json(file, made.to_json())
     except OSError as error:
-        print(f"the trust meter is not kept: {file} cannot be written ({error.strerror or error})", flush=True)
+        print(f"the trust meter is not saved: {file} cannot be written ({error.strerror or error})", flush=True)
     return made
 
 
 def calibrate(model: WorldModel, held: Sequence[HeldOut], *, promise: float = 0.9, **settings: int) -> Trust:
-    """Learn the meter from held-out episodes, with `DEFAULTS` or other `settings` of `dream`; `seed` also splits them.
+    """Calibrate on held-out episodes, with `settings` of `collect_samples` over `DEFAULTS`; `seed` also splits them.
 
-    Raises `UserError` for too few or too short episodes, and for a model that shows nothing of what was seen.
+    Raises `UserError` for too few or too short episodes, and for a model that decodes no observation.
     """
     settings = {**DEFAULTS, **settings}
     if low := [name for name in DEFAULTS if settings[name] < (name != "seed")]:
@@ -183,11 +186,11 @@ def calibrate(model: WorldModel, held: Sequence[HeldOut], *, promise: float = 0.
 
 
 def learn(samples: CalibrationSamples, promise: float = 0.9, seed: int = 0) -> Trust:
-    """The meter that moments tell of: half of their episodes say how long they last, the others how sure to be."""
+    """The meter of `samples`: half of their episodes fit the survival model, the others calibrate its thresholds."""
     episodes = np.random.default_rng(seed).permutation(np.unique(samples.episode))
     count = split(len(episodes), promise)
     other, fitted = (samples.of_episodes(part) for part in (episodes[:count], episodes[count:]))
-    # Of depths that fewer episodes have reached nothing is known, so nothing is promised.
+    # Nothing is promised at depths that fewer than `MIN_EPISODES` episodes reach.
     deepest = sorted((fitted.depth + fitted.ahead)[fitted.episode == episode].max() for episode in episodes[count:])
     survival_model = SurvivalModel.fit(fitted, int(deepest[-MIN_EPISODES]))
     survival = survival_model.survival(other.depth, other.spread)
@@ -198,21 +201,22 @@ def learn(samples: CalibrationSamples, promise: float = 0.9, seed: int = 0) -> T
 
 
 def split(count: int, promise: float) -> int:
-    """How many of `count` episodes say how sure to be. Raises `UserError` when they are too few for the promise."""
+    """How many of `count` episodes calibrate the thresholds. Raises `UserError` if too few for the promise."""
     check_alpha("1 - promise", 1 - promise)
     need = episodes_needed(1 - promise)
     if count < need + MIN_EPISODES:
         raise UserError(
-            f"a promise of {promise} needs {need + MIN_EPISODES} held-out episodes longer than the context ({need} to "
-            f"keep it, {MIN_EPISODES} to tell how long they last), but there are {count}: record more, or promise less"
+            f"a promise of {promise} needs {need + MIN_EPISODES} held-out episodes that are longer than the context "
+            f"({need} to calibrate it and {MIN_EPISODES} to fit the survival model), but there are {count}: "
+            "record more, or promise less"
         )
     return min(max(count // 2, need), count - MIN_EPISODES)
 
 
 def least_threshold(survival: np.ndarray, samples: CalibrationSamples, alpha: float) -> float:
-    """The smallest with which no more than `alpha` of the promises are broken, in both senses of the module.
+    """The smallest threshold with at most `alpha` of the promises broken, by both conditions of the module.
 
-    Where that leaves a promise in fewer than `RARE` of all moments, none is made: so few were picked by their luck.
+    If that leaves a promise at fewer than `MIN_SHARE` of the samples, none is made: so small a selection is noise.
     """
     for share in SHARES:
         checked, broken = samples.check(whole_steps(survival, samples.depth, share))
@@ -224,16 +228,17 @@ def least_threshold(survival: np.ndarray, samples: CalibrationSamples, alpha: fl
     return float(SHARES[-1])
 
 
-def whole_steps(survival: np.ndarray, depth: np.ndarray, thresholds: float) -> np.ndarray:
-    """For how many steps moments with `survival` `[M, H]` stay good as surely as that, `[M]`, at most to depth H."""
-    return np.minimum((survival >= thresholds).sum(1), np.maximum(survival.shape[1] - depth, 0))
+def whole_steps(survival: np.ndarray, depth: np.ndarray, threshold: float) -> np.ndarray:
+    """Steps `[M]` for which `survival` `[M, H]` is at least `threshold`, at most to depth H."""
+    return np.minimum((survival >= threshold).sum(1), np.maximum(survival.shape[1] - depth, 0))
 
 
 @dataclass(frozen=True)
 class PromiseCoverage:
-    """How a promise did on other episodes. observed: the share of the judged promises that was kept.
+    """Coverage of a promise on other episodes. observed: the share of the checked promises that was kept.
 
-    steps: promised on average over all moments, and at a look. made, judged: shares of moments with such a promise.
+    steps, steps_at_observation: mean promised steps of all samples, and of those at an observation. made, checked:
+    shares of samples with a promise, and with one that ends within its episode.
     """
 
     promise: float
@@ -247,7 +252,7 @@ class PromiseCoverage:
 def coverage(
     trust: Trust, model: WorldModel, held: Sequence[HeldOut], windows: int = 400, seed: int = 1
 ) -> list[PromiseCoverage]:
-    """What became of all promises on other held-out episodes. Raises `UserError` for another model's meter."""
+    """Coverage of all promises on other held-out episodes. Raises `UserError` for another model's meter."""
     if weights_hash(model) != trust.checkpoint:
         raise UserError("the trust meter was calibrated for another checkpoint: calibrate again with this model")
     settings = {name: trust.settings[name] for name in ("particles", "horizon", "context")}
@@ -256,13 +261,13 @@ def coverage(
 
 
 def promise_coverage(trust: Trust, samples: CalibrationSamples, promise: float) -> PromiseCoverage:
-    """`coverage` for moments; the interval is over episodes."""
+    """`coverage` of one promise on `samples`; the interval is over episodes."""
     steps = trust.steps(samples.depth, samples.spread, promise)
     checked, broken = samples.check(steps)
     good, checked_share, made = (samples.by_episode(each) for each in (checked & ~broken, checked, steps >= 1))
-    with np.errstate(invalid="ignore"):  # there may be resamples, or episodes, in which nothing is promised
+    with np.errstate(invalid="ignore"):  # resamples or episodes may have no promise
         observed = figure(
-            lambda w: (w @ good) / (w @ checked_share), np.arange(len(checked_share)), why="no promise could be judged"
+            lambda w: (w @ good) / (w @ checked_share), np.arange(len(checked_share)), why="no promise could be checked"
         )
     means = samples.by_episode(steps).mean(), steps[samples.depth == 0].mean(), made.mean(), checked_share.mean()
     return PromiseCoverage(promise, observed, *map(float, means))
@@ -278,7 +283,7 @@ def logistic(inputs: np.ndarray, label: np.ndarray, weight: np.ndarray) -> np.nd
             slope = x.T @ (weight * (chance - label)) + solution
             bend = (x * (weight * chance * (1 - chance))[:, None]).T @ x + np.eye(len(solution))
             change = np.linalg.solve(bend, slope)
-            solution = solution - change / max(1, np.abs(change).max())  # no leap where the labels are all alike
+            solution = solution - change / max(1, np.abs(change).max())  # bound the step where all labels are equal
         found[:], found[active] = 0, solution
         falling = (found < 0) & (np.arange(INPUTS) >= INPUTS - RISING)
         if not falling.any():
@@ -291,5 +296,5 @@ def sigmoid(values: np.ndarray) -> np.ndarray:
 
 
 def logarithm(spread: np.ndarray) -> np.ndarray:
-    """A spread that is not finite is a large one."""
+    """Log of a spread; one that is not finite counts as large."""
     return np.log(np.nan_to_num(spread, nan=1e9, posinf=1e9) + 1e-9)
