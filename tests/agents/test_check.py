@@ -95,7 +95,7 @@ def counting(obs: Obs, kept: list[Any]) -> Tensor:
         (lambda obs, kept: torch.full((3, 2), 1.5), "reaches 1.5"),
         (lambda obs, kept: torch.rand(3, 2), "acting moved torch's random generator"),
         (counting, "two episodes of one seed act differently"),
-        (lambda obs, kept: (obs["state"] - obs["state"].mean(0)).tanh(), "changes what is done in another"),
+        (lambda obs, kept: (obs["state"] - obs["state"].mean(0)).tanh(), "changes the action of another"),
     ],
 )
 def test_a_broken_promise_is_found(function: Callable[[Obs, list[Any]], Tensor], words: str) -> None:

@@ -31,7 +31,7 @@ def test_observations_become_one_batch_with_channels_first() -> None:
 
 
 def test_a_task_is_one_hot_and_an_unknown_one_is_named() -> None:
-    spec = replace(toy_spec(), obs={"task": KeySpec("category", (2,), names=("sit", "run"))})
+    spec = toy_spec().with_obs({"task": KeySpec("category", (2,), names=("sit", "run"))})
     assert to_obs([{}, {}], spec, tasks=["run", ""])["task"].tolist() == [[0, 1], [0, 0]]
     with pytest.raises(UserError, match="task is 'fly', but the model knows 'sit', 'run'"):
         to_obs([{}], spec, tasks=["fly"])
@@ -73,7 +73,7 @@ def test_another_world_is_refused_with_what_differs(options: dict[str, object], 
 
 def test_other_shapes_of_observations_are_refused() -> None:
     with pytest.raises(UserError, match=r"'state' as vector \(1,\), but the model was trained on vector \(2,\)"):
-        check_fits(make_coin(), replace(toy_spec(), obs={"state": toy_spec().obs["state"]}))
+        check_fits(make_coin(), toy_spec().with_obs({"state": toy_spec().obs["state"]}))
     with pytest.raises(UserError, match=r"'image' as image \(3, 16, 16\)"):
         check_fits(toy(), toy_spec(image_size=32))
 

@@ -241,7 +241,7 @@ def test_an_objective_and_a_goal_are_not_given_together(runs: dict[str, Path], t
         ("pixels", {"num_envs": 0}, "num_envs is 0"),
         ("pixels", {"settings": ("elite=4",)}, "'elite'. Did you mean 'elites'"),
         ("pixels", {"replan_every": 9}, "cannot be followed for 9"),
-        ("pixels", {"action_repeat": 0}, "the action repeat must be 1 or more"),
+        ("pixels", {"action_repeat": 0}, "the action repeat is .*, but it must be 1 or more"),
         ("pixels", {"options": ("discrete=true",)}, "takes 4 discrete actions"),
         ("pixels", {"options": ("pixels=false",)}, "observes 'image'"),
         ("pixels", {"options": ("fps=20",)}, "20 decisions a second, but the model's steps are 10.*--action-repeat 2"),

@@ -117,7 +117,7 @@ def test_more_rounds_do_not_make_the_worst_case_worse() -> None:
 
 
 def test_they_attack_our_limits_too() -> None:
-    """Nothing is to be gains_of but y may not rise: so they raise it."""
+    """Nothing is to be gained but y may not rise: so they raise it."""
     nothing = Decoded(lambda seen: 0 * seen["state"][..., 0], ("state",))
     limit = Constraint(Decoded(lambda seen: seen["state"][:, -1, 1], ("state",)), 0.2)
     asked = replace(
