@@ -39,7 +39,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     before = set(sys.modules)
     yield tmp_path / "site"
     for name in set(sys.modules) - before:
-        if name.split(".")[0] in ("good", "broken", "twin", "mine"):
+        if name.split(".")[0] in ("good", "broken", "twin", "homemade"):
             del sys.modules[name]
 
 
@@ -128,23 +128,35 @@ def test_a_package_cannot_take_a_name_of_ours(site: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "name", "words"),
     [
-        (None, "mine:Good", "unknown model family 'mine'.* Nor is there a module 'mine' here for 'mine:Good'"),
-        (GOOD, "mine:Goof", "unknown model family of module 'mine' 'Goof'. Did you mean 'Good'"),
-        ("Good = 3", "mine:Good", r"'mine:Good' is a int, but it must be a subclass of worldloom\.model\.WorldModel"),
-        ("class Good: pass", "mine:Good", r"is the class Good, but it must be a subclass of worldloom\.model"),
+        (
+            None,
+            "homemade:Good",
+            "unknown model family 'homemade'.* Nor is there a module 'homemade' here for 'homemade:Good'",
+        ),
+        (GOOD, "homemade:Goof", "unknown model family of module 'homemade' 'Goof'. Did you mean 'Good'"),
+        (
+            "Good = 3",
+            "homemade:Good",
+            r"'homemade:Good' is a int, but it must be a subclass of worldloom\.model\.WorldModel",
+        ),
+        ("class Good: pass", "homemade:Good", r"is the class Good, but it must be a subclass of worldloom\.model"),
         (
             "from worldloom import WorldModel\nclass Good(WorldModel): pass",
-            "mine:Good",
+            "homemade:Good",
             "does not define decode, decodes, loss, observe, predict, start, which",
         ),
         (
             GOOD.replace("ToyModel\nclass", "ToyModel\ndel ToyModel.sizes\nclass"),
-            "mine:Good",
+            "homemade:Good",
             "has no `sizes`: see docs/your-own-family",
         ),
-        (BROKEN, "mine:Good", r"importing 'mine' failed: RuntimeError: out of cheese \(.*mine\.py, line 1\)"),
-        ("import nothing_of_that_name", "mine:Good", "importing 'mine' failed: ModuleNotFoundError"),
-        ("def (", "mine:Good", "importing 'mine' failed: SyntaxError"),
+        (
+            BROKEN,
+            "homemade:Good",
+            r"importing 'homemade' failed: RuntimeError: out of cheese \(.*homemade\.py, line 1\)",
+        ),
+        ("import nothing_of_that_name", "homemade:Good", "importing 'homemade' failed: ModuleNotFoundError"),
+        ("def (", "homemade:Good", "importing 'homemade' failed: SyntaxError"),
     ],
 )
 def test_a_reference_that_leads_nowhere_says_what_is_wrong(
@@ -154,28 +166,30 @@ def test_a_reference_that_leads_nowhere_says_what_is_wrong(
 
     monkeypatch.setattr(ToyModel, "sizes", ToyModel.sizes)  # put back whatever the module does to it
     if text is not None:
-        (site / "mine.py").write_text(text)
+        (site / "homemade.py").write_text(text)
     with pytest.raises(UserError, match=words):
         FAMILIES.typed(name)
 
 
 def test_an_object_of_the_wrong_kind_is_refused(site: Path) -> None:
-    (site / "mine.py").write_text("from worldloom.planners.objectives import Return\nboth, three = Return(), 3\n")
-    assert OBJECTIVES.typed("mine:both").discount == 0.99
-    with pytest.raises(UserError, match=r"'mine:Return' is the class Return, but it must be an object of .*Objective"):
-        OBJECTIVES.typed("mine:Return")
-    with pytest.raises(UserError, match=r"'mine:both' is a Return, but it must be a subclass of .*Planner"):
-        PLANNERS.typed("mine:both")
-    with pytest.raises(UserError, match="environment 'mine:three' is a int, but it must be callable"):
-        make_env("mine:three")
+    (site / "homemade.py").write_text("from worldloom.planners.objectives import Return\nboth, three = Return(), 3\n")
+    assert OBJECTIVES.typed("homemade:both").discount == 0.99
+    with pytest.raises(
+        UserError, match=r"'homemade:Return' is the class Return, but it must be an object of .*Objective"
+    ):
+        OBJECTIVES.typed("homemade:Return")
+    with pytest.raises(UserError, match=r"'homemade:both' is a Return, but it must be a subclass of .*Planner"):
+        PLANNERS.typed("homemade:both")
+    with pytest.raises(UserError, match="environment 'homemade:three' is a int, but it must be callable"):
+        make_env("homemade:three")
 
 
 def test_a_reference_needs_to_have_been_typed(site: Path) -> None:
-    (site / "mine.py").write_text(GOOD)
-    with pytest.raises(NotAllowed, match=r"--allow mine:Good \(in Python: worldloom\.allow\('mine:Good'\)\)"):
-        FAMILIES["mine:Good"]
-    assert FAMILIES.typed("mine:Good").family == "mine:Good"
-    assert FAMILIES["mine:Good"].family == "mine:Good"
+    (site / "homemade.py").write_text(GOOD)
+    with pytest.raises(NotAllowed, match=r"--allow homemade:Good \(in Python: worldloom\.allow\('homemade:Good'\)\)"):
+        FAMILIES["homemade:Good"]
+    assert FAMILIES.typed("homemade:Good").family == "homemade:Good"
+    assert FAMILIES["homemade:Good"].family == "homemade:Good"
 
 
 def test_an_unknown_name_offers_the_nearest_installed_one(site: Path) -> None:
