@@ -43,7 +43,7 @@ class TabularState(State):
 
     @property
     def features(self) -> Tensor:
-        return self.place
+        return self.probs
 
 
 class Tabular(WorldModel[TabularState]):
