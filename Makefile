@@ -21,7 +21,7 @@ setup: .venv/ready
 demo: setup
 	$(BIN)/worldloom record doom data/doom --episodes 400 --options action_repeat=4 --hold 3 --num-envs 2 --seed 0
 	test -f runs/doom/summary.json || $(BIN)/worldloom train rssm data/doom --out runs/doom --minutes 8 --length 32 \
-		--set representation_weight=0.1 --set blind_heads=1 --threads 2 $$(test -f runs/doom/run.json && echo --resume)
+		--set representation_weight=0.1 --set open_loop_head_weight=1 --threads 2 $$(test -f runs/doom/run.json && echo --resume)
 	$(BIN)/worldloom learn dreamer runs/doom --out runs/doom-policy --minutes 5 --policy.starts 256 \
 		--policy.discount 0.99 --threads 2 $$(test -f runs/doom-policy/learn.json && echo --resume)
 	$(BIN)/worldloom evaluate runs/doom --policy runs/doom-policy --env doom --options action_repeat=4 --threads 2

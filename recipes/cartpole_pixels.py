@@ -16,8 +16,8 @@ from typing import Any
 import torch
 import tyro
 
-from worldloom.agents.floors import RandomChoice
 from worldloom.agents.play import play
+from worldloom.agents.reference import RandomAgent
 from worldloom.agents.saved import load_agent
 from worldloom.envs import make_env
 from worldloom.evaluation.cost import hardware
@@ -60,7 +60,7 @@ def main(options: Options) -> dict[str, Any]:
         "minutes": round(spent["seconds"] / 60, 1),
         "cpu_minutes": round(spent["cpu_seconds"] / 60, 1),
         "policy": score(agent, options),
-        "random": score(RandomChoice(agent.spec), options),
+        "random": score(RandomAgent(agent.spec), options),
     }
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")

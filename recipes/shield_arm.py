@@ -30,8 +30,8 @@ from worldloom.planners.mppi import MPPI
 from worldloom.runs.checkpoint import load
 from worldloom.runs.sources import open_sources
 from worldloom.runs.train_settings import TrainSettings
-from worldloom.safety.audit import Trial
-from worldloom.safety.calibration import calibrate, missed
+from worldloom.safety.audit import ShieldTrial
+from worldloom.safety.calibration import calibrate, miscovered
 from worldloom.safety.rules import Limit
 from worldloom.safety.shield import Shield
 from worldloom.training.session import run_training
@@ -102,11 +102,11 @@ def main(options: Options) -> dict[str, Any]:
     first = Shield(agent, model, RULES, calibrate(model, RULES, explored, **promise), (0.0, 0.0), search)
     # Again, on the shielded arm's own movements, because that is what the promise shall then be about.
     seeds = inside(options.calibration + options.held_out, 10_000)
-    trial = Trial(arm, seeds, RULES, model.spec, options.num_envs, options.max_steps)
+    trial = ShieldTrial(arm, seeds, RULES, model.spec, options.num_envs, options.max_steps)
     own = trial.run(first)[1].segments()
     learned = calibrate(model, RULES, own[: options.calibration], **promise)
     learned.save(options.out / "calibration.json")
-    missing = missed(learned, model, RULES, own[options.calibration :]).float().mean(0)
+    missing = miscovered(learned, model, RULES, own[options.calibration :]).float().mean(0)
     made = replace(first, calibration=learned)
     agents = {"bare": agent, "shielded": made, "tolerant": replace(made, tolerance=inf),
               "tolerant_not_adaptive": replace(made, tolerance=inf, adapt=False)}  # fmt: skip

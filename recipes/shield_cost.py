@@ -31,8 +31,8 @@ from worldloom.planners.mppi import MPPI
 from worldloom.runs.checkpoint import load
 from worldloom.runs.sources import open_sources
 from worldloom.runs.train_settings import TrainSettings
-from worldloom.safety.audit import Trial
-from worldloom.safety.calibration import calibrate, missed
+from worldloom.safety.audit import ShieldTrial
+from worldloom.safety.calibration import calibrate, miscovered
 from worldloom.safety.rules import Circle, Forbidden, Limit, Values
 from worldloom.safety.shield import Shield
 from worldloom.training.session import run_training
@@ -85,7 +85,9 @@ def main(options: Options) -> dict[str, Any]:
     agent = Scripted(describe(make_env("point")), greedy)
     shield = Shield(agent, model, GUARD, learned, brake, search, tolerance=inf)
     drives = range(FIRST_DRIVE, FIRST_DRIVE + options.drives)
-    trial = Trial(partial(make_env, "point"), drives, TRUTH, model.spec, min(100, options.drives), options.max_steps)
+    trial = ShieldTrial(
+        partial(make_env, "point"), drives, TRUTH, model.spec, min(100, options.drives), options.max_steps
+    )
     figures: dict[str, Any] = {
         "command": "python recipes/shield_cost.py --out runs/shield_cost --json results/shield_cost.json",
         "agent": "scripted: pushes straight to the goal, knows no obstacle",
@@ -96,7 +98,7 @@ def main(options: Options) -> dict[str, Any]:
         "card": card(options.out / "run"),
         "missed_by_horizon": [
             round(value, 4)
-            for value in missed(learned, model, GUARD, held_out[half:]).float().mean(0).tolist()
+            for value in miscovered(learned, model, GUARD, held_out[half:]).float().mean(0).tolist()
         ],
         "drives": trial.compare({"bare": agent, "shielded": shield}),
     }  # fmt: skip

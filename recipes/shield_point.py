@@ -31,8 +31,8 @@ from worldloom.planners.mppi import MPPI
 from worldloom.runs.checkpoint import load
 from worldloom.runs.sources import open_sources
 from worldloom.runs.train_settings import TrainSettings
-from worldloom.safety.audit import Trial
-from worldloom.safety.calibration import Calibration, calibrate, missed
+from worldloom.safety.audit import ShieldTrial
+from worldloom.safety.calibration import Calibration, calibrate, miscovered
 from worldloom.safety.rules import Circle, Forbidden, Values
 from worldloom.safety.shield import Shield
 from worldloom.training.session import run_training
@@ -90,11 +90,11 @@ def main(options: Options) -> dict[str, Any]:
     first = calibrate(model, RULES, explored, **promise)
     # Again, on the shielded robot's own driving, because that is what the promise shall then be about.
     seeds = range(10_000, 10_000 + options.calibration + options.held_out)
-    trial = Trial(partial(make_env, "point"), seeds, RULES, model.spec, options.num_envs, options.max_steps)
+    trial = ShieldTrial(partial(make_env, "point"), seeds, RULES, model.spec, options.num_envs, options.max_steps)
     own = trial.run(shielded(agent, model, first))[1].segments()
     learned = calibrate(model, RULES, own[: options.calibration], **promise)
     learned.save(options.out / "calibration.json")
-    missing = missed(learned, model, RULES, own[options.calibration :]).float().mean(0)
+    missing = miscovered(learned, model, RULES, own[options.calibration :]).float().mean(0)
     made = shielded(agent, model, learned)
     agents = {
         "bare": agent,

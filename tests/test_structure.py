@@ -93,7 +93,7 @@ def test_nothing_imports_what_the_core_must_not_need(module: str) -> None:
 
 
 # Class names that still stand for two things.
-DOUBLE = {"Budget", "Episode", "Gaussian", "Harm"}
+DOUBLE = {"Budget"}
 
 
 def test_one_class_name_is_one_thing() -> None:

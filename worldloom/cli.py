@@ -68,6 +68,9 @@ def run(command: str, arguments: list[str]) -> None:
         raise unknown("command", command, COMMANDS)
     import tyro
 
+    from worldloom.flags import renamed
+
+    arguments = renamed(command, arguments)
     module_name, name = COMMANDS[command][0].split(":")
     module = import_module(module_name)
     # The methods of `learn` are its subcommands; your own is known once it is typed.

@@ -137,11 +137,14 @@ def state(cls: type[S]) -> type[S]:
 class WorldModel(nn.Module, ABC, Generic[S]):
     """The five verbs. A family is one subclass, `RSSM(WorldModel[RSSMState])`; nothing else is subclassed from it.
 
-    `family` is the registered name, `config_class` its hyperparameters, a dataclass, and `sizes` presets of them; they
-    are what `build` and checkpoints need. `spec` is the data a model was made for, `config` the hyperparameters it was
-    made with. `loss_weights` names every term `loss` returns. Stochastic families draw from `noise`, row by row, and
-    never from elsewhere; only `predict` and `imagine` heed its temperature. Grad modes, devices, precision and seeds
-    belong to the caller.
+    `family` is the registered name, which a family from outside leaves away: it is called as it was found.
+    `config_class` is its hyperparameters, a dataclass, and `sizes` presets of them; they are what `build` and
+    checkpoints need. `spec` is the data a model was made for, `config` the hyperparameters it was made with.
+    `loss_weights` names every term `loss` returns. Stochastic families draw from `noise`, row by row, and never from
+    elsewhere; only `predict` and `imagine` heed its temperature. Grad modes, devices, precision and seeds belong to
+    the caller.
+
+    `renamed` are hyperparameters of earlier versions and what they are called now, so that their runs are still read.
 
     `part_types` names the submodules that can come from another run, with the class (or the family) each must be of; a
     family that has any takes `parts`, `{name: module}`, beside its config. `phases` are those of its training.
@@ -150,6 +153,7 @@ class WorldModel(nn.Module, ABC, Generic[S]):
     family: ClassVar[str]
     config_class: ClassVar[type]
     sizes: ClassVar[Mapping[str, Any]]
+    renamed: ClassVar[Mapping[str, str]] = {}
     part_types: ClassVar[Mapping[str, type | str]] = {}
     phases: ClassVar[tuple[Phase, ...]] = (Phase(),)
     imagines_jointly: ClassVar[bool] = False

@@ -12,9 +12,9 @@ from tests.toy import ToyConfig, ToyModel, toy_spec
 from worldloom import check_agent
 from worldloom.agents.actor import LinearController
 from worldloom.agents.agent import Agent
-from worldloom.agents.floors import DoNothing, RandomChoice
 from worldloom.agents.planning import PlanningAgent
 from worldloom.agents.policy import PolicyAgent
+from worldloom.agents.reference import NoOpAgent, RandomAgent
 from worldloom.agents.repeat import Repeat
 from worldloom.agents.scripted import NoMemory, Scripted
 from worldloom.data.spec import DataSpec
@@ -44,8 +44,8 @@ AGENTS: dict[str, Callable[[bool], Agent]] = {
     "exploring plan": lambda discrete: replace(planning(discrete), explore=True, replan_every=2),  # type: ignore[type-var]
     "policy": learned,
     "exploring policy": lambda discrete: learned(discrete, explore=True),
-    "random": lambda discrete: RandomChoice(toy_spec(discrete=discrete)),
-    "nothing": lambda discrete: DoNothing(toy_spec(discrete=discrete)),
+    "random": lambda discrete: RandomAgent(toy_spec(discrete=discrete)),
+    "nothing": lambda discrete: NoOpAgent(toy_spec(discrete=discrete)),
 }
 
 
@@ -92,7 +92,7 @@ def counting(obs: Obs, kept: list[Any]) -> Tensor:
         (lambda obs, kept: torch.zeros(3, 3), r"actions are \(3, 3\)"),
         (lambda obs, kept: torch.zeros(3, 2, dtype=torch.long), "not float"),
         (lambda obs, kept: torch.full((3, 2), torch.nan), "the actions are .*nan"),
-        (lambda obs, kept: torch.full((3, 2), 1.5), "as far as 1.5"),
+        (lambda obs, kept: torch.full((3, 2), 1.5), "reaches 1.5"),
         (lambda obs, kept: torch.rand(3, 2), "acting moved torch's random generator"),
         (counting, "two episodes of one seed act differently"),
         (lambda obs, kept: (obs["state"] - obs["state"].mean(0)).tanh(), "changes what is done in another"),

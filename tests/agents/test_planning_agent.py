@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_leaves
 
 from tests.agents.fakes import toy_model
 from tests.toy import toy_segment
-from worldloom.agents.agent import Agent, following
+from worldloom.agents.agent import Agent, next_seed
 from worldloom.agents.planning import PlanningAgent, PlanningMemory, any_choice, shift
 from worldloom.agents.repeat import Repeat, innermost
 from worldloom.errors import UserError
@@ -225,7 +225,7 @@ def test_following_seeds_do_not_repeat_and_are_never_negative() -> None:
     seeds = torch.arange(100)
     seen = set(seeds.tolist())
     for _ in range(50):
-        seeds = following(seeds)
+        seeds = next_seed(seeds)
         assert int(seeds.min()) >= 0
         seen |= set(seeds.tolist())
     assert len(seen) == 51 * 100

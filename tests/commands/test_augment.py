@@ -11,7 +11,7 @@ import torch
 
 from tests.toy import toy_episode, toy_spec, write_toy_dataset
 from worldloom.agents.saved import PlanningSettings, save_agent
-from worldloom.augment.harvest import Harvest
+from worldloom.augment.generate import EpisodeGenerator
 from worldloom.commands.augment import AugmentSettings, augment
 from worldloom.data.card.figures import data_card
 from worldloom.data.episode import Episode
@@ -206,7 +206,7 @@ def test_a_mixture_that_breaks_leaves_nothing(toy_runs: Path, tmp_path: Path, mo
     def broken(*_: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Harvest, "episodes", broken)
+    monkeypatch.setattr(EpisodeGenerator, "episodes", broken)
     with pytest.raises(KeyboardInterrupt):
         mix(toy_runs, tmp_path / "out")
     assert not list(tmp_path.iterdir())

@@ -24,6 +24,7 @@ from tests.data.foreign import (
 )
 from worldloom.commands.convert import ImportSettings, convert
 from worldloom.data.episode import Episode
+from worldloom.data.formats.npz import NpzSource
 from worldloom.data.lerobot.writer import LeRobotWriter
 from worldloom.data.source import open_dataset
 from worldloom.data.spec import DataSpec
@@ -395,3 +396,22 @@ def test_damage_anywhere_is_one_line_or_does_no_harm(name: str, tmp_path: Path) 
             said.append(str(error))
         file.write_bytes(data)
     assert not [words for words in said if "\n" in words]
+
+
+class Renamed(NpzSource):
+    """An importer from outside: npz files that are called otherwise."""
+
+    @staticmethod
+    def detect(path: Path) -> bool:
+        return path.suffix == ".numbers"
+
+
+def test_an_importer_of_yours_is_typed_by_name(tmp_path: Path) -> None:
+    src = save_npz(tmp_path / "src.npz", d4rl_arrays()).rename(tmp_path / "src.numbers")
+    with pytest.raises(UserError, match="not a dataset of a known format"):
+        convert(ImportSettings(src=src, out=tmp_path / "out"))
+    convert(ImportSettings(src=src, out=tmp_path / "out", format=f"{__name__}:Renamed"))
+    assert len(open_dataset(tmp_path / "out").episodes) == len(open_dataset(src, f"{__name__}:Renamed").episodes)
+    with pytest.raises(UserError, match=r"must be a subclass of worldloom\.data\.episode\.EpisodeSource"):
+        convert(ImportSettings(src=src, out=tmp_path / "other", format=f"{__name__}:Path"))
+    assert not (tmp_path / "other").exists()

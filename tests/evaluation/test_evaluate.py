@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from tests.evaluation.worlds import BareState, LinearModel, PlaceState, judge_linear, linear_dataset, linear_spec
 from worldloom.errors import UserError
@@ -104,17 +103,17 @@ def test_a_model_that_ignores_the_world_can_have_perfect_latent_skill():
 
 
 def test_a_belief_of_pure_noise_is_flattered_as_the_docs_warn():
-    class Noise(LinearModel):
+    class Clueless(LinearModel):
         def start(self, obs: Any, noise: Noise = NOISE) -> PlaceState:
-            return PlaceState(torch.randn_like(obs["state"]))
+            return PlaceState(noise.normal(obs["state"].shape, obs["state"]))
 
         def observe(self, state: Any, action: Any, obs: Any, noise: Noise = NOISE) -> PlaceState:
-            return self.start(obs)
+            return self.start(obs, noise)
 
         def predict(self, state: Any, action: Any, noise: Noise = NOISE) -> PlaceState:
-            return PlaceState(torch.randn_like(state.features))
+            return PlaceState(noise.normal(state.features.shape, state.features))
 
-    judged = judge_linear(Noise(linear_spec()), linear_dataset(linear_spec()), batch_size=96, samples=4, seed=1)
+    judged = judge_linear(Clueless(linear_spec()), linear_dataset(linear_spec()), batch_size=96, samples=4, seed=1)
     # (1 - 1/4) / 2 in expectation, with the luck of some two hundred draws.
     assert 0.15 < metric(judged, "skill", "latent@5").value < 0.6
 

@@ -166,7 +166,7 @@ class LinearModel(WorldModel):
 
     def loss(self, segment: Segment, belief: State | None = None, noise: Noise = NOISE) -> dict[str, Tensor]:
         place = segment.obs["state"]
-        ahead = self.predict(PlaceState(place[:, :-1]), segment.action[:, :-1]).place
+        ahead = self.predict(PlaceState(place[:, :-1]), segment.action[:, :-1], noise).place
         error = (ahead - place[:, 1:]).square().sum(-1)
         return {"state": nn.functional.pad(error, (1, 0))}
 

@@ -66,7 +66,7 @@ def test_real_steps_are_stored_as_they_happened_and_episodes_are_those_of_the_re
         assert np.array_equal(before.next_obs["state"], after.obs["state"]) != ended
     rows = sum(replay.lengths)
     held = np.concatenate([step.reward for step in real])[: rows - len(replay.lengths)]
-    assert replay.columns["reward"][:rows].sum() == pytest.approx(held.sum())
+    assert replay.table[:rows, replay.columns["reward"][0]].sum() == pytest.approx(held.sum())
 
 
 def test_every_imagined_step_begins_where_the_one_before_led_and_none_follows_an_end() -> None:
@@ -85,7 +85,7 @@ def test_every_imagined_step_begins_where_the_one_before_led_and_none_follows_an
 
 def test_dreams_branch_from_rows_that_were_real() -> None:
     dyna = played(replace(SHORT, horizon=1))
-    seen = dyna.replay.columns["state"][: dyna.replay.rows]
+    seen = dyna.replay.table[: dyna.replay.rows, slice(*dyna.replay.columns["state"])]
     for steps in dyna.learner.imagined:  # type: ignore[attr-defined]
         for row in steps.obs["state"]:
             assert np.abs(seen - row).sum(1).min() < 1e-4

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from tests.toy import toy_episode, toy_spec, write_toy_dataset
 from worldloom.agents.saved import load_agent
 from worldloom.commands.learn import learn
 from worldloom.data.lerobot.writer import LeRobotWriter
+from worldloom.data.spec import signal_keys
 from worldloom.errors import UserError
 from worldloom.learning.actor_critic_config import ActorCriticConfig
 from worldloom.learning.settings import DreamerSettings
@@ -81,7 +81,8 @@ def test_the_card_of_another_checkpoint_says_nothing_and_a_damaged_one_is_an_err
 
 
 def test_a_trained_model_that_knows_no_reward_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with LeRobotWriter(tmp_path / "data", replace(toy_spec(fitted=False), has_reward=False)) as writer:
+    unrewarded = toy_spec(fitted=False).with_targets(signal_keys(terminated=True))
+    with LeRobotWriter(tmp_path / "data", unrewarded) as writer:
         for seed in range(6):
             writer.add(toy_episode(seed))
     run = train(tmp_path / "data", tmp_path / "run")

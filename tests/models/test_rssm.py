@@ -6,7 +6,7 @@ from tests.models.segments import SPECS, random_segment
 from worldloom.data.spec import ActionSpec, DataSpec, KeySpec, signal_keys
 from worldloom.errors import UserError
 from worldloom.model import WorldModel
-from worldloom.models import build, rebuild
+from worldloom.models import FAMILIES, build, rebuild
 from worldloom.models.rssm import RSSM
 
 PEER_ACTOR, PEER_CRITIC = 50_316, 66_111  # the parts of DreamerV3's size1m that are not the world model
@@ -84,7 +84,7 @@ def test_unknown_names_offer_the_nearest_right_one() -> None:
     with pytest.raises(UserError, match="Did you mean 'deter'"):
         build("rssm", SPECS["vector"], "nano", detr=3)
     with pytest.raises(UserError, match="hyperparameter"):
-        rebuild("rssm", SPECS["vector"], {"depht": 3})
+        rebuild(FAMILIES["rssm"], SPECS["vector"], {"depht": 3})
     model = build("rssm", SPECS["vector"], "debug")
     belief = model.start({"state": torch.zeros(1, 5)})
     with pytest.raises(UserError, match="can't decode 'cost'"):
@@ -104,9 +104,9 @@ def test_impossible_shapes_are_named() -> None:
         build("rssm", SPECS["image"], "debug").start({"image": torch.zeros(1, 3, 32, 32)})
 
 
-def test_blind_heads_teach_the_prior_nothing() -> None:
+def test_open_loop_heads_teach_the_prior_nothing() -> None:
     torch.manual_seed(0)
-    model = build("rssm", SPECS["image"], "debug", blind_heads=1.0)
+    model = build("rssm", SPECS["image"], "debug", open_loop_head_weight=1.0)
     model.loss(random_segment(SPECS["image"]))["terminated"].mean().backward()
     assert isinstance(model, RSSM)
     assert all(parameter.grad is None for parameter in model.prior.parameters())

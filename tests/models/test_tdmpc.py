@@ -9,6 +9,7 @@ from worldloom.errors import UserError
 from worldloom.model import WorldModel
 from worldloom.models import build
 from worldloom.models.tdmpc import TDMPC, Windows
+from worldloom.noise import NOISE
 
 
 class TestTDMPC(FamilyConformance):
@@ -45,7 +46,7 @@ def test_nothing_is_expected_after_an_end() -> None:
     with torch.no_grad():
         made.slow_value.output_bias[..., -20:] += 5.0
     windows = Windows.cut(random_segment(SPECS["image"], time=4), 3)
-    targets = made._value_targets(made._latents(made.encoder(windows.obs_after)), windows)
+    targets = made._value_targets(made._latents(made.encoder(windows.obs_after)), windows, NOISE)
     assert torch.equal(targets[:, -1], windows.steps.reward[:, -1])  # the last row of these segments is an end
     assert (targets[:, 0] - windows.steps.reward[:, 0]).abs().min() > 1
 

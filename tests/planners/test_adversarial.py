@@ -9,8 +9,8 @@ from torch import Tensor
 from tests.planners.planners import CASES
 from worldloom.errors import UserError
 from worldloom.model import State
-from worldloom.planners.adversarial import Adversarial, Gaussian
-from worldloom.planners.check import Place, Plane, problem
+from worldloom.planners.adversarial import Adversarial, GaussianLogProbability
+from worldloom.planners.check import Plane, Position, problem
 from worldloom.planners.gradient import Gradient
 from worldloom.planners.objectives import Constraint, Decoded
 from worldloom.planners.planner import Plan, Problem
@@ -31,13 +31,13 @@ def cost_of(push: Tensor) -> Tensor:
     """The score of everyone staying but them, who push y by `[B, H]`."""
     asked = problem(Plane())
     actions = torch.stack([torch.zeros_like(push), push], -1)
-    return asked.judge(actions[:, None])[0][:, 0]
+    return asked.evaluate(actions[:, None])[0][:, 0]
 
 
 def test_the_worst_hurts_and_is_as_likely_as_promised() -> None:
     plan = attacked(std=STD)
     theirs = plan.actions[..., 1:]
-    gaussian = Gaussian(STD)
+    gaussian = GaussianLogProbability(STD)
     assert plan.found.all()
     assert (plan.score < cost_of(torch.zeros(4, HORIZON))).all()
     assert (gaussian(plan.states, theirs) >= gaussian.least(HORIZON) - 1e-3).all()
@@ -55,9 +55,9 @@ def test_the_less_likely_they_may_be_the_more_they_hurt() -> None:
 
 
 def test_a_limit_of_ones_own_is_kept() -> None:
-    limit = Gaussian(STD).least(HORIZON) - 2.0
+    limit = GaussianLogProbability(STD).least(HORIZON) - 2.0
     plan = attacked(std=STD, limit=limit)
-    assert (Gaussian(STD)(plan.states, plan.actions[..., 1:]) >= limit - 1e-3).all()
+    assert (GaussianLogProbability(STD)(plan.states, plan.actions[..., 1:]) >= limit - 1e-3).all()
     assert (plan.score < attacked(std=STD).score).all()
 
 
@@ -106,7 +106,7 @@ def test_the_reply_holds_against_all_that_they_may_do() -> None:
 
 
 def test_more_rounds_do_not_make_the_worst_case_worse() -> None:
-    """Judged by the hardest attack on each plan."""
+    """Scored by the hardest attack on each plan."""
     worst = []
     for rounds in (1, 4):
         ours = Adversarial(CEM, theirs=("y",), rounds=rounds, std=STD).plan(hiding())
@@ -117,7 +117,7 @@ def test_more_rounds_do_not_make_the_worst_case_worse() -> None:
 
 
 def test_they_attack_our_limits_too() -> None:
-    """Nothing is to be gained but y may not rise: so they raise it."""
+    """Nothing is to be gains_of but y may not rise: so they raise it."""
     nothing = Decoded(lambda seen: 0 * seen["state"][..., 0], ("state",))
     limit = Constraint(Decoded(lambda seen: seen["state"][:, -1, 1], ("state",)), 0.2)
     asked = replace(
@@ -158,7 +158,7 @@ def test_what_cannot_be_attacked_is_refused() -> None:
     with pytest.raises(UserError, match="inner"):
         Adversarial(Adversarial(CEM, theirs=(0,)), theirs=(1,))
     with pytest.raises(UserError, match="limit"):
-        Adversarial(CEM, theirs=("y",), log_probability=Gaussian(1.0))
+        Adversarial(CEM, theirs=("y",), log_probability=GaussianLogProbability(1.0))
     with pytest.raises(UserError, match="log-probability is"):
         attacked(log_probability=lambda states, theirs: theirs.sum(-1), limit=0.0)
     for wrong in ({"rounds": 0}, {"std": 0.0}, {"limit": float("nan")}):
@@ -172,5 +172,5 @@ def test_beliefs_of_one_batch_meet_their_own_adversary() -> None:
     world = Plane()
     planner = Adversarial(CEM, theirs=("y",), replies=False, std=STD)
     for row, start in enumerate(problem(world).state.features):
-        alone = Problem(world, Place(start[None]), problem(world).objective, warm=torch.zeros(1, HORIZON, 2))
+        alone = Problem(world, Position(start[None]), problem(world).objective, warm=torch.zeros(1, HORIZON, 2))
         assert torch.allclose(planner.plan(alone).score, together[row], rtol=0.03)

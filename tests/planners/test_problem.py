@@ -54,10 +54,10 @@ def test_a_cost_that_is_not_finite_loses_the_candidate() -> None:
 @pytest.mark.parametrize("constraints", [(), (UP,)])
 def test_judging_in_time_is_judging_as_far_as_it_goes(constraints: tuple[Constraint, ...]) -> None:
     pool, world = candidates(32), Plane()
-    values, excess, states = problem(world, constraints=constraints).judge(pool)
+    values, excess, states = problem(world, constraints=constraints).evaluate(pool)
     for deadline, least, most in ((4 * 32 * 3 * 0.6, 16, 19), (1e-3, 2, 2), (1e6, 32, 32)):
         asked = problem(world, constraints=constraints, clock=Clock(deadline, Ticks(world)))
-        some, more, trajectories = asked.judge_in_time(pool)
+        some, more, trajectories = asked.evaluate_in_time(pool)
         count = some.shape[1]
         assert least <= count <= most
         assert torch.allclose(some, values[:, :count])
@@ -82,7 +82,7 @@ class Counting(Plane):
 def test_only_the_first_decision_feels_its_way() -> None:
     world, pool = Counting(), candidates(32)
     for _ in range(2):
-        problem(world, clock=Clock(1e6, Ticks(world))).judge_in_time(pool)
+        problem(world, clock=Clock(1e6, Ticks(world))).evaluate_in_time(pool)
     assert world.asked == [4, 28, 32]
 
 
@@ -94,17 +94,17 @@ def test_what_a_call_costs_however_small_it_is_does_not_make_pools_small_for_eve
     def now() -> float:
         return ticks() + 30 * candidate * len(world.asked) / 1000
 
-    counts = [problem(world, clock=Clock(32 * candidate, now)).judge_in_time(pool)[0].shape[1] for _ in range(12)]
+    counts = [problem(world, clock=Clock(32 * candidate, now)).evaluate_in_time(pool)[0].shape[1] for _ in range(12)]
     assert min(counts) >= 5, counts
 
 
 def test_pools_that_share_the_time_are_small_and_many() -> None:
     world, pool = Counting(), candidates(64)
     per_candidate = 4 * 3  # ticks: beliefs times steps
-    problem(world, clock=Clock(1e6, Ticks(world))).judge_in_time(pool)
+    problem(world, clock=Clock(1e6, Ticks(world))).evaluate_in_time(pool)
     for left, least, most in ((1, 40, 48), (4, 10, 12), (50, 8, 10)):
         clock = Clock(48 * per_candidate, Ticks(world))
-        values, _, _ = problem(world, clock=clock).judge_in_time(pool, left)
+        values, _, _ = problem(world, clock=clock).evaluate_in_time(pool, left)
         assert least <= values.shape[1] <= most, left
 
 
@@ -177,5 +177,5 @@ def test_where_others_may_do_several_things_the_worst_counts() -> None:
     possible = tuple(torch.full((4, 3, 2), push) for push in (-1.0, 0.5))
     asked = problem(Plane(), others=Others((0,), possible))
     assert asked.action == ActionSpec("continuous", 1, ("x",), (-1.0,), (1.0,))
-    each = [problem(Plane()).judge(torch.cat([pool, p[:, None, :, 1:].expand_as(pool)], -1))[0] for p in possible]
-    assert torch.allclose(asked.judge(pool)[0], torch.minimum(*each))
+    each = [problem(Plane()).evaluate(torch.cat([pool, p[:, None, :, 1:].expand_as(pool)], -1))[0] for p in possible]
+    assert torch.allclose(asked.evaluate(pool)[0], torch.minimum(*each))

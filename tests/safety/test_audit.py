@@ -7,13 +7,13 @@ import torch
 
 from tests.agents.fakes import make_toy, toy_model
 from tests.toy import toy_segment, toy_spec
-from worldloom.agents.play import Played
+from worldloom.agents.play import EpisodeResult
 from worldloom.agents.scripted import Scripted
 from worldloom.envs.adapt import AdaptedEnv, adapt
 from worldloom.envs.describe import describe
-from worldloom.safety.audit import Audit, Trial
+from worldloom.safety.audit import Audit, ShieldTrial
 from worldloom.safety.calibration import calibrate
-from worldloom.safety.residuals import truth
+from worldloom.safety.residuals import true_values
 from worldloom.safety.rules import Predicate
 
 PAID = Predicate("paid", lambda values, action: values["reward"] - 0.1, ("reward",))
@@ -29,8 +29,8 @@ def drift(push: float) -> Scripted:
     return Scripted(describe(make()), lambda obs: torch.full((len(obs["state"]), 2), push))
 
 
-def trial(*rules: Predicate, steps: int = 12) -> Trial:
-    return Trial(partial(make, steps), (1, 2, 3), rules, describe(make()), num_envs=2)
+def trial(*rules: Predicate, steps: int = 12) -> ShieldTrial:
+    return ShieldTrial(partial(make, steps), (1, 2, 3), rules, describe(make()), num_envs=2)
 
 
 def test_rules_that_calibration_accepts_can_be_audited() -> None:
@@ -39,9 +39,9 @@ def test_rules_that_calibration_accepts_can_be_audited() -> None:
     calibrate(toy_model(), rules, episodes, horizon=2, alpha=0.3, alpha_ood=0.3)
     _, audit = trial(*rules).run(drift(1.0))
     assert audit.summary()["violated_episodes"] == 3, "all are driven over the border"
-    for course in audit.courses.values():
-        found = course.margins(rules, audit.spec)
-        torch.testing.assert_close(found[:, 0], torch.tensor(course.rewards[1:]) - 0.1)
+    for episode in audit.episodes.values():
+        found = episode.margins(rules, audit.spec)
+        torch.testing.assert_close(found[:, 0], torch.tensor(episode.rewards[1:]) - 0.1)
         assert found[:, 1].tolist() == [0.5] * (len(found) - 1) + [-0.5]
 
 
@@ -55,19 +55,19 @@ def test_an_episode_keeps_how_it_ended(push: float, ended: bool) -> None:
 
 def test_a_picture_is_judged_in_the_units_in_which_it_is_forecast() -> None:
     segment = toy_segment()
-    known = truth(segment, ("image",), toy_spec())["image"]
+    known = true_values(segment, ("image",), toy_spec())["image"]
     torch.testing.assert_close(known, segment.obs["image"][:, 1:] / 255)
     _, audit = trial(DARK).run(drift(0.0))
-    for course in audit.courses.values():
-        torch.testing.assert_close(course.margins((DARK,), audit.spec), torch.full((12, 1), 0.5 - 90 / 255))
+    for episode in audit.episodes.values():
+        torch.testing.assert_close(episode.margins((DARK,), audit.spec), torch.full((12, 1), 0.5 - 90 / 255))
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_who_earns_less_loses_return_whatever_its_sign(sign: float, monkeypatch: pytest.MonkeyPatch) -> None:
     returns = iter((sign * 10.0, sign * 10.0 - 5.0))
 
-    def play(*_: object) -> list[Played]:
-        return [Played(1, next(returns), 1, False, None, None, 1, [], 0.0)]
+    def play(*_: object) -> list[EpisodeResult]:
+        return [EpisodeResult(1, next(returns), 1, False, None, None, 1, [], 0.0)]
 
     monkeypatch.setattr("worldloom.safety.audit.play", play)
     monkeypatch.setattr(Audit, "summary", lambda self: {})

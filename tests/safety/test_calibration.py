@@ -11,7 +11,7 @@ from safetensors.torch import save
 from tests.safety.worlds import RULES, Cart, calibrated, episodes
 from worldloom.data.segment import Segment
 from worldloom.errors import UserError
-from worldloom.safety.calibration import Calibration, calibrate, missed, weights_hash
+from worldloom.safety.calibration import Calibration, calibrate, miscovered, weights_hash
 from worldloom.safety.conformal import conformal_quantile, episodes_needed
 from worldloom.safety.forecast import Forecaster
 from worldloom.safety.residuals import episode_scores, residuals
@@ -50,7 +50,7 @@ def test_new_episodes_keep_the_promise_whatever_the_model(model: Cart, scope: st
     learned = calibrate(
         model, RULES, episodes(160), horizon=5, alpha=0.2, particles=4 if model.noise else 1, scope=scope
     )  # type: ignore[arg-type]
-    rate = missed(learned, model, RULES, episodes(300, first=10_000)).float().mean(0)
+    rate = miscovered(learned, model, RULES, episodes(300, first=10_000)).float().mean(0)
     assert (rate < 0.2 + 0.13).all(), rate
     assert (rate > 0.2 - 0.13).all(), rate
 
@@ -69,8 +69,8 @@ def test_a_calibration_is_the_same_after_saving(tmp_path: Path) -> None:
     assert again.quantile == learned.quantile
     spread = torch.rand(2, 8, 1)
     assert torch.equal(again.slack(spread), learned.slack(spread))
-    looks = torch.rand(5, 2), torch.rand(5, 2)
-    torch.testing.assert_close(again.novelty.score(*looks), learned.novelty.score(*looks))
+    novelty_inputs = torch.rand(5, 2), torch.rand(5, 2)
+    torch.testing.assert_close(again.novelty.score(*novelty_inputs), learned.novelty.score(*novelty_inputs))
 
 
 def test_it_carries_the_hash_of_the_checkpoint() -> None:
@@ -134,11 +134,11 @@ def test_what_a_model_samples_follows_from_the_seed_and_from_nobody_elses_random
     expected = torch.rand(4)
     torch.manual_seed(3)
     first = calibrated(model, particles=4, seed=1)
-    missing = missed(first, model, RULES, episodes(60, first=500), seed=2)
+    missing = miscovered(first, model, RULES, episodes(60, first=500), seed=2)
     assert torch.equal(torch.rand(4), expected)
     again = calibrated(model, particles=4, seed=1)
     assert (again.quantile, again.scale) == (first.quantile, first.scale)
-    assert torch.equal(missed(first, model, RULES, episodes(60, first=500), seed=2), missing)
+    assert torch.equal(miscovered(first, model, RULES, episodes(60, first=500), seed=2), missing)
     assert calibrated(model, particles=4, seed=2).quantile != first.quantile
 
 

@@ -1,4 +1,4 @@
-"""What is foreseen, and how sure: particles of a model that samples, disagreement of one that has members."""
+"""What is predicted, and how sure: particles of a model that samples, disagreement of one that has members."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ PUSH = torch.full((2, 1, 1), 0.5)
 
 def test_a_plan_ends_in_the_fallback_in_closed_loop() -> None:
     model = Cart()
-    found = Forecaster(model, RULES).foresee(model.start(look(START)), PUSH, Fallback(brake), 6)
+    found = Forecaster(model, RULES).predict(model.start(look(START)), PUSH, Fallback(brake), 6)
     place, places = step(START, PUSH[:, 0]), []
     for _ in range(6):
         places.append(place)
@@ -28,7 +28,7 @@ def test_a_plan_ends_in_the_fallback_in_closed_loop() -> None:
 def test_particles_spread_as_the_model_samples() -> None:
     torch.manual_seed(0)
     model = Cart(noise=0.1)
-    found = Forecaster(model, RULES, particles=400).foresee(model.start(look(START)), PUSH)
+    found = Forecaster(model, RULES, particles=400).predict(model.start(look(START)), PUSH)
     assert found.spread.shape == (2, 1, 1)
     assert torch.allclose(found.spread, torch.tensor(0.1), atol=0.02)
 
@@ -38,7 +38,7 @@ def test_members_spread_as_they_disagree() -> None:
     model = build("ensemble", SPEC, "debug", member="mlp", members=3)
     with torch.no_grad():
         state = model.start(look(START))
-        found = Forecaster(model, RULES).foresee(state, PUSH)
+        found = Forecaster(model, RULES).predict(state, PUSH)
         expected = model.decode(model.imagine(state, PUSH), "disagreement")
     torch.testing.assert_close(found.spread[..., 0], expected)
     assert (found.spread > 0).all()

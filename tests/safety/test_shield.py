@@ -18,8 +18,8 @@ from worldloom.model import Obs, State
 from worldloom.noise import NOISE
 from worldloom.planners.mppi import MPPI
 from worldloom.safety.calibration import Calibration, calibrate
-from worldloom.safety.choice import Choice
-from worldloom.safety.decisions import VERDICTS, read_log, write_log
+from worldloom.safety.decision import ShieldDecision
+from worldloom.safety.decision_log import VERDICTS, read_log, write_log
 from worldloom.safety.rules import Predicate
 from worldloom.safety.shield import Shield, ShieldMemory, Verdict
 
@@ -78,9 +78,9 @@ def test_bounds_are_widened_while_forecasts_turn_out_too_good() -> None:
     trusting = credulous(calibrated(Cart()))
     places, memories = drive(shield(calibration=trusting), strength=1.5, steps=60)
     alone, _ = drive(shield(calibration=trusting, adapt=False), strength=1.5, steps=60)
-    assert max(float(memory.hindsight.widen.max()) for memory in memories) > 1
+    assert max(float(memory.online_calibration.inflation.max()) for memory in memories) > 1
     assert places.max() < alone.max()
-    steady = [float(memory.hindsight.widen.max()) for memory in drive(shield(push=-0.1), steps=10)[1]]
+    steady = [float(memory.online_calibration.inflation.max()) for memory in drive(shield(push=-0.1), steps=10)[1]]
     assert steady == [1.0] * 10, "a model that is right is believed"
 
 
@@ -95,28 +95,28 @@ def test_a_plan_that_was_found_safe_is_gone_on_with() -> None:
     made = shield()
     _, memory = made.start(look(torch.tensor([[0.0, 0.0]])))
     plan = torch.tensor([[[-0.25], [-0.5], [0.0]]])
-    sent = Choice(memory.sent.action, plan, torch.tensor([2]), memory.sent.verdict, memory.sent.lower)
+    sent = ShieldDecision(memory.sent.action, plan, torch.tensor([2]), memory.sent.verdict, memory.sent.lower)
     before = replace(memory, sent=sent)
     verdict, obs = torch.tensor([int(Verdict.FALL_BACK)]), look(torch.tensor([[0.5, 1.0]]))
-    choice, _ = made._fall_back(before, verdict, obs, torch.ones(1), NOISE)
-    assert choice.action.item() == -0.25
-    assert choice.left.item() == 1
-    assert choice.plan[0, 0].item() == -0.5
+    decision, _ = made._fall_back(before, verdict, obs, torch.ones(1), NOISE)
+    assert decision.action.item() == -0.25
+    assert decision.left.item() == 1
+    assert decision.plan[0, 0].item() == -0.5
 
 
 def test_bounds_are_those_of_what_will_be_done_however_much_of_its_plan_a_row_has_left() -> None:
     made, place = shield(), torch.tensor([[0.5, 1.0], [0.4, 0.8], [0.3, 0.6], [0.2, 0.4]])
     _, memory = made.start(look(place))
     plan = torch.tensor([[-0.25], [-0.5], [0.9]]).expand(4, 3, 1)
-    sent = Choice(memory.sent.action, plan, torch.tensor([2, 1, 0, 2]), memory.sent.verdict, memory.sent.lower)
+    sent = ShieldDecision(memory.sent.action, plan, torch.tensor([2, 1, 0, 2]), memory.sent.verdict, memory.sent.lower)
     verdict = torch.tensor([Verdict.FALL_BACK] * 3 + [Verdict.REFUSE])
-    choice, harm = made._fall_back(replace(memory, sent=sent), verdict, look(place), torch.ones(4), NOISE)
-    assert choice.left.tolist() == [1, 0, 0, 0]
+    decision, violation = made._fall_back(replace(memory, sent=sent), verdict, look(place), torch.ones(4), NOISE)
+    assert decision.left.tolist() == [1, 0, 0, 0]
     for row, steps in enumerate((2, 1, 0, 0)):
         own = plan[row : row + 1, :steps] if steps else brake(look(place[row : row + 1]))[:, None]
-        alone = made.judge.assess(memory.belief[row : row + 1], own, torch.ones(1))
-        torch.testing.assert_close(choice.lower[row], alone.lower[0])
-        torch.testing.assert_close(harm[row], alone.harm[0])
+        alone = made.evaluator.evaluate(memory.belief[row : row + 1], own, torch.ones(1))
+        torch.testing.assert_close(decision.lower[row], alone.lower[0])
+        torch.testing.assert_close(violation[row], alone.violation[0])
 
 
 def test_only_a_plan_that_was_found_safe_is_to_be_gone_on_with() -> None:
@@ -124,7 +124,7 @@ def test_only_a_plan_that_was_found_safe_is_to_be_gone_on_with() -> None:
     places = torch.tensor([[0.0, 0.0], [0.7, 0.8], [1.3, 0.0]])
     _, memory = made.start(look(places))
     assert memory.sent.verdict.tolist() == [Verdict.ACCEPT, Verdict.REPAIR, Verdict.RECOVER]
-    assert memory.sent.left.tolist() == [0, made.repairs.horizon - 1, 0]
+    assert memory.sent.left.tolist() == [0, made.repair_planner.horizon - 1, 0]
 
 
 def test_it_recovers_from_where_no_bound_can_be_kept() -> None:
@@ -155,7 +155,7 @@ def with_one_look_spoilt(made: Shield, value: float, missing: tuple[int, ...]) -
         if time in missing:
             expected = brake({"state": place}) if missing[0] else torch.zeros(1, 1)
             torch.testing.assert_close(action, expected, rtol=0.02, atol=1e-3)
-        assert memory.hindsight.widen.item() == 1
+        assert memory.online_calibration.inflation.item() == 1
         given.append(int(memory.sent.verdict))
         place = step(place, action)
     return given

@@ -10,7 +10,7 @@ from worldloom.agents.play import play
 from worldloom.commands.record import RecordSettings, record
 from worldloom.envs import make_env
 from worldloom.runs.train_settings import TrainSettings
-from worldloom.safety.decisions import read_log
+from worldloom.safety.decision_log import read_log
 from worldloom.training.session import run_training
 
 PAGE = Path(__file__).parents[2] / "docs" / "shield.md"

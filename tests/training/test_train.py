@@ -101,7 +101,6 @@ def test_a_hyperparameter_can_be_set() -> None:
         ({"overrides": ("hidden=big",)}, "hidden is of type int"),
         ({"overrides": ("hidden=8.5",)}, "hidden is of type int"),
         ({"overrides": ("noise=true",)}, "noise is of type float"),
-        ({"family": "rssm", "image_size": 20}, "multiples of 16"),
         ({"family": "rssm", "image_size": 16, "overrides": ("deter=0",)}, "hyperparameter deter of family 'rssm' is 0"),
         (
             {"family": "rssm", "image_size": 16, "overrides": ("deter=-8",)},

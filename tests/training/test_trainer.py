@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def trainer(toy_settings: MakeSettings) -> Trainer:
     settings = toy_settings()
-    split = DatasetSplit.fitted(read_datasets(settings.data, settings.image_size), settings.held_out)
+    split = DatasetSplit.fitted(read_datasets(settings.data, settings.resolution), settings.held_out)
     model, loader = build("toy", split.spec, "debug", noise=0.1), split.loader(settings.batch_size, settings.length)
     return Trainer(model, loader, settings.budget, settings.optimizer, CPU)
 

@@ -1,4 +1,4 @@
-"""A learned policy and the world model it looks through make an agent: look, track the belief, act."""
+"""An agent of a learned policy and the world model whose beliefs it reads: observe, track the belief, act."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from worldloom.agents.actor import Actor, LinearController
-from worldloom.agents.agent import Agent, following
+from worldloom.agents.agent import Agent, next_seed
 from worldloom.data.spec import DataSpec
 from worldloom.model import Obs, State, WorldModel, state
 from worldloom.noise import Noise, TorchNoise
@@ -27,10 +27,10 @@ class PolicyMemory(State):
 
 @dataclass(frozen=True)
 class PolicyAgent(Agent):
-    """Acts as `actor` says of the belief of `model`: its likeliest action, or with `explore` one drawn from it.
+    """Acts by `actor` on the belief of `model`: its most likely action, or with `explore` a sampled one.
 
-    Whatever is drawn follows from the seed of the episode, and torch's generators are left as they are; rows decided
-    together draw from the first row's seed.
+    All samples follow from the seed of the episode, and torch's generators are left unchanged; rows decided together
+    use the first row's seed.
     """
 
     model: WorldModel
@@ -48,14 +48,14 @@ class PolicyAgent(Agent):
     @torch.no_grad()
     def start(self, obs: Obs, seed: int = 0) -> tuple[Tensor, PolicyMemory]:
         batch = next(iter(obs.values())).shape[0]
-        seeds = following(torch.full((batch,), seed, device=self.device))
+        seeds = next_seed(torch.full((batch,), seed, device=self.device))
         noise = TorchNoise.seeded(int(seeds[0]), self.device)
         return self._decide(self.model.start(obs, noise), seeds, noise)
 
     @torch.no_grad()
     def act(self, memory: State, obs: Obs) -> tuple[Tensor, PolicyMemory]:
         assert isinstance(memory, PolicyMemory), f"this is the memory of another agent: {type(memory).__name__}"
-        seeds = following(memory.seed)
+        seeds = next_seed(memory.seed)
         noise = TorchNoise.seeded(int(seeds[0]), self.device)
         return self._decide(self.model.observe(memory.belief, memory.action, obs, noise), seeds, noise)
 

@@ -1,1 +1,1 @@
-"""Datasets mixed from recorded episodes and what a model imagines beside them: `worldloom augment`."""
+"""Datasets mixed from recorded episodes and imagined branches of them: `worldloom augment`."""

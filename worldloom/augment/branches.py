@@ -1,4 +1,4 @@
-"""Branches: from real beliefs on, with actions that were never taken there.
+"""Branches: imagined rollouts from real rows, with actions that were not taken there.
 
 B branches, H horizon (steps of a branch), A action size, C H W image channels, height, width.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from worldloom.agents.agent import Agent
 from worldloom.agents.saved import load_agent
-from worldloom.augment.roots import Roots, draw_places, recorded_actions
+from worldloom.augment.start_states import StartStates, draw_rows, recorded_actions
 from worldloom.data.spec import ActionSpec
 from worldloom.envs.policy import AGENT_FILE
 from worldloom.errors import UserError, unknown
@@ -24,9 +24,9 @@ from worldloom.noise import TorchNoise
 
 @dataclass(frozen=True)
 class Branches:
-    """What was imagined. states: the beliefs after each step `[B, H]`; actions `[B, H, A]` in model units.
+    """Imagined rollouts. states: the beliefs after each step `[B, H]`; actions `[B, H, A]` in model units.
 
-    Only the first `steps` `[B]` of a branch are meant.
+    Only the first `steps` `[B]` of a branch count.
     """
 
     states: State
@@ -34,60 +34,68 @@ class Branches:
     steps: np.ndarray
 
 
-Grow = Callable[[WorldModel, Roots, int, np.random.Generator], Branches]
-"""`grow(model, roots, horizon, rng)`"""
+BranchPolicy = Callable[[WorldModel, StartStates, int, np.random.Generator], Branches]
+"""`policy(model, starts, horizon, rng)`"""
 
 
-def choose_policy(name: str, noise: float, model: WorldModel) -> Grow:
+def choose_policy(name: str, noise: float, model: WorldModel) -> BranchPolicy:
     """What acts in the branches, by its name or its folder. Raises `UserError` for none, or one that does not fit."""
-    made: dict[str, Grow] = {
-        "recorded": lambda model, roots, horizon, rng: recorded(model, roots, horizon, rng, noise),
-        "other": lambda model, roots, horizon, rng: other(model, roots, horizon, rng, noise),
+    named: dict[str, BranchPolicy] = {
+        "recorded": lambda model, starts, horizon, rng: recorded(model, starts, horizon, rng, noise),
+        "other": lambda model, starts, horizon, rng: other(model, starts, horizon, rng, noise),
         "random": random,
     }
-    if name in made:
-        return made[name]
+    if name in named:
+        return named[name]
     if not Path(name).exists():
-        raise unknown("policy (or folder of a saved agent)", name, made)
+        raise unknown("policy (or folder of a saved agent)", name, named)
     if not (Path(name) / AGENT_FILE).exists():
-        raise UserError(f"--policy {name}: holds no saved agent ({AGENT_FILE}). Name its folder, or {', '.join(made)}.")
+        raise UserError(
+            f"--policy {name}: holds no saved agent ({AGENT_FILE}). Name its folder, or {', '.join(named)}."
+        )
     agent = load_agent(Path(name), str(next(model.parameters()).device))
     check_agent(agent, model, name)
-    return lambda model, roots, horizon, rng: acted(agent, model, roots, horizon, rng)
+    return lambda model, starts, horizon, rng: with_agent(agent, model, starts, horizon, rng)
 
 
-def recorded(model: WorldModel, roots: Roots, horizon: int, rng: np.random.Generator, noise: float = 0.0) -> Branches:
-    """What was really done there, changed by `noise`."""
-    actions, steps = recorded_actions(roots.dataset, roots.episode, roots.frame, horizon)
-    return imagined(model, roots, with_noise(actions, model.spec.action, noise, rng), steps, rng)
+def recorded(
+    model: WorldModel, starts: StartStates, horizon: int, rng: np.random.Generator, noise: float = 0.0
+) -> Branches:
+    """The recorded actions of the same rows, changed by `noise`."""
+    actions, steps = recorded_actions(starts.dataset, starts.episode, starts.frame, horizon)
+    return imagined(model, starts, with_noise(actions, model.spec.action, noise, rng), steps, rng)
 
 
-def other(model: WorldModel, roots: Roots, horizon: int, rng: np.random.Generator, noise: float = 0.0) -> Branches:
-    """What was really done elsewhere, changed by `noise`."""
-    everywhere = range(len(roots.dataset))
-    places = draw_places(roots.dataset, everywhere, len(roots), rng)
-    actions, steps = recorded_actions(roots.dataset, *places, horizon)
-    return imagined(model, roots, with_noise(actions, model.spec.action, noise, rng), steps, rng)
+def other(
+    model: WorldModel, starts: StartStates, horizon: int, rng: np.random.Generator, noise: float = 0.0
+) -> Branches:
+    """Recorded actions of other rows, changed by `noise`."""
+    everywhere = range(len(starts.dataset))
+    rows = draw_rows(starts.dataset, everywhere, len(starts), rng)
+    actions, steps = recorded_actions(starts.dataset, *rows, horizon)
+    return imagined(model, starts, with_noise(actions, model.spec.action, noise, rng), steps, rng)
 
 
-def random(model: WorldModel, roots: Roots, horizon: int, rng: np.random.Generator) -> Branches:
+def random(model: WorldModel, starts: StartStates, horizon: int, rng: np.random.Generator) -> Branches:
     """Uniform actions."""
-    actions = np.stack([random_actions(model.spec.action, horizon, rng) for _ in range(len(roots))])
-    return imagined(model, roots, actions, np.full(len(roots), horizon), rng)
+    actions = np.stack([random_actions(model.spec.action, horizon, rng) for _ in range(len(starts))])
+    return imagined(model, starts, actions, np.full(len(starts), horizon), rng)
 
 
 def imagined(
-    model: WorldModel, roots: Roots, actions: np.ndarray, steps: np.ndarray, rng: np.random.Generator
+    model: WorldModel, starts: StartStates, actions: np.ndarray, steps: np.ndarray, rng: np.random.Generator
 ) -> Branches:
-    """Actions that are known beforehand, `[B, H, A]`."""
+    """Branches with given actions `[B, H, A]`."""
     device = next(model.parameters()).device
     noise = TorchNoise.seeded(int(rng.integers(2**31)), device)
-    return Branches(model.imagine(roots.belief, torch.from_numpy(actions).to(device), noise), actions, steps)
+    return Branches(model.imagine(starts.belief, torch.from_numpy(actions).to(device), noise), actions, steps)
 
 
-def acted(agent: Agent, model: WorldModel, roots: Roots, horizon: int, rng: np.random.Generator) -> Branches:
-    """An agent looks at what the model decodes; the row it branches from is the first that it sees."""
-    belief, obs, memory = roots.belief, dict(roots.obs), None
+def with_agent(
+    agent: Agent, model: WorldModel, starts: StartStates, horizon: int, rng: np.random.Generator
+) -> Branches:
+    """An agent observes what the model decodes; its first observation is the real row of the branch."""
+    belief, obs, memory = starts.belief, dict(starts.obs), None
     states: list[State] = []
     actions: list[Tensor] = []
     noise = TorchNoise.seeded(int(rng.integers(2**31)), next(model.parameters()).device)
@@ -99,12 +107,12 @@ def acted(agent: Agent, model: WorldModel, roots: Roots, horizon: int, rng: np.r
         actions.append(translate(chosen, agent.spec.action, model.spec.action).to(chosen.device))
         belief = model.predict(belief, actions[-1], noise)
         states.append(belief)
-        obs = shown(model, belief, roots.obs)
-    return Branches(State.stack(states), torch.stack(actions, 1).cpu().numpy(), np.full(len(roots), horizon))
+        obs = decoded_obs(model, belief, starts.obs)
+    return Branches(State.stack(states), torch.stack(actions, 1).cpu().numpy(), np.full(len(starts), horizon))
 
 
-def shown(model: WorldModel, belief: State, given: Obs) -> dict[str, Tensor]:
-    """What an agent sees of a belief `[B]`: what is decoded, pictures as uint8, and the task, which stays."""
+def decoded_obs(model: WorldModel, belief: State, given: Obs) -> dict[str, Tensor]:
+    """The observation of an agent in a belief `[B]`: decoded, images as uint8, and the task as `given`."""
     obs = {}
     for key, spec in model.spec.obs.items():
         decoded = given[key] if spec.kind == "category" else model.decode(belief, key).float()
@@ -113,7 +121,7 @@ def shown(model: WorldModel, belief: State, given: Obs) -> dict[str, Tensor]:
 
 
 def translate(action: Tensor, theirs: ActionSpec, ours: ActionSpec) -> Tensor:
-    """An action `[B, A]` in another model's units as ours: both stand for the same in the data's own units."""
+    """An action `[B, A]` from one model's units to another's: both mean the same in the data's own units."""
     if ours.kind == "discrete":
         return action.float()
     own = ours.scale(theirs.unscale(action.detach().float().cpu().numpy()))
@@ -121,7 +129,7 @@ def translate(action: Tensor, theirs: ActionSpec, ours: ActionSpec) -> Tensor:
 
 
 def with_noise(actions: np.ndarray, spec: ActionSpec, noise: float, rng: np.random.Generator) -> np.ndarray:
-    """Actions `[B, H, A]` with normal noise of this deviation, or this share of them replaced by any choice."""
+    """Actions `[B, H, A]` plus normal noise of this deviation, or with this share replaced by a uniform choice."""
     if spec.kind == "continuous":
         drawn = rng.normal(size=actions.shape).astype(np.float32)
         return np.clip(actions + np.float32(noise) * drawn, -1, 1)
@@ -131,13 +139,13 @@ def with_noise(actions: np.ndarray, spec: ActionSpec, noise: float, rng: np.rand
 
 
 def check_agent(agent: Agent, model: WorldModel, name: str) -> None:
-    """Raise `UserError` unless the agent understands what the model shows, and the model what the agent does."""
+    """Raise `UserError` unless the model decodes what the agent observes, and takes the agent's actions."""
     for key, wanted in agent.spec.obs.items():
         found = model.spec.obs.get(key)
         if found is None or (found.kind, found.shape) != (wanted.kind, wanted.shape):
-            seen = "nothing" if found is None else f"{found.kind} {found.shape}"
+            decoded = "nothing" if found is None else f"{found.kind} {found.shape}"
             raise UserError(
-                f"--policy {name}: looks at {key!r} as {wanted.kind} {wanted.shape}, but the model shows {seen}. "
+                f"--policy {name}: observes {key!r} as {wanted.kind} {wanted.shape}, but the model decodes {decoded}. "
                 "Give an agent that learned on the same data."
             )
     theirs, ours = agent.spec.action, model.spec.action

@@ -13,9 +13,9 @@ from tyro.conf import Positional, arg
 
 from worldloom import __version__
 from worldloom.augment.branches import choose_policy
-from worldloom.augment.certainty import DISAGREEMENT, Certainty
-from worldloom.augment.harvest import SYNTHETIC, Harvest, marked
-from worldloom.augment.roots import Reach
+from worldloom.augment.generate import SYNTHETIC, EpisodeGenerator, marked
+from worldloom.augment.start_states import BranchWindow
+from worldloom.augment.uncertainty_filter import DISAGREEMENT, UncertaintyFilter
 from worldloom.console import say
 from worldloom.data import durable
 from worldloom.data.cache import CachedDataset
@@ -60,8 +60,8 @@ class AugmentSettings:
     fraction: Annotated[float, Bound(low=0, below=1)] = 0.3
     """The share of imagined rows in the mixed dataset, from 0 to below 1."""
     policy: str = "recorded"
-    """What acts in the branches: recorded (what was really done there, changed by --noise), other (what was done in
-    another place, changed likewise), random, or the folder of a saved agent."""
+    """What acts in the branches: recorded (the recorded actions of the same rows, changed by --noise), other (those of
+    other rows, changed likewise), random, or the folder of a saved agent."""
     noise: Annotated[float, at_least(0)] = 0.3
     """The deviation of what is added to recorded actions, where 1 is half their range; of discrete ones the share
     that is replaced by any choice."""
@@ -98,16 +98,16 @@ def augment(settings: Annotated[AugmentSettings, arg(name="")]) -> None:
     if short := useful_for_less(settings.run, found.checkpoint_hash, settings.horizon):
         less = f"its card found the model useful for fewer steps ({', '.join(short)})"
         say(f"WARNING: --horizon {settings.horizon}: {less}.")
-    reach, rng = Reach(settings.context, settings.horizon), np.random.default_rng(settings.seed)
+    window, rng = BranchWindow(settings.context, settings.horizon), np.random.default_rng(settings.seed)
     with torch.inference_mode():
-        grow = choose_policy(settings.policy, settings.noise, model)
-        certainty = choose_filter(model, seen, reach, settings.keep, rng, settings.run)
+        policy = choose_policy(settings.policy, settings.noise, model)
+        uncertainty_filter = choose_filter(model, seen, window, settings.keep, rng, settings.run)
         terminal_rows = has_terminal_rows(source.path)
-        harvest = Harvest(model, seen.dataset, spec, grow, reach, certainty, terminal_rows)
+        generator = EpisodeGenerator(model, seen.dataset, spec, policy, window, uncertainty_filter, terminal_rows)
         branches = {k: getattr(settings, k) for k in ("policy", "noise", "horizon", "context", "seed")}
         try:
             with whole(out) as partial:
-                mixed = Mixed(source, seen, harvest, origin(source, found) | {"branches": branches})
+                mixed = Mixed(source, seen, generator, origin(source, found) | {"branches": branches})
                 mixed.write(partial, settings.fraction, rng)
         except OSError as error:
             what = error.strerror or error
@@ -121,7 +121,7 @@ class Mixed:
 
     source: EpisodeSource
     seen: Source
-    harvest: Harvest
+    generator: EpisodeGenerator
     about: dict[str, Any]
 
     @property
@@ -130,17 +130,17 @@ class Mixed:
 
     def write(self, folder: Path, fraction: float, rng: np.random.Generator) -> None:
         """Real episodes in their order, then imagined ones."""
-        harvest = self.harvest
-        sizes = {harvest.spec.obs[key].shape[1:] for key in harvest.spec.image_keys}
+        generator = self.generator
+        sizes = {generator.spec.obs[key].shape[1:] for key in generator.spec.image_keys}
         size = sizes.pop() if len(sizes) == 1 else None
         robot = self.source.about.get("robot_type", "unknown")
         with LeRobotWriter(
-            folder, harvest.spec, robot_type=robot, about=self.about, terminal_rows=harvest.terminal_rows
+            folder, generator.spec, robot_type=robot, about=self.about, terminal_rows=generator.terminal_rows
         ) as writer:
             for index in map(int, self.seen.dataset.source_index):
                 episode = self.source.read(index, size)  # type: ignore[arg-type]
                 writer.add(marked(episode, False, index))
-            for episode in harvest.episodes(imagined_rows(self.real_rows, fraction), rng):
+            for episode in generator.episodes(imagined_rows(self.real_rows, fraction), rng):
                 writer.add(episode)
         # How many branches there were is known only now.
         info = read_info(folder)
@@ -149,27 +149,29 @@ class Mixed:
 
     def described(self) -> dict[str, Any]:
         """The facts of the data card."""
-        count, certainty = self.harvest.count, self.harvest.certainty
+        count, uncertainty_filter = self.generator.count, self.generator.uncertainty_filter
         synthetic = {"fraction": round(self.fraction, 4), "rows": count.rows, "episodes": count.kept}
         return self.about | {
             "synthetic": synthetic | {"column": SYNTHETIC},
             "branches": self.about["branches"]
-            | {"begun": count.begun, "dropped": count.dropped, "cut": count.cut, "ended": count.ended},
-            "filter": certainty.describe() if certainty else "none, as the model has no disagreement",
+            | {"begun": count.started, "dropped": count.dropped, "cut": count.cut, "ended": count.terminated},
+            "filter": uncertainty_filter.describe()
+            if uncertainty_filter
+            else "none, as the model decodes no disagreement",
         }
 
     @property
     def fraction(self) -> float:
-        return self.harvest.count.rows / (self.real_rows + self.harvest.count.rows)
+        return self.generator.count.rows / (self.real_rows + self.generator.count.rows)
 
     def summary(self) -> str:
-        count, certainty = self.harvest.count, self.harvest.certainty
+        count, uncertainty_filter = self.generator.count, self.generator.uncertainty_filter
         real = f"{self.real_rows:,} real rows in {len(self.seen.dataset)} episodes"
         made = f"{count.rows:,} imagined ones ({self.fraction:.1%}) in {count.kept}"
-        if certainty is None:
+        if uncertainty_filter is None:
             return f"{real}, {made}; nothing was filtered"
-        beyond = f"where the disagreement exceeds {certainty.threshold:.3g}"
-        return f"{real}, {made}; of {count.begun:,} branches {count.cut:,} cut and {count.dropped:,} dropped {beyond}"
+        beyond = f"where the disagreement exceeds {uncertainty_filter.threshold:.3g}"
+        return f"{real}, {made}; of {count.started:,} branches {count.cut:,} cut and {count.dropped:,} dropped {beyond}"
 
 
 def refuse_existing(out: Path, data: Path) -> None:
@@ -204,14 +206,16 @@ def stored_spec(spec: DataSpec, image_size: tuple[int, int] | None) -> DataSpec:
 
 
 def choose_filter(
-    model: WorldModel, seen: Source, reach: Reach, keep: float | None, rng: np.random.Generator, run: Path
-) -> Certainty | None:
-    """The ensemble's filter. A model that cannot tell gets none, and a warning; an error if --keep was asked for."""
+    model: WorldModel, seen: Source, window: BranchWindow, keep: float | None, rng: np.random.Generator, run: Path
+) -> UncertaintyFilter | None:
+    """The ensemble's filter. A single model gets none, and a warning; an error if --keep was asked for."""
     if DISAGREEMENT in model.decodes:
-        return Certainty.fit(model, seen.dataset, seen.held_out, reach, keep or KEEP, rng)
+        return UncertaintyFilter.fit(model, seen.dataset, seen.held_out, window, keep or KEEP, rng)
     if keep is not None:
-        raise UserError(f"--keep {keep}: {run} is a single model, which tells no disagreement. Train family ensemble.")
-    say(f"WARNING: {run} is a single model and cannot tell where it is unsure: nothing is filtered. Train an ensemble.")
+        raise UserError(
+            f"--keep {keep}: {run} is a single model, which decodes no disagreement. Train family ensemble."
+        )
+    say(f"WARNING: {run} is a single model, which decodes no disagreement: nothing is filtered. Train an ensemble.")
     return None
 
 

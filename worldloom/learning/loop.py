@@ -118,8 +118,12 @@ def report_evaluation(session: LearningSession, score: dict[str, Any], log: Log,
     record = {"decisions": progress.decisions, "seconds": session.seconds, "cpu_seconds": session.cpu_seconds, **score}
     log.write({"step": session.learner.trainer.step, "decisions": progress.decisions, "evaluation": record})
     interval = f" [{score['low']:.4g}, {score['high']:.4g}]" if score["low"] is not None else ""
+    cut = ""
+    if score["truncated"] and session.settings.max_episode_steps is None:
+        # Perhaps an environment that never ends: what its return means depends on where it is truncated.
+        cut = f", {score['truncated']} of them truncated at {max(score['lengths'])} decisions (--max-episode-steps)"
     console.print(
-        f"{progress.decisions}: evaluation {score['mean']:.4g}{interval} over {len(score['returns'])} episodes",
+        f"{progress.decisions}: evaluation {score['mean']:.4g}{interval} over {len(score['returns'])} episodes{cut}",
         highlight=False,
         soft_wrap=True,
     )

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from worldloom.agents.floors import RandomChoice
 from worldloom.agents.play import play_in
+from worldloom.agents.reference import RandomAgent
 from worldloom.agents.saved import save_policy
 from worldloom.data.episode import Episode
 from worldloom.data.episode_file import load_episode, save_episode
@@ -17,6 +17,7 @@ from worldloom.data.spec import DataSpec
 from worldloom.envs.adapt import AdaptedEnv
 from worldloom.errors import UserError
 from worldloom.evaluation.policies.score import mean
+from worldloom.learning.budget import longest_episode, longest_evaluation
 from worldloom.learning.collect import collect
 from worldloom.learning.method import Learner
 from worldloom.learning.methods import METHODS
@@ -75,12 +76,16 @@ class LearningSession:
         return self.progress.cpu_seconds + time.process_time() - self.began[1]
 
     def collect(self) -> list[Episode]:
-        """A wave of episodes, one in each environment, learning meanwhile as the replay ratio asks."""
+        """A wave of episodes, one in each environment, learning meanwhile as the replay ratio asks.
+
+        They end with the budget at the latest (`longest_episode`).
+        """
         settings, progress = self.settings, self.progress
+        most = longest_episode(settings, progress.decisions)
         is_random = progress.decisions < settings.random_steps
-        agent = RandomChoice(self.spec) if is_random else self.learner.collector(progress.decisions)
+        agent = RandomAgent(self.spec) if is_random else self.learner.collector(progress.decisions)
         seeds = [episode_seed(settings.seed, progress.episodes + i) for i in range(len(self.envs))]
-        episodes = collect(agent, self.envs, seeds, settings.max_episode_steps, self._on_decision)
+        episodes = collect(agent, self.envs, seeds, most, self._on_decision)
         for episode in episodes:
             save_episode(self.replay_folder / f"{progress.episodes:06d}.safetensors", episode)
             self.learner.replay.add(episode)
@@ -127,11 +132,15 @@ class LearningSession:
                 self.progress.owed -= 1
 
     def evaluate(self) -> dict[str, Any]:
-        """Returns over a fixed list of seeds, each played to its end, with a 95 % interval of their mean."""
+        """Returns over a fixed list of seeds, each played to its end, with a 95 % interval of their mean.
+
+        "truncated" are those that had no end within `longest_evaluation` decisions.
+        """
+        most = longest_evaluation(self.settings)
         seeds = [EVALUATION_SEED + i for i in range(self.settings.eval_episodes)]
         began = time.perf_counter()
         with self.learner.trainer.evaluation_mode():
-            played = play_in(self.learner.evaluated, self.evaluation_envs, seeds, self.settings.max_episode_steps)
+            played = play_in(self.learner.evaluated, self.evaluation_envs, seeds, most)
         returns = [each.episode_return for each in played]
         figure = mean(returns)
         return {
@@ -140,6 +149,7 @@ class LearningSession:
             "high": figure.high,
             "returns": returns,
             "lengths": [each.length for each in played],
+            "truncated": sum(each.length == most and not each.terminated for each in played),
             "evaluation_seconds": time.perf_counter() - began,
         }
 

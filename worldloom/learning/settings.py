@@ -128,7 +128,8 @@ class LearnSettings(Learning):
     keep: Annotated[int, at_least(1)] = 2
     """Last checkpoints kept. Those of a policy learned inside a trained model are policies that can be compared."""
     max_episode_steps: Annotated[int | None, at_least(1)] = None
-    """Truncate episodes at this length."""
+    """Truncate episodes at this length. By default those longer than 1000 are, where an evaluation or the end of the
+    random steps is due, and every episode ends with --steps."""
     image_size: Annotated[int, at_least(1)] = 64
     """Side of pictures in pixels."""
     overrides: Annotated[UseAppendAction[tuple[str, ...]], arg(name="set", metavar="KEY=VALUE")] = ()

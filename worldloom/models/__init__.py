@@ -56,7 +56,7 @@ def build(
     made = FAMILIES[family]
     if size not in made.sizes:
         raise unknown(f"size of family {family!r}", size, made.sizes)
-    config = made.sizes[size]
+    config, overrides = made.sizes[size], current_names(made, overrides)
     for name in overrides:
         if name not in {f.name for f in fields(config)}:
             raise unknown(f"hyperparameter of family {family!r}", name, [f.name for f in fields(config)])
@@ -70,12 +70,17 @@ def rebuild(
 
     `config` is plain JSON; unknown or missing hyperparameters are an error.
     """
-    known = {f.name for f in fields(made.config_class)}
+    known, config = {f.name for f in fields(made.config_class)}, current_names(made, config)
     for name in config:
         if name not in known:
             raise unknown(f"hyperparameter of family {made.family!r}", name, known)
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
     return assemble(made, spec, made.config_class(**values), parts or {})
+
+
+def current_names(made: Any, values: dict[str, Any]) -> dict[str, Any]:
+    """Hyperparameters by the names that the family `made` has for them now."""
+    return {made.renamed.get(name, name): value for name, value in values.items()}
 
 
 def assemble(made: Any, spec: "DataSpec", config: Any, parts: "Mapping[str, nn.Module]") -> "WorldModel":

@@ -17,7 +17,7 @@ from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
 from worldloom.limits import at_least, between, check_limits, odd
 from worldloom.model import Obs, State, WorldModel, state
-from worldloom.models.blind import dream_along
+from worldloom.models.open_loop import roll_out_along
 from worldloom.nets.dense import BlockLinear, initialise, join, mlp, split
 from worldloom.nets.heads import head_losses, signal_heads
 from worldloom.nets.latent import Categorical, Gaussian, Latent
@@ -29,10 +29,10 @@ from worldloom.noise import NOISE, Noise
 class RSSMConfig:
     """Hyperparameters, DreamerV3's names and values. `depth` is the channels of every image feature map.
 
-    `blind_heads` weighs the heads' error with eyes closed, on what the prior draws, beside that on the posterior. A
-    prior that is unsure draws what no look ever shows, and heads that know looks alone are too calm about it: trained
-    on looks, the chance of an end one step ahead in Doom came out half of what it was. `blind_steps` is how long the
-    eyes stay closed: a dream of many steps is calm about what began in it. DreamerV3 has neither (0 and 1).
+    `open_loop_head_weight` weighs the heads' error in an open-loop rollout of `open_loop_steps` steps, drawn from the
+    prior, beside that on the posterior. An uncertain prior draws what no observation shows, and heads that learn on
+    posteriors alone underestimate rare events there: the probability of termination one step ahead in Doom came out
+    half of what it was. DreamerV3 has neither (0 and 1).
     """
 
     deter: Annotated[int, at_least(1)] = 512
@@ -51,8 +51,8 @@ class RSSMConfig:
     free_nats: Annotated[float, at_least(0)] = 1.0
     dynamics_weight: Annotated[float, at_least(0)] = 1.0
     representation_weight: Annotated[float, at_least(0)] = 0.1
-    blind_heads: Annotated[float, at_least(0)] = 0.0
-    blind_steps: Annotated[int, at_least(1)] = 1
+    open_loop_head_weight: Annotated[float, at_least(0)] = 0.0
+    open_loop_steps: Annotated[int, at_least(1)] = 1
 
     def __post_init__(self) -> None:
         """Raise `UserError` for a value no model can be made of."""
@@ -130,6 +130,7 @@ class RSSM(WorldModel[RSSMState]):
 
     family: ClassVar[str] = "rssm"
     config_class: ClassVar[type] = RSSMConfig
+    renamed: ClassVar[dict[str, str]] = {"blind_heads": "open_loop_head_weight", "blind_steps": "open_loop_steps"}
     sizes: ClassVar[dict[str, RSSMConfig]] = SIZES
     config: RSSMConfig
     latent: Latent
@@ -202,20 +203,20 @@ class RSSM(WorldModel[RSSMState]):
         features = belief.features
         losses = self.decoder.loss(features, segment.targets) | head_losses(self.heads, features, segment)
         prior, free = self.prior(belief.deter).float(), self.config.free_nats
-        if self.config.blind_heads:
-            blind = self._foreseen(belief.deter, segment.action, noise)
-            for key, error in head_losses(self.heads, blind, segment).items():
-                losses[key] = losses[key] + self.config.blind_heads * error
+        if self.config.open_loop_head_weight:
+            ahead = self._foreseen(belief.deter, segment.action, noise)
+            for key, error in head_losses(self.heads, ahead, segment).items():
+                losses[key] = losses[key] + self.config.open_loop_head_weight * error
         losses["dynamics"] = self.latent.kl(belief.latent.detach(), prior).clamp(min=free)
         losses["representation"] = self.latent.kl(belief.latent, prior.detach()).clamp(min=free)
         return losses
 
     def _foreseen(self, deter: Tensor, actions: Tensor, noise: Noise) -> Tensor:
-        """Features `[B, T, F]` of every row with eyes closed for up to `blind_steps` rows."""
-        dreamt = dream_along(
+        """Features `[B, T, F]` of every row with eyes closed for up to `open_loop_steps` rows."""
+        dreamt = roll_out_along(
             deter,
             actions,
-            self.config.blind_steps,
+            self.config.open_loop_steps,
             draw=lambda deter: self.latent.sample(self.prior(deter).float(), noise),
             move=lambda deter, stoch, action: self.cell(deter, stoch, self.cell.embed_action(action)),
         )

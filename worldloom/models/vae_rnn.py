@@ -25,7 +25,7 @@ from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
 from worldloom.limits import at_least, check_limits, odd
 from worldloom.model import Obs, State, WorldModel, state
-from worldloom.models.blind import dream_along
+from worldloom.models.open_loop import roll_out_along
 from worldloom.nets.dense import initialise
 from worldloom.nets.heads import head_losses, signal_heads
 from worldloom.nets.latent import COLDEST, draw
@@ -37,15 +37,15 @@ LEAST_LOG_STD, MOST_LOG_STD = -5.0, 3.0
 
 @dataclass(frozen=True)
 class VAERNNConfig:
-    """`code` is Z, `memory` D and `mixtures` K. `tolerance`: free nats of each dimension of the latent.
+    """`latent` is Z, `hidden` D and `mixtures` K. `free_nats`: nats that a dimension of the latent costs nothing.
 
-    `blind_heads` weighs the heads' error with eyes closed, on a code that the memory foresees, beside that on the code
-    seen; `blind_steps` is how long the eyes stay closed. In the paper the memory alone says whether an episode ends;
-    heads that learn on looks alone are too calm about what an unsure memory draws, the more so the longer the dream.
+    `open_loop_head_weight` weighs the heads' error in an open-loop rollout of `open_loop_steps` steps, beside that on
+    observed codes. In the paper the memory alone says whether an episode terminates; heads that learn on observations
+    alone underestimate it where the memory is uncertain, the more so the longer the rollout.
     """
 
-    code: Annotated[int, at_least(1)] = 32
-    memory: Annotated[int, at_least(1)] = 256
+    latent: Annotated[int, at_least(1)] = 32
+    hidden: Annotated[int, at_least(1)] = 256
     mixtures: Annotated[int, at_least(1)] = 5
     units: Annotated[int, at_least(1)] = 128
     depth: Annotated[int, at_least(1)] = 16
@@ -53,9 +53,9 @@ class VAERNNConfig:
     decoder_layers: Annotated[int, at_least(0)] = 2
     head_layers: Annotated[int, at_least(0)] = 1
     bins: Annotated[int, odd(3)] = 255  # one bin is zero
-    tolerance: Annotated[float, at_least(0)] = 0.5
-    blind_heads: Annotated[float, at_least(0)] = 0.0
-    blind_steps: Annotated[int, at_least(1)] = 1
+    free_nats: Annotated[float, at_least(0)] = 0.5
+    open_loop_head_weight: Annotated[float, at_least(0)] = 0.0
+    open_loop_steps: Annotated[int, at_least(1)] = 1
 
     def __post_init__(self) -> None:
         """Raise `UserError` for a value no model can be made of."""
@@ -63,11 +63,11 @@ class VAERNNConfig:
 
 
 SIZES = {
-    "debug": VAERNNConfig(code=8, memory=32, mixtures=3, units=32, encoder_layers=1, decoder_layers=1),
+    "debug": VAERNNConfig(latent=8, hidden=32, mixtures=3, units=32, encoder_layers=1, decoder_layers=1),
     "nano": VAERNNConfig(),
     # The paper's for take_cover: 64 codes, 512 of memory.
-    "small": VAERNNConfig(code=64, memory=512, units=256, depth=32),
-    "base": VAERNNConfig(code=128, memory=1024, units=512, depth=64),
+    "small": VAERNNConfig(latent=64, hidden=512, units=256, depth=32),
+    "base": VAERNNConfig(latent=128, hidden=1024, units=512, depth=64),
 }
 
 
@@ -118,6 +118,13 @@ class VAERNN(WorldModel[VAERNNState]):
 
     family: ClassVar[str] = "vae_rnn"
     config_class: ClassVar[type] = VAERNNConfig
+    renamed: ClassVar[dict[str, str]] = {
+        "blind_heads": "open_loop_head_weight",
+        "blind_steps": "open_loop_steps",
+        "code": "latent",
+        "memory": "hidden",
+        "tolerance": "free_nats",
+    }
     sizes: ClassVar[dict[str, VAERNNConfig]] = SIZES
     config: VAERNNConfig
 
@@ -126,18 +133,18 @@ class VAERNN(WorldModel[VAERNNState]):
         self.spec, self.config = spec, config
         width = {"units": config.units, "depth": config.depth}
         self.encoder = ObsEncoder(spec, **width, layers=config.encoder_layers)
-        self.moments = nn.Linear(self.encoder.size, 2 * config.code)
-        self.decoder = ObsDecoder(spec, config.code, **width, layers=config.decoder_layers)
-        self.cell = nn.LSTMCell(config.code + spec.action.size, config.memory)
-        self.mixture = nn.Linear(config.memory, 3 * config.mixtures * config.code)
+        self.moments = nn.Linear(self.encoder.size, 2 * config.latent)
+        self.decoder = ObsDecoder(spec, config.latent, **width, layers=config.decoder_layers)
+        self.cell = nn.LSTMCell(config.latent + spec.action.size, config.hidden)
+        self.mixture = nn.Linear(config.hidden, 3 * config.mixtures * config.latent)
         self.apply(initialise)
-        features = config.code + config.memory
+        features = config.latent + config.hidden
         self.heads = signal_heads(spec, features, units=config.units, layers=config.head_layers, bins=config.bins)
         self.loss_weights = dict.fromkeys((*self.decodes, "code", "memory"), 1.0)
 
     def start(self, obs: Obs, noise: Noise = NOISE) -> VAERNNState:
         mean, log_std = self._see(obs)
-        nothing = mean.new_zeros(*mean.shape[:-1], self.config.memory)
+        nothing = mean.new_zeros(*mean.shape[:-1], self.config.hidden)
         return VAERNNState(draw_normal(mean, log_std, noise), nothing, nothing, mean, log_std)
 
     def observe(self, state: VAERNNState, action: Tensor, obs: Obs, noise: Noise = NOISE) -> VAERNNState:
@@ -176,26 +183,26 @@ class VAERNN(WorldModel[VAERNNState]):
     def loss(self, segment: Segment, belief: VAERNNState | None = None, noise: Noise = NOISE) -> dict[str, Tensor]:
         belief = self.track(segment.obs, segment.action, noise) if belief is None else belief
         losses = self.decoder.loss(belief.code, segment.targets) | head_losses(self.heads, belief.features, segment)
-        if self.config.blind_heads:
-            blind = self._foreseen(belief, segment.action, noise)
-            for key, error in head_losses(self.heads, blind, segment).items():
-                losses[key] = losses[key] + self.config.blind_heads * F.pad(error[:, 1:], (1, 0))
+        if self.config.open_loop_head_weight:
+            ahead = self._foreseen(belief, segment.action, noise)
+            for key, error in head_losses(self.heads, ahead, segment).items():
+                losses[key] = losses[key] + self.config.open_loop_head_weight * F.pad(error[:, 1:], (1, 0))
         price = 0.5 * (belief.mean.square() + (2 * belief.log_std).exp() - 1) - belief.log_std
-        losses["code"] = price.sum(-1).clamp(min=self.config.tolerance * self.config.code)
+        losses["code"] = price.sum(-1).clamp(min=self.config.free_nats * self.config.latent)
         losses["memory"] = F.pad(self._next_latent(belief.memory[:, 1:]).nll(belief.code[:, 1:].detach()), (1, 0))
         return losses
 
     def _foreseen(self, belief: VAERNNState, actions: Tensor, noise: Noise) -> Tensor:
-        """Features `[B, T, F]` of every row with eyes closed for up to `blind_steps` rows."""
-        size = self.config.memory
+        """Features `[B, T, F]` of every row with eyes closed for up to `open_loop_steps` rows."""
+        size = self.config.hidden
 
         def move(both: Tensor, code: Tensor, action: Tensor) -> Tensor:
             return torch.cat(self.cell(torch.cat([code, action], -1), both.split(size, -1)), -1).float()
 
-        both, code = dream_along(
+        both, code = roll_out_along(
             torch.cat([belief.memory, belief.cell], -1),
             actions,
-            self.config.blind_steps,
+            self.config.open_loop_steps,
             draw=lambda both: self._next_latent(both[..., :size]).sample(noise)[0],
             move=move,
         )
@@ -213,7 +220,7 @@ class VAERNN(WorldModel[VAERNNState]):
 
     def _next_latent(self, memory: Tensor) -> Mixture:
         """Where the code may lie that the memory `[..., D]` leads to."""
-        raw = self.mixture(memory).float().unflatten(-1, (3, self.config.mixtures, self.config.code))
+        raw = self.mixture(memory).float().unflatten(-1, (3, self.config.mixtures, self.config.latent))
         logits, mean, log_std = raw.unbind(-3)
         return Mixture(logits, mean, log_std.clamp(LEAST_LOG_STD, MOST_LOG_STD))
 

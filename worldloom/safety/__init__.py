@@ -1,1 +1,1 @@
-"""Rules outside the model, what it foresees of them, how far that can be trusted, and an agent that keeps them."""
+"""Rules outside the model, what it predicts of them, how reliable that is, and an agent that keeps them."""

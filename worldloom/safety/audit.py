@@ -1,7 +1,7 @@
-"""What really happened while an agent played: violations, verdicts, and whether the shield's promises were kept.
+"""Measured while an agent played: violations, verdicts, and whether true margins stayed above the shield's bounds.
 
-T rows, H horizon, R rules, A action size. An audit watches `worldloom.agents.play.play`. It judges by what was observed
-and never by what a model thinks.
+T rows, H horizon, R rules, A action size. An audit is a callback of `worldloom.agents.play.play`. It uses observations
+only, never a model's predictions.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,15 +19,15 @@ from worldloom.agents.play import Decision, play
 from worldloom.data.segment import Segment, outcome
 from worldloom.data.spec import DataSpec
 from worldloom.envs.adapt import AdaptedEnv
-from worldloom.safety.decisions import VERDICTS
-from worldloom.safety.residuals import truth
+from worldloom.safety.decision_log import VERDICTS
+from worldloom.safety.residuals import true_values
 from worldloom.safety.rules import Rule, margins, read_by
 from worldloom.safety.shield import ShieldMemory
 
 
 @dataclass
-class Course:
-    """One episode as it went, a list entry a row; verdicts and the next step's bounds where there was a shield."""
+class AuditedEpisode:
+    """One episode, a list entry a row; verdicts and the next step's bounds where there was a shield."""
 
     obs: list[dict[str, np.ndarray]] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
@@ -37,12 +37,12 @@ class Course:
     bounds: list[Tensor] = field(default_factory=list)
 
     def margins(self, rules: Sequence[Rule], spec: DataSpec) -> Tensor:
-        """The true margins `[T - 1, R]` after each action, in the units of the data."""
-        known = truth(self.segment(spec), read_by(rules), spec)
+        """The observed margins `[T - 1, R]` after each action, in the units of the data."""
+        known = true_values(self.segment(spec), read_by(rules), spec)
         return margins(rules, known, torch.from_numpy(np.stack(self.actions))[None])[0]
 
     def segment(self, spec: DataSpec) -> Segment:
-        """The episode `[1, T]` as calibration takes it."""
+        """The episode `[1, T]`, as `calibrate` expects it."""
         taken = spec.action.scale(np.stack(self.actions))
         terminated = torch.tensor(self.terminated)[None]
         last = torch.arange(len(self.obs)) == len(self.obs) - 1
@@ -56,58 +56,58 @@ class Course:
 
 @dataclass
 class Audit:
-    """Pass it to `play` as `watch`; `spec` says which keys of the observation are kept, such as those of a model."""
+    """A callback for `play`; `spec` says which keys of the observation are kept, such as those of a model."""
 
     rules: Sequence[Rule]
     spec: DataSpec
-    courses: dict[int, Course] = field(default_factory=dict)
+    episodes: dict[int, AuditedEpisode] = field(default_factory=dict)
 
     def __call__(self, decision: Decision) -> None:
-        course = self.courses.setdefault(decision.seed, Course())
-        course.obs.append({key: decision.obs[key] for key in self.spec.obs})
-        course.rewards.append(decision.reward)
-        course.terminated.append(decision.terminated)
+        episode = self.episodes.setdefault(decision.seed, AuditedEpisode())
+        episode.obs.append({key: decision.obs[key] for key in self.spec.obs})
+        episode.rewards.append(decision.reward)
+        episode.terminated.append(decision.terminated)
         if decision.action is None:
             return
-        course.actions.append(self._vector(decision.action))
+        episode.actions.append(self._vector(decision.action))
         if isinstance(decision.memory, ShieldMemory):
-            course.verdicts.append(int(decision.memory.sent.verdict))
-            course.bounds.append(decision.memory.sent.lower[0, 0].cpu())
+            episode.verdicts.append(int(decision.memory.sent.verdict))
+            episode.bounds.append(decision.memory.sent.lower[0, 0].cpu())
 
     def summary(self) -> dict[str, Any]:
         """The counts of all episodes. A decision is unsafe when a true margin was below 0 after it.
 
-        `promise_missed`: the share of episodes in which a true margin one step ahead was ever below its bound; that is
-        what alpha promises for episodes like the calibration's. `accepted_but_violated`: shares of the decisions that
-        were sent as safe, and of the episodes in which that happened once.
+        `promise_missed`: the share of episodes in which a true margin one step ahead was ever below its bound; it is at
+        most about alpha for episodes like the calibration's. `accepted_but_violated`: the share of decisions that were
+        sent as safe and violated a rule, and the share of episodes with at least one of them.
         """
-        unsafe = [course.margins(self.rules, self.spec).amin(1) < 0 for course in self.courses.values()]
+        unsafe = [episode.margins(self.rules, self.spec).amin(1) < 0 for episode in self.episodes.values()]
         counts: dict[str, Any] = {
             "episodes": len(unsafe),
             "decisions": sum(len(steps) for steps in unsafe),
             "violations": sum(int(steps.sum()) for steps in unsafe),
             "violated_episodes": sum(bool(steps.any()) for steps in unsafe),
         }
-        return counts | self._shielded(unsafe) if any(c.verdicts for c in self.courses.values()) else counts
+        return counts | self._shielded(unsafe) if any(c.verdicts for c in self.episodes.values()) else counts
 
     def _shielded(self, unsafe: list[Tensor]) -> dict[str, Any]:
-        verdicts = [torch.tensor(course.verdicts) for course in self.courses.values()]
-        wrongly = [steps & (given <= 1) for steps, given in zip(unsafe, verdicts, strict=True)]
+        verdicts = [torch.tensor(episode.verdicts) for episode in self.episodes.values()]
+        wrong = [steps & (given <= 1) for steps, given in zip(unsafe, verdicts, strict=True)]
         missed = [
-            bool((course.margins(self.rules, self.spec) < torch.stack(course.bounds)).any())
-            for course in self.courses.values()
+            bool((episode.margins(self.rules, self.spec) < torch.stack(episode.bounds)).any())
+            for episode in self.episodes.values()
         ]
-        every, claimed = torch.cat(verdicts), torch.cat(verdicts) <= 1
+        every, claimed_safe = torch.cat(verdicts), torch.cat(verdicts) <= 1
         return {
             "verdicts": {name: share(every == number) for number, name in enumerate(VERDICTS)},
             "promise_missed": share(torch.tensor(missed)),
-            "accepted_but_violated_decisions": float(torch.cat(wrongly).sum() / claimed.sum().clamp(min=1)),
-            "accepted_but_violated_episodes": share(torch.tensor([bool(steps.any()) for steps in wrongly])),
+            "accepted_but_violated_decisions": float(torch.cat(wrong).sum() / claimed_safe.sum().clamp(min=1)),
+            "accepted_but_violated_episodes": share(torch.tensor([bool(steps.any()) for steps in wrong])),
         }
 
     def segments(self) -> list[Segment]:
-        """The episodes `[1, T]` as calibration takes them."""
-        return [course.segment(self.spec) for course in self.courses.values()]
+        """The episodes `[1, T]`, as `calibrate` expects them."""
+        return [episode.segment(self.spec) for episode in self.episodes.values()]
 
     def _vector(self, action: Any) -> np.ndarray:
         if self.spec.action.kind == "discrete":
@@ -116,8 +116,8 @@ class Audit:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """Where agents are tried: an environment, fixed seeds, and the rules they are judged by, read off keys of `spec`.
+class ShieldTrial:
+    """How agents are evaluated: an environment, fixed seeds, and rules on the observed keys of `spec`.
 
     `num_envs` are played at a time; `max_steps` truncates.
     """
@@ -130,7 +130,7 @@ class Trial:
     max_steps: int | None = None
 
     def run(self, agent: Agent) -> tuple[float, Audit]:
-        """The mean return of `agent`, and what happened."""
+        """The mean return of `agent`, and the audit of its episodes."""
         audit = Audit(self.rules, self.spec)
         played = play(agent, self.make, self.seeds, self.num_envs, self.max_steps, audit)
         return mean(one.episode_return for one in played), audit

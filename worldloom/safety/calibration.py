@@ -1,14 +1,14 @@
-"""How far a model's forecasts of the rules can be trusted: split-conformal bounds learned from held-out episodes.
+"""Split-conformal bounds of a model's forecasts of the rules, learned from held-out episodes.
 
 n episodes, T rows, H horizon, R rules, A action size. The normalised residual of a forecast made at row t for row t + k
-is (foreseen margin - true margin) / width, where the width grows with the model's own spread. The largest one over
+is (predicted margin - true margin) / width, where the width grows with the model's own spread. The largest one over
 rules and, with scope "episode", over all rows t is the score of an episode at horizon k. Its conformal quantile q[k]
-gives the promise:
+gives the guarantee:
 
     in a new episode like the held-out ones, with probability at least 1 - alpha, no true margin k steps ahead is ever
-    below the bound: foreseen margin - q[k] * width.
+    below the bound: predicted margin - q[k] * width.
 
-"Like the held-out ones" means the same world and the same way to act; `Shield` says what it does about other worlds.
+"Like the held-out ones" means the same environment and the same way to act. `Shield` says what it does in others.
 """
 
 import hashlib
@@ -43,9 +43,9 @@ Numbers = tuple[tuple[float, ...], ...]
 class Calibration:
     """What `calibrate` learned. quantile `[H]`; scale and typical `[H, R]`: usual residual and usual spread.
 
-    With scope "episode" the promise holds for all decisions of an episode at once; with "decision" for one decision at
-    random. `checkpoint` is the sha256 of the model's weights, `rules` the identities of the rules, `episodes` how many
-    scores the quantiles rest on.
+    With scope "episode" the guarantee holds for all decisions of an episode at once; with "decision" for one decision
+    at random. `checkpoint` is the sha256 of the model's weights, `rules` the identities of the rules, `episodes` the
+    number of scores behind the quantiles.
     """
 
     alpha: float
@@ -68,15 +68,15 @@ class Calibration:
         steps = spread.shape[-2]
         return widths(spread, spread.new_tensor(self.scale)[:steps], spread.new_tensor(self.typical)[:steps])
 
-    def lower(self, forecast: Forecast, widen: Tensor | None = None) -> Tensor:
+    def lower(self, forecast: Forecast, inflation: Tensor | None = None) -> Tensor:
         """The bounds `[N, H, R]` below which a true margin lies with probability at most alpha.
 
-        `widen` `[N]`, at least 1, pushes them further down. What is not finite is bounded by minus infinity. A rule
-        that reads the action alone is known exactly, which its residuals of 0 say.
+        `inflation` `[N]`, at least 1, moves them further down. A margin that is not finite has the bound minus
+        infinity. A rule that reads the action alone is known exactly, as its residuals are 0.
         """
         slack = self.slack(forecast.spread)
-        if widen is not None:
-            slack = torch.where(slack > 0, slack * widen[:, None, None], slack)
+        if inflation is not None:
+            slack = torch.where(slack > 0, slack * inflation[:, None, None], slack)
         return (forecast.margin - slack).nan_to_num(-torch.inf, torch.inf, -torch.inf)
 
     def slack(self, spread: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ class Calibration:
             if content["format"] != FORMAT:
                 raise UserError(f"{path} was written by another worldloom: calibrate again")
             if content.pop("hash") != content_hash(content):
-                raise UserError(f"{path} was changed after it was written, so it promises nothing: calibrate again")
+                raise UserError(f"{path} was changed after it was written, so it guarantees nothing: calibrate again")
             content.pop("format")
             novelty = Novelty.from_json(content.pop("novelty"))
             found = cls(**{name: frozen(value) for name, value in content.items()}, novelty=novelty)
@@ -137,10 +137,10 @@ def calibrate(
 ) -> Calibration:
     """Learn the bounds of `rules` up to `horizon` steps ahead from whole held-out `episodes` `[1, T]`.
 
-    A fifth of them, drawn by `seed`, says what usual residuals are; the rest gives the quantiles. What a model samples
-    follows from `seed` too, and the caller's generators are left as they were. `alpha_ood` is the probability of
-    refusing an episode like these for being unlike them. Raises `UserError` for probabilities outside (0, 1), for too
-    few or too short episodes, and for rules that cannot be read.
+    A fifth of them, drawn by `seed`, gives the usual residuals, the rest the quantiles. What a model samples follows
+    from `seed` too, and the caller's generators are left unchanged. `alpha_ood` is the probability of refusing an
+    episode like these as novel. Raises `UserError` for probabilities outside (0, 1), for too few or too short episodes,
+    and for rules on keys that the model cannot decode.
     """
     check_rules(rules, model.spec, model.decodes)
     if scope not in SCOPES:
@@ -156,12 +156,12 @@ def calibrate(
     for step, value in enumerate(quantile.tolist(), 1):
         if not isfinite(value):
             why = "most episodes end before it" if value < 0 else "the model's forecasts are not finite there"
-            raise UserError(f"nothing can be promised {step} steps ahead, {why}: choose a horizon below {step}")
-    novelty = Novelty.fit(found.looks[:fit], found.looks[fit:], alpha_ood)
+            raise UserError(f"nothing can be guaranteed {step} steps ahead, {why}: choose a horizon below {step}")
+    novelty = Novelty.fit(found.novelty_inputs[:fit], found.novelty_inputs[fit:], alpha_ood)
     if not isfinite(novelty.threshold):
         raise UserError(
-            f"more than {alpha_ood:.1%} of the held-out episodes hold a look that is not finite, so no look would ever "
-            "be refused: leave those episodes out"
+            f"more than {alpha_ood:.1%} of the held-out episodes hold an observation that is not finite, so no "
+            "observation would ever be refused: leave those episodes out"
         )
     return Calibration(
         alpha=alpha,
@@ -178,13 +178,13 @@ def calibrate(
 
 
 @torch.no_grad()
-def missed(
+def miscovered(
     calibration: Calibration, model: WorldModel, rules: Sequence[Rule], episodes: Sequence[Segment], seed: int = 1
 ) -> Tensor:
-    """Whether the promise was broken in each of other `episodes` at each step ahead: bool `[n, H]`.
+    """Whether a true margin was below its bound in each of other `episodes` at each step ahead: bool `[n, H]`.
 
-    Its mean over episodes is the measured miss rate, which is to be compared with `calibration.alpha`. `seed` should be
-    another than the calibration's, so that a model that samples draws anew.
+    Its mean over episodes is the measured miscoverage, to be compared with `calibration.alpha`. `seed` should differ
+    from the calibration's, so that a stochastic model samples anew.
     """
     calibration.check(model, rules)
     forecaster = Forecaster(model, tuple(rules), calibration.particles)
@@ -207,13 +207,13 @@ def usual(fitted: Residuals, rules: Sequence[Rule]) -> tuple[Tensor, Tensor]:
 
 
 def widths(spread: Tensor, scale: Tensor, typical: Tensor) -> Tensor:
-    """The unit of a residual `[..., H, R]`: the usual residual, half of it fixed and half growing with the spread."""
+    """The unit of a residual `[..., H, R]`: half of the usual residual is fixed, half grows with the spread."""
     relative = torch.where(typical > 0, spread / typical.clamp(min=1e-12), 1.0)
     return scale * (1 + relative) / 2
 
 
 def check_episodes(episodes: Sequence[Segment], horizon: int, alpha: float, alpha_ood: float) -> int:
-    """Raise `UserError` when these cannot carry the promise; else how many of them may say what is usual."""
+    """Raise `UserError` when there are too few for the guarantee; else how many of them give the usual residuals."""
     check_alpha("alpha", alpha)
     check_alpha("alpha_ood", alpha_ood)
     if horizon < 1:
@@ -225,7 +225,7 @@ def check_episodes(episodes: Sequence[Segment], horizon: int, alpha: float, alph
     if len(episodes) <= need:
         raise UserError(
             f"{strictest[0]} = {strictest[1]} needs at least {need + 1} held-out episodes ({need} for the quantile and "
-            f"1 for the scale), but there are {len(episodes)}: record more, or promise less"
+            f"1 for the scale), but there are {len(episodes)}: record more, or raise {strictest[0]}"
         )
     longest = max(episode.shape[1] for episode in episodes) - 1
     if longest < horizon:
@@ -234,7 +234,7 @@ def check_episodes(episodes: Sequence[Segment], horizon: int, alpha: float, alph
 
 
 def weights_hash(model: WorldModel) -> str:
-    """The sha256 that a checkpoint of these weights carries."""
+    """The sha256 of a checkpoint with these weights."""
     tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in model.state_dict().items()}
     return hashlib.sha256(tensors_to_bytes(tensors)).hexdigest()
 

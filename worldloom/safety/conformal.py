@@ -1,8 +1,8 @@
-"""Split-conformal prediction: how far scores of new episodes go, learned from those of held-out ones.
+"""Split-conformal prediction: a quantile for the scores of new episodes, learned from those of held-out ones.
 
 n episodes. If the new episode's score and the n held-out ones are exchangeable, it exceeds the quantile returned here
-with probability at most alpha, whatever the model and however few the episodes (Vovk et al., 2005; Angelopoulos and
-Bates, 2023, theorem 1). One score an episode, because the steps of one episode are not exchangeable with anything.
+with probability at most alpha, for any model and any number of episodes (Vovk et al., 2005; Angelopoulos and Bates,
+2023, theorem 1). One score an episode, because the steps of one episode are not exchangeable.
 """
 
 import math
@@ -18,7 +18,7 @@ def check_alpha(name: str, alpha: float) -> None:
 
 
 def episodes_needed(alpha: float) -> int:
-    """The fewest scores with which a promise of `alpha` can be kept."""
+    """The smallest number of scores with which a guarantee of `alpha` is possible."""
     # The small slack keeps (n + 1)(1 - alpha) from exceeding n by rounding alone, such as at n = 9, alpha = 0.1.
     return math.ceil((1 - alpha) / alpha - 1e-9)
 

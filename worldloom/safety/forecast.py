@@ -1,4 +1,4 @@
-"""What a model foresees of the rules: an expected margin and a spread for every step of a trajectory.
+"""A model's forecast of the rules: an expected margin and a spread for every step of a trajectory.
 
 N trajectories, P particles of each, H horizon, R rules, A action size.
 """
@@ -21,20 +21,20 @@ FallbackFunction = Callable[[Values], Tensor]
 
 
 @dataclass(frozen=True)
-class Reading(Mapping[str, Tensor]):
-    """The values of a belief, decoded when they are asked for; what was observed, `seen`, stands for itself."""
+class DecodedValues(Mapping[str, Tensor]):
+    """The values of a belief, decoded on access; keys in `observed` have their observed values."""
 
     model: WorldModel
     state: State
-    seen: Mapping[str, Tensor]
+    observed: Mapping[str, Tensor]
 
     @classmethod
-    def now(cls, model: WorldModel, state: State, obs: Obs) -> "Reading":
-        """The present: vectors as they were observed, everything else as the belief has it."""
+    def now(cls, model: WorldModel, state: State, obs: Obs) -> "DecodedValues":
+        """The present: vectors as observed, everything else decoded from the belief."""
         return cls(model, state, {key: obs[key].float() for key in model.spec.vector_keys})
 
     def __getitem__(self, key: str) -> Tensor:
-        return self.seen[key] if key in self.seen else self.model.decode(self.state, key)
+        return self.observed[key] if key in self.observed else self.model.decode(self.state, key)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.model.decodes)
@@ -45,11 +45,11 @@ class Reading(Mapping[str, Tensor]):
 
 @dataclass(frozen=True)
 class Fallback:
-    """What is done when nothing else is known to be safe: an action in model units, or a function of the values."""
+    """The action where no other is known to be safe: in model units, or a function of the values."""
 
     action: tuple[float, ...] | FallbackFunction
 
-    def __call__(self, values: Reading) -> Tensor:
+    def __call__(self, values: DecodedValues) -> Tensor:
         """`[N, A]` in model units, always finite. Raises `UserError` for an action of the wrong size."""
         features, spec = values.state.features, values.model.spec.action
         if not callable(self.action):
@@ -82,10 +82,10 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Forecaster:
-    """Imagines trajectories and reads the rules off them.
+    """Imagines trajectories and computes the margins of the rules on them.
 
     The spread is the standard deviation over `particles` of a stochastic model, or, with one particle, what the model
-    decodes as "disagreement"; 0 where it has neither, and calibration then knows the plain residual alone.
+    decodes as "disagreement"; 0 where it has neither, so that calibration then uses the plain residual alone.
     """
 
     model: WorldModel
@@ -100,10 +100,10 @@ class Forecaster:
         return read_by(self.rules)
 
     def now(self, state: State, obs: Obs, action: Tensor) -> Tensor:
-        """The margins `[B, R]` that hold after `action` `[B, A]` (model units) led to `obs`."""
-        return margins(self.rules, Reading.now(self.model, state, obs), own_units(action, self.model.spec.action))
+        """The margins `[B, R]` after `action` `[B, A]` (model units) led to `obs`."""
+        return margins(self.rules, DecodedValues.now(self.model, state, obs), own_units(action, self.model.spec.action))
 
-    def foresee(
+    def predict(
         self,
         state: State,
         prefix: Tensor,
@@ -114,7 +114,7 @@ class Forecaster:
     ) -> Forecast:
         """From beliefs `[N]`: the actions `prefix` `[N, F, A]`, then the fallback in closed loop up to `horizon`.
 
-        `imagined` `[N, F]` are the beliefs after the prefix where they are known; they do when one particle is enough.
+        `imagined` `[N, F]` are the beliefs after the prefix where they are known; they are used with one particle only.
         """
         particles = state.repeat(self.particles)
         actions = prefix.repeat_interleave(self.particles, 0)
@@ -133,7 +133,7 @@ class Forecaster:
         visited, taken = [], []
         for _ in range(steps if fallback else 0):
             assert fallback is not None
-            action = fallback(Reading(self.model, state, {}))
+            action = fallback(DecodedValues(self.model, state, {}))
             state = self.model.predict(state, action, noise)
             visited.append(state[:, None])
             taken.append(action[:, None])

@@ -1,7 +1,7 @@
-"""What a model foresaw of held-out episodes, and what then happened.
+"""The errors of a model's forecasts on held-out episodes.
 
-B episodes, T rows, H horizon, R rules. All forecasts start from the belief that the episode's own rows led to, and
-follow the actions that were really taken.
+B episodes, T rows, H horizon, R rules. All forecasts start from the belief after the episode's own rows and follow the
+recorded actions.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
 from worldloom.noise import Noise, TorchNoise
 from worldloom.safety.forecast import Forecaster
-from worldloom.safety.novelty import Looks
+from worldloom.safety.novelty import NoveltyInputs
 from worldloom.safety.rules import as_decoded, margins, own_units
 
 BATCH = 32
@@ -23,48 +23,50 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Residuals:
-    """Of B episodes, at each row and step ahead: error (foreseen - true margin) and spread `[B, T - 1, H, R]`.
+    """Of B episodes, at each row and step ahead: error (predicted - true margin) and spread `[B, T - 1, H, R]`.
 
     margin `[B, T - 1, H, R]` is the true one. valid `[B, T - 1, H]` is false where the episode ends before that step.
-    looks says how familiar each row was.
+    novelty_inputs: what the novelty score of each row is computed from.
     """
 
     error: Tensor
     spread: Tensor
     margin: Tensor
     valid: Tensor
-    looks: Looks
+    novelty_inputs: NoveltyInputs
 
     def __getitem__(self, index: int | slice) -> "Residuals":
-        rest = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name != "looks"}
-        return Residuals(**rest, looks=self.looks[index])
+        rest = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name != "novelty_inputs"}
+        return Residuals(**rest, novelty_inputs=self.novelty_inputs[index])
 
 
 @torch.no_grad()
 def residuals(forecaster: Forecaster, episodes: Sequence[Segment], horizon: int, seed: int = 0) -> Residuals:
-    """Of all `episodes` `[1, T]`, padded to the longest of them; what the model draws follows from `seed`."""
+    """Of all `episodes` `[1, T]`, padded to the longest of them; what the model samples follows from `seed`."""
     longest = max(episode.shape[1] for episode in episodes)
     padded = [pad(episode, longest) for episode in episodes]
     noise = TorchNoise.seeded(seed, episodes[0].action.device)
     parts = [_residuals(forecaster, join(padded[i : i + BATCH]), horizon, noise) for i in range(0, len(padded), BATCH)]
-    rest = {f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Residuals) if f.name != "looks"}
-    return Residuals(**rest, looks=Looks.cat([part.looks for part in parts]))
+    rest = {
+        f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Residuals) if f.name != "novelty_inputs"
+    }
+    return Residuals(**rest, novelty_inputs=NoveltyInputs.cat([part.novelty_inputs for part in parts]))
 
 
 def _residuals(forecaster: Forecaster, segment: Segment, horizon: int, noise: Noise) -> Residuals:
     model, steps = forecaster.model, segment.shape[1] - 1
     beliefs = model.track(segment.obs, segment.action, noise)
-    known = truth(segment, forecaster.keys, model.spec)
+    known = true_values(segment, forecaster.keys, model.spec)
     true = margins(forecaster.rules, known, own_units(segment.action[:, :-1], model.spec.action))
     index = torch.arange(steps)[:, None] + torch.arange(horizon)
     inside = index.clamp(max=steps - 1)
     valid = segment.mask[:, 1:][:, inside] & (index < steps)
     actions = segment.action[:, inside].flatten(0, 1)
-    foreseen = forecaster.foresee(beliefs[:, :-1].flatten(), actions, noise=noise)
+    predicted = forecaster.predict(beliefs[:, :-1].flatten(), actions, noise=noise)
     shape = (segment.shape[0], steps)
-    error = foreseen.margin.unflatten(0, shape) - true[:, inside]
-    looks = Looks.of(model, forecaster.keys, beliefs, segment, noise)
-    return Residuals(error, foreseen.spread.unflatten(0, shape), true[:, inside], valid, looks)
+    error = predicted.margin.unflatten(0, shape) - true[:, inside]
+    novelty_inputs = NoveltyInputs.of(model, forecaster.keys, beliefs, segment, noise)
+    return Residuals(error, predicted.spread.unflatten(0, shape), true[:, inside], valid, novelty_inputs)
 
 
 def episode_scores(
@@ -72,8 +74,8 @@ def episode_scores(
 ) -> Tensor:
     """The largest normalised residual of each episode `[B, H]`, over rules and rows, or at one random row.
 
-    Rules without width are known exactly and do not count; minus infinity where an episode is shorter than the step. A
-    residual that is not finite counts as infinite: the model has failed there.
+    Rules of width 0 are known exactly and do not count; minus infinity where an episode is shorter than the step. A
+    residual that is not finite counts as infinite, as the model has failed.
     """
     unit = width(found.spread)
     scores = torch.where(unit > 0, found.error / unit, -torch.inf)
@@ -85,17 +87,20 @@ def episode_scores(
     return scores[torch.arange(len(scores)), draws.argmax(1)]
 
 
-def truth(segment: Segment, keys: Sequence[str], spec: DataSpec) -> Mapping[str, Tensor]:
-    """What was really seen of `keys` at the rows 1 to T - 1, in the units in which a model decodes them.
+def true_values(segment: Segment, keys: Sequence[str], spec: DataSpec) -> Mapping[str, Tensor]:
+    """The recorded values of `keys` at the rows 1 to T - 1, in the units in which a model decodes them.
 
     Raises `UserError` for a key that the data do not hold.
     """
     known = {key: value.float() if value.dtype == torch.bool else value for key, value in segment.targets.items()}
     for key in keys:
         if key not in known:
-            raise UserError(f"the episodes hold no {key!r}, only {', '.join(known)}: a rule on it has no truth")
-    seen = as_decoded({key: segment.obs[key] for key in keys if key in segment.obs}, spec)
-    return {key: seen.get(key, known[key])[:, 1:] for key in keys}
+            raise UserError(
+                f"the episodes hold no {key!r}, only {', '.join(known)}: a rule on it cannot be compared with recorded "
+                "values. Record the key, or change the rule"
+            )
+    observed = as_decoded({key: segment.obs[key] for key in keys if key in segment.obs}, spec)
+    return {key: observed.get(key, known[key])[:, 1:] for key in keys}
 
 
 def pad(episode: Segment, length: int) -> Segment:
@@ -103,9 +108,9 @@ def pad(episode: Segment, length: int) -> Segment:
     rows = episode.shape[1]
     cut = episode[:, torch.arange(length).clamp(max=rows - 1)]
     outside = torch.arange(length)[None] >= rows
-    happened = {name: cut.signals[name].masked_fill(outside, 0) for name in ("reward", "terminated", "truncated")}
+    signals = {name: cut.signals[name].masked_fill(outside, 0) for name in ("reward", "terminated", "truncated")}
     action = cut.action.masked_fill(outside[..., None], 0)
-    return Segment(cut.obs, action, {**cut.signals, **happened}, cut.mask & ~outside)
+    return Segment(cut.obs, action, {**cut.signals, **signals}, cut.mask & ~outside)
 
 
 def join(episodes: Sequence[Segment]) -> Segment:

@@ -1,8 +1,8 @@
-"""What must not happen, written down outside the model. A rule is a signed margin in the units of the data.
+"""Safety rules, defined outside the model. A rule is a signed margin in the units of the data.
 
-A margin of 0 or more is safe, below 0 the rule is broken, and by how much. Leading shape `[...]` is anything; D is the
-size of a vector key, A the action size. Step k of a trajectory is judged by the values after it and the action that led
-there. Values and actions are in the data's own units, as the user knows them, and never in the model's.
+A margin of 0 or more is safe; below 0 the rule is broken by that much. Leading shape `[...]` is anything; D is the size
+of a vector key, A the action size. The margin of step k of a trajectory is computed from the values after it and the
+action that led there. Values and actions are in the data's own units, never in the model's.
 """
 
 from abc import ABC, abstractmethod
@@ -21,14 +21,14 @@ Values = Mapping[str, Tensor]
 
 
 class Rule(ABC):
-    """One thing that must hold. `name` is what a person calls it, `keys` what it reads besides the action."""
+    """A condition that must hold. `name` stands in logs, `keys` are what it reads besides the action."""
 
     name: str
     keys: tuple[str, ...]
 
     @property
     def identity(self) -> str:
-        """What a calibration remembers the rule by: all its numbers, or of your own function its name and keys."""
+        """How a calibration identifies the rule: by all its numbers, or your own function by its name and keys."""
         return f"{self.name}, a function of {', '.join(self.keys) or 'the action'}"
 
     @abstractmethod
@@ -36,7 +36,7 @@ class Rule(ABC):
         """`[...]` from values `{key: [..., D]}` and actions `[..., A]`: at least 0 where the rule is kept."""
 
     def check(self, spec: DataSpec, decodes: Sequence[str]) -> None:
-        """Raise `UserError` when the rule cannot be read from what a model of this data decodes."""
+        """Raise `UserError` when a model of this data cannot decode what the rule reads."""
         for key in self.keys:
             if key not in decodes:
                 raise UserError(f"rule {self.name!r}: {unknown('key', key, decodes)} A rule needs a key it can decode")
@@ -46,7 +46,7 @@ class Rule(ABC):
 class Limit(Rule):
     """Entry `index` of `key` stays within [low, high]; one side may be left open.
 
-    Without an index the key is one number: a signal such as a learned "cost", or the chance of a yes-or-no one.
+    Without an index the key is one number: a signal such as a learned "cost", or the probability of a boolean signal.
     """
 
     key: str
@@ -80,14 +80,12 @@ class Limit(Rule):
         if self.index is not None:
             check_index(self.name, spec, self.key, (self.index,))
         elif self.key in spec.keys and spec.keys[self.key].shape:
-            raise UserError(
-                f"rule {self.name!r}: {self.key!r} has many entries: give the index of the one that is meant"
-            )
+            raise UserError(f"rule {self.name!r}: {self.key!r} has several entries: give the index of one")
 
 
 @dataclass(frozen=True)
 class ActionLimit(Rule):
-    """Entry `index` of the action, in the data's own units, stays within [low, high]. No model is needed to know it."""
+    """Entry `index` of the action, in the data's own units, stays within [low, high]. Known without a model."""
 
     index: int
     low: float = -inf
@@ -125,7 +123,7 @@ class Circle:
         """From the edge, negative inside: `[..., n]` to `[...]`."""
         return (place - place.new_tensor(self.centre)).norm(dim=-1) - self.radius
 
-    def words(self) -> str:
+    def describe(self) -> str:
         return f"the circle of radius {self.radius:g} about ({', '.join(f'{x:g}' for x in self.centre)})"
 
 
@@ -141,7 +139,7 @@ class Box:
         beyond = torch.maximum(place.new_tensor(self.low) - place, place - place.new_tensor(self.high))
         return beyond.clamp(min=0).norm(dim=-1) + beyond.amax(-1).clamp(max=0)
 
-    def words(self) -> str:
+    def describe(self) -> str:
         ends = (f"[{low:g}, {high:g}]" for low, high in zip(self.low, self.high, strict=True))
         return f"the box {' x '.join(ends)}"
 
@@ -160,7 +158,7 @@ class Forbidden(Rule):
         corners = [self.region.low, self.region.high] if isinstance(self.region, Box) else [self.region.centre]
         for corner in corners:
             if len(corner) != len(self.index):
-                named = self.label or self.key  # a name made of the region would need a region that is one
+                named = self.label or self.key  # `name` would describe the region, which is not valid here
                 raise UserError(f"rule {named!r}: {len(self.index)} entries, but a region of {len(corner)}")
             if not all(map(isfinite, corner)):
                 raise UserError(f"rule {self.name!r}: the region lies at {corner}, but that must be finite")
@@ -173,7 +171,7 @@ class Forbidden(Rule):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        return self.label or f"{self.key} stays out of {self.region.words()}"
+        return self.label or f"{self.key} stays out of {self.region.describe()}"
 
     @property
     def keys(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -193,9 +191,9 @@ class Forbidden(Rule):
 
 @dataclass(frozen=True)
 class Predicate(Rule):
-    """Your own function of the values of `keys` and the action: a margin `[...]`, or true where all is well.
+    """Your own function of the values of `keys` and the action: a margin `[...]`, or true where the rule is kept.
 
-    A margin tells the shield how near it is and is what calibration can work with; yes or no counts as 1 and -1.
+    With a margin, calibration knows how near a violation is; true and false count as 1 and -1.
     """
 
     name: str
@@ -223,7 +221,7 @@ def read_by(rules: Sequence[Rule]) -> tuple[str, ...]:
 
 
 def as_decoded(obs: Obs, spec: DataSpec) -> dict[str, Tensor]:
-    """Observations in the units in which a model decodes them: pictures in [0, 1], everything else as it is."""
+    """Observations in the units in which a model decodes them: images in [0, 1], everything else unchanged."""
     return {key: value / 255 if key in spec.image_keys else value for key, value in obs.items()}
 
 
@@ -236,7 +234,7 @@ def own_units(action: Tensor, spec: ActionSpec) -> Tensor:
 
 
 def check_rules(rules: Sequence[Rule], spec: DataSpec, decodes: Sequence[str]) -> None:
-    """Raise `UserError` unless there are rules, their names differ, and each can be read."""
+    """Raise `UserError` unless there are rules, their names differ, and the model decodes what each reads."""
     if not rules:
         raise UserError("there are no rules: a shield without a rule would accept everything")
     names = [rule.name for rule in rules]

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from worldloom.console import say
 from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError, unknown
 from worldloom.model import WorldModel
@@ -30,7 +31,7 @@ def build_model(
 
 def hyperparameters(family: str, size: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The `overrides`, each KEY=VALUE, with the types of the family's preset. Raises `UserError`, also for a size."""
-    sizes = FAMILIES[family].sizes
+    sizes, renamed = FAMILIES[family].sizes, FAMILIES[family].renamed
     if size not in sizes:
         raise unknown(f"size of family {family!r}", size, sizes)
     preset = sizes[size]
@@ -42,6 +43,9 @@ def hyperparameters(family: str, size: str, overrides: Sequence[str] = ()) -> di
             raise UserError(
                 f"--set {override!r}: write it as KEY=VALUE, such as --set {names[0]}={getattr(preset, names[0])}"
             )
+        if name in renamed:
+            say(f"--set {name}: is called {renamed[name]} now; the old name goes with the next release")
+            name = renamed[name]
         if name not in names:
             raise unknown(f"hyperparameter of family {family!r}", name, names)
         values[name] = typed(name, text, getattr(preset, name))

@@ -31,7 +31,7 @@ def filmed(times: int = 1, most: int = 100, every: int = 1) -> tuple[Film, list[
         if decision.seed == 2:
             seen.append(decision)
 
-    play(Repeat(agent, times) if times > 1 else agent, toy, [1, 2, 3], 3, watch=watch)
+    play(Repeat(agent, times) if times > 1 else agent, toy, [1, 2, 3], 3, on_decision=watch)
     return film, seen
 
 

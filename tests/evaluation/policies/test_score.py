@@ -3,12 +3,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from worldloom.agents.play import Played
+from worldloom.agents.play import EpisodeResult
 from worldloom.evaluation.policies.score import Score, calls, latency, mean, wilson
 
 
-def played(episode_return: float, success: bool | None = None, milliseconds: tuple[float, ...] = (1.0,)) -> Played:
-    return Played(0, episode_return, len(milliseconds), True, success, None, 1, list(milliseconds), 0.5)
+def played(
+    episode_return: float, success: bool | None = None, milliseconds: tuple[float, ...] = (1.0,)
+) -> EpisodeResult:
+    return EpisodeResult(0, episode_return, len(milliseconds), True, success, None, 1, list(milliseconds), 0.5)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def _wrap_notes(
     wrapped = [i for i, jump in enumerate(jumps) if any(high[i] - low[i] <= 1.01 * t and jump > 0.9 * t for t in turns)]
     if not wrapped:
         return []
-    words = "an angle that jumps by a whole turn between rows, so that near angles are far apart. Store sine and cosine."
+    words = "an angle that jumps by a whole turn between rows, so near angles are far apart. Store its sine and cosine."
     return [f"{key}: {_named(names, wrapped)}: {words}"]
 
 

@@ -11,9 +11,9 @@ import torch
 
 from worldloom.agents.agent import Agent
 from worldloom.agents.environment import to_obs
-from worldloom.agents.floors import RandomChoice
-from worldloom.agents.play import Decision, Played, Watcher, play
+from worldloom.agents.play import Decision, EpisodeResult, OnDecision, play
 from worldloom.agents.policy import PolicyAgent
+from worldloom.agents.reference import RandomAgent
 from worldloom.agents.saved import load_agent
 from worldloom.envs import require_known
 from worldloom.envs.options import parse_options
@@ -36,7 +36,7 @@ Where = tuple[str, tuple[str, ...], int | None]
 class Real:
     """Real episodes `[N]` and their first observations."""
 
-    played: list[Played]
+    played: list[EpisodeResult]
     first: Obs
 
     @property
@@ -76,7 +76,7 @@ class DreamToRealGap:
         """
         samples = SurvivalSamples()
         real = self.play(samples.watch)
-        random = play(RandomChoice(self.agent.spec), self.world.make, self.seeds, MOST_ENVS, self.world.max_steps)
+        random = play(RandomAgent(self.agent.spec), self.world.make, self.seeds, MOST_ENVS, self.world.max_steps)
         dreamed = self.dream(real.first, real.longest)
         returns = {
             "reality": mean(real.returns),
@@ -87,7 +87,7 @@ class DreamToRealGap:
         survived = survival(self.agent, samples, real.played, self.noise)
         return {"policy": returns} | ({"policy_survival": survived} if survived else {})
 
-    def play(self, watcher: Watcher | None = None) -> Real:
+    def play(self, watcher: OnDecision | None = None) -> Real:
         """One real episode for each seed."""
         at_reset: list[dict[str, np.ndarray]] = []
 

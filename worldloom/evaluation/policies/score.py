@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from worldloom.agents.play import Played
+from worldloom.agents.play import EpisodeResult
 from worldloom.stats.bootstrap import Figure, figure
 
 NORMAL_95 = 1.959964
@@ -26,7 +26,7 @@ class Score:
     cost: Figure | None
 
     @classmethod
-    def of(cls, played: Sequence[Played]) -> "Score":
+    def of(cls, played: Sequence[EpisodeResult]) -> "Score":
         """Means with 95 % bootstrap intervals over episodes, the success rate with Wilson's."""
         costs = [episode.cost for episode in played if episode.cost is not None]
         # An environment may report success only when there is one.
@@ -62,7 +62,7 @@ def wilson(successes: int, count: int) -> Figure:
     return Figure(rate, max(0.0, centre - half), min(1.0, centre + half))
 
 
-def latency(played: Sequence[Played], repeat: int = 1, deadline: float | None = None) -> dict[str, Any]:
+def latency(played: Sequence[EpisodeResult], repeat: int = 1, deadline: float | None = None) -> dict[str, Any]:
     """Milliseconds per decision, each the time of the batched call that made it, and of a step of the environment.
 
     `repeat`: only every so manieth step was a decision. `kept` is the share of decisions within the deadline.
@@ -83,7 +83,7 @@ def latency(played: Sequence[Played], repeat: int = 1, deadline: float | None = 
     return found
 
 
-def calls(played: Sequence[Played], repeat: int = 1) -> list[float]:
+def calls(played: Sequence[EpisodeResult], repeat: int = 1) -> list[float]:
     """The milliseconds of each batched call: episodes of one wave share theirs, and the longest has them all."""
     found: list[float] = []
     first = 0
@@ -94,7 +94,7 @@ def calls(played: Sequence[Played], repeat: int = 1) -> list[float]:
     return found
 
 
-def episode_to_json(episode: Played) -> dict[str, Any]:
+def episode_to_json(episode: EpisodeResult) -> dict[str, Any]:
     return {
         "seed": episode.seed,
         "return": episode.episode_return,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from worldloom.agents.play import Decision, Played
+from worldloom.agents.play import Decision, EpisodeResult
 from worldloom.agents.policy import PolicyAgent, PolicyMemory
 from worldloom.model import State
 from worldloom.noise import Noise
@@ -39,7 +39,9 @@ class SurvivalSamples:
 
 
 @torch.no_grad()
-def survival(agent: PolicyAgent, samples: SurvivalSamples, played: Sequence[Played], noise: Noise) -> dict[str, Figure]:
+def survival(
+    agent: PolicyAgent, samples: SurvivalSamples, played: Sequence[EpisodeResult], noise: Noise
+) -> dict[str, Figure]:
     """The share of rows after which an episode goes on for k steps: "reality@k", "dream@k" and their difference.
 
     Empty for a model without a terminated head. A truncated episode counts only up to its last row.

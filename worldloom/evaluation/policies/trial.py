@@ -13,9 +13,9 @@ import torch
 
 from worldloom import __version__
 from worldloom.agents.agent import Agent
-from worldloom.agents.floors import DoNothing, RandomChoice
 from worldloom.agents.planning import PlanningMemory
-from worldloom.agents.play import Decision, Played, play, play_in
+from worldloom.agents.play import Decision, EpisodeResult, play, play_in
+from worldloom.agents.reference import NoOpAgent, RandomAgent
 from worldloom.agents.repeat import Repeat, innermost
 from worldloom.agents.saved import PlanningSettings, make_planner, save_agent
 from worldloom.console import say
@@ -67,7 +67,7 @@ class PolicyEvaluation:
         print("\n".join(self._lines(played, compared, card)))
         return card
 
-    def _play(self, agent: Agent, film: Film, tally: "Tally") -> list[Played]:
+    def _play(self, agent: Agent, film: Film, tally: "Tally") -> list[EpisodeResult]:
         """All seeds. The filmed one goes first and alone, in a world that is drawn."""
         world, limit = self.world, self.world.max_steps
         filmed = 1 if film.most else 0
@@ -79,19 +79,19 @@ class PolicyEvaluation:
         def spectated() -> Any:
             return world.make_for_spectators(agent.spec)
 
-        played: list[Played] = []
+        played: list[EpisodeResult] = []
         if filmed:
             played += play(agent, spectated, self.seeds[:1], 1, limit, watch)
         if self.seeds[filmed:]:
             played += play(agent, world.make, self.seeds[filmed:], self.num_envs, limit, watch)
         return played
 
-    def _play_baselines(self) -> dict[str, list[Played]]:
+    def _play_baselines(self) -> dict[str, list[EpisodeResult]]:
         """The same seeds with a random action at every decision, and with none."""
         env = self.world.make_without_pictures()
         try:
             spec, times = describe(env), self.settings.action_repeat
-            agents = {"random": RandomChoice(spec), "do_nothing": DoNothing(spec)}
+            agents = {"random": RandomAgent(spec), "do_nothing": NoOpAgent(spec)}
             return {
                 name: play_in(Repeat(agent, times), [env], self.seeds, self.world.max_steps)
                 for name, agent in agents.items()
@@ -124,8 +124,8 @@ class PolicyEvaluation:
     def _card(
         self,
         agent: Agent,
-        played: Sequence[Played],
-        compared: dict[str, list[Played]],
+        played: Sequence[EpisodeResult],
+        compared: dict[str, list[EpisodeResult]],
         tally: "Tally",
         profile: Profile | None,
     ) -> dict[str, Any]:
@@ -166,7 +166,9 @@ class PolicyEvaluation:
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         }
 
-    def _lines(self, played: Sequence[Played], compared: dict[str, list[Played]], card: dict[str, Any]) -> list[str]:
+    def _lines(
+        self, played: Sequence[EpisodeResult], compared: dict[str, list[EpisodeResult]], card: dict[str, Any]
+    ) -> list[str]:
         score, spent, planner = Score.of(played), card["milliseconds"], card["agent"]["settings"]
         search = ", ".join(f"{planner[key]} {key}" for key in ("samples", "iterations") if key in planner)
         lines = [

@@ -8,8 +8,8 @@ import { clamp, find, readColors, setText, show } from "./dom.js";
 import { Fetching } from "./fetching.js";
 import { WhatIf } from "./grid.js";
 import { Keep } from "./keep.js";
-import { Loop, SPEEDS } from "./loop.js";
-import { Stopwatch, showPersistence, showRecorded, showResidual, showTrust } from "./meters.js";
+import { Loop } from "./loop.js";
+import { Stopwatch, showRecorded } from "./meters.js";
 import { Numbers } from "./numbers.js";
 import { Paint } from "./paint.js";
 import { Planning } from "./planning.js";
@@ -18,12 +18,10 @@ import { placeNumbers, setUp, shapeOf } from "./setup.js";
 import { Rewind } from "./shortcuts.js";
 import { complain, hush, say } from "./status.js";
 import { Timeline } from "./timeline.js";
+import { Training } from "./training.js";
+import { View } from "./view.js";
 import { Walk } from "./walk.js";
 import { wire } from "./wiring.js";
-
-const SLOW_THINGS_EVERY = 100; // ms: curves and timeline need not follow every frame
-const LIKELY_OVER = 0.5;
-const TRAINING_EVERY = 3000; // ms
 
 const walk = new Walk();
 const stopwatch = new Stopwatch();
@@ -31,10 +29,11 @@ const stopwatch = new Stopwatch();
 /** What tests and curious people may look at. */
 const state = {
   walk, facts: null, connected: false, framesDrawn: 0, stepsDone: 0, lastError: null, loaded: null, plans: null,
-  files: [], training: null, trainingTimer: null, residual: {}, persistence: {}, trust: null, recorded: null, over: false, controls: null,
+  files: [], residual: {}, persistence: {}, trust: null, recorded: null, over: false, controls: null,
   get here() { return walk.here; },
   get shown() { return walk.shown; },
   get moments() { return walk.moments; },
+  get training() { return training.answer; },
   get moment() { return walk.moments.get(walk.shown) ?? null; },
   get latency() { return stopwatch.steps; },
   get quantiles() { return stopwatch.quantiles; },
@@ -53,10 +52,10 @@ const timeline = new Timeline(find("timeline"), find("branch-list"), find("branc
   go: (number) => goTo(number),
 });
 const connection = new Connection({
-  state: showConnection, welcome: welcomed, moment: received, loaded: (answer) => { state.loaded = answer; }, problem,
+  state: (name, text) => view.showConnection(name, text), welcome: welcomed, moment: received, loaded: (answer) => { state.loaded = answer; }, problem,
 });
 const fetching = new Fetching(connection, walk);
-const loop = new Loop({ send: sendStep, changed: showPlaying, problem });
+const loop = new Loop({ send: sendStep, changed: () => view.showPlaying(), problem });
 const rewind = new Rewind({
   back: goBack, busy: () => connection.waiting >= 2, held: (held) => loop.hold(held && isDream()), period: () => Math.max(30, loop.period),
 });
@@ -73,6 +72,11 @@ const keep = new Keep({
   file: (answer) => state.files.push(answer), loading: () => stopEverything(),
 });
 
+const training = new Training({ ask: (type) => connection.ask(type), problem });
+const view = new View({
+  state, walk, screen, numbers, curves, timeline, stopwatch, fetching, connection, loop, paint, whatif, isDream,
+});
+
 // ---------------------------------------------------------------- what the server says
 
 /** Facts of a new connection, or of a new beginning. `again` when the walk that is on the page goes on. */
@@ -87,7 +91,7 @@ function welcomed(facts, again) {
   if (!same) configure(facts);
   offerCompany(facts);
   if (again || !same) sendOptions();
-  if (facts.trains) askOfTraining("training"); // it may be under way since before a reload
+  if (facts.trains) training.follow();
 }
 
 function forgetWalk() {
@@ -128,7 +132,7 @@ function offerCompany(facts) {
   if (facts.reality === null && find("reality").checked) find("reality").checked = false;
   if (!facts.recording && loop.by === "recording") loop.setBy("player");
   screen.setLayers(find("reality").checked, find("heat").checked);
-  showPlaying();
+  view.showPlaying();
 }
 
 /** A moment came, to whatever request it belongs. */
@@ -141,7 +145,7 @@ function received(answer, request) {
     showRecorded(moment.recorded);
   }
   if (answer.here && !asked && request?.type !== "show") arrive(moment);
-  if (walk.shown === moment.number) redraw();
+  if (walk.shown === moment.number) view.redraw();
 }
 
 function arrive(moment) {
@@ -149,9 +153,9 @@ function arrive(moment) {
   state.over = moment.over ?? false;
   if (state.over) episodeOver();
   // Moments from before a reload, rows that were watched, a replay, answers that were lost with a connection.
-  if (state.restore && walk.moments.size !== state.facts.moments) fetching.restore().then(redraw, problem);
+  if (state.restore && walk.moments.size !== state.facts.moments) fetching.restore().then(() => view.redraw(), problem);
   state.restore = false;
-  redraw();
+  view.redraw();
 }
 
 function episodeOver() {
@@ -169,7 +173,7 @@ function sendStep(fields, times) {
   return connection.ask("step", fields, (answer) => {
     state.stepsDone += 1;
     stopwatch.answer();
-    waitingForDraw.push(times);
+    view.expect(times);
     watchTrust(answer.moment.trust);
   });
 }
@@ -193,7 +197,7 @@ function goBack(steps) {
 function look(number) {
   if (number === null || !walk.moments.has(number)) return;
   walk.shown = number;
-  redraw();
+  view.redraw();
 }
 
 /** Goes to a moment; what is done next begins a branch there. Only the last of several quick wishes is sent. */
@@ -232,6 +236,10 @@ async function begin() {
   } catch (error) {
     problem(error);
   }
+}
+
+function isDream() {
+  return state.facts?.mode === "dream";
 }
 
 function stopEverything() {
@@ -299,7 +307,7 @@ async function tryPlans() {
     if (whatif.plans === tried) whatif.close();
     problem(error);
   }
-  redraw();
+  view.redraw();
 }
 
 /** Shows what comes of plans, unless others have taken their place or another walk has begun. */
@@ -315,115 +323,16 @@ async function follow(tried) {
   say(`${tried.length} plans: choose one to go there`);
 }
 
-const train = () => askOfTraining("train");
-
-/** Starts the training of a first model ("train"), or asks how it goes ("training") for as long as it is under way. */
-async function askOfTraining(type) {
-  clearTimeout(state.trainingTimer);
-  try {
-    const answer = await connection.ask(type);
-    state.training = answer;
-    setText(find("training"), answer.text);
-    find("train").disabled = answer.state === "running";
-    if (answer.state === "running") state.trainingTimer = setTimeout(askOfTraining, TRAINING_EVERY, "training");
-  } catch (error) {
-    problem(error);
-    find("train").disabled = false;
-  }
-}
-
-// ---------------------------------------------------------------- what is shown
-
-const waitingForDraw = [];
-let asked = false;
-let slowAsked = null;
-
-function redraw() {
-  if (asked) return;
-  asked = true;
-  // A hidden page gets no frames, but its numbers should be right when one comes back to it.
-  if (document.hidden) setTimeout(draw, 100);
-  else requestAnimationFrame(draw);
-}
-
-function draw() {
-  asked = false;
-  const moment = state.moment;
-  if (!moment) return;
-  if (isDream() && connection.open) fetching.complete(moment, state.facts.pictures[0]?.key, screen.roles);
-  screen.draw(walk.picturesOf(moment.number));
-  numbers.draw(moment.vectors, screen.reality ? moment.real : null);
-  stopwatch.draw(waitingForDraw.splice(0));
-  state.framesDrawn += 1;
-  slowAsked ??= setTimeout(drawSlowThings, loop.playing ? SLOW_THINGS_EVERY : 0);
-}
-
-function drawSlowThings() {
-  slowAsked = null;
-  const moment = state.moment;
-  if (!moment) return;
-  Object.assign(state, { trust: moment.trust, residual: moment.residual ?? {}, persistence: moment.persistence ?? {} });
-  curves.draw(walk.path());
-  if (isDream()) {
-    timeline.draw();
-    showTrust(moment.trust, state.facts.trust?.promise ?? null, moment.blind);
-    showResidual(moment);
-    showPersistence(moment);
-  }
-  state.controls.showDone(moment.action);
-  setText(find("where"), `Step ${moment.steps.toLocaleString("en")}`);
-  showHint(moment);
-}
-
-function showHint(moment) {
-  const over = (moment.signals?.terminated ?? 0) > LIKELY_OVER && isDream();
-  const text = over ? "The model thinks that the episode ended here" : loop.started ? "" : beginHint();
-  setText(find("hint"), text);
-  show(find("hint"), text !== "" && !paint.active && !whatif.open && find("lost").hidden && find("over").hidden);
-}
-
-const beginHint = () => (matchMedia("(pointer: coarse)").matches ? "Play, or touch a key for one step" : "Space plays, a key does one step");
-
-function showPlaying() {
-  const { playing, by } = loop;
-  const text = playing ? "Pause" : "Play";
-  setText(find("live-text"), text);
-  find("live").setAttribute("aria-label", text);
-  find("live-icon").setAttribute("href", playing ? "#icon-pause" : "#icon-play");
-  find("agent").checked = by === "agent";
-  find("recording").checked = by === "recording";
-  if (state.moment) showHint(state.moment);
-}
-
-function showSpeed() {
-  const speed = SPEEDS[Number(find("speed").value)];
-  const text = speed === Infinity ? "fastest" : `${speed}×`;
-  setText(find("speed-text"), text);
-  find("speed").setAttribute("aria-valuetext", speed === Infinity ? "as fast as it goes" : `${speed} times`);
-  loop.setSpeed(speed);
-}
-
-function showConnection(name, text) {
-  state.connected = name === "open";
-  find("connection").dataset.state = name;
-  setText(find("connection-text"), { open: "Connected", connecting: "Connecting" }[name] ?? "Not connected");
-  const lost = name === "waiting" || name === "closed";
-  if (lost) loop.pause();
-  if (lost) setText(find("lost-text"), text);
-  if (lost || name === "open") show(find("lost"), lost);
-}
-
 function problem(error) {
   state.lastError = { code: error.code ?? "page", message: error.message };
   // The banner over the picture says already that the connection is gone.
   if (error.code !== "closed") complain(error.message);
 }
 
-const isDream = () => state.facts?.mode === "dream";
 
 function updateBlocked() {
   loop.blocked = paint.active || whatif.open;
-  if (state.moment) showHint(state.moment);
+  view.showHint();
 }
 
 function openHelp() {
@@ -439,9 +348,9 @@ function showPlansAgain() {
 
 wire({
   state, walk, loop, rewind, whatif, paint, connection, stopwatch, goTo, goBack, anchor, begin, tryPlans, showPlansAgain,
-  train, openHelp, sendOptions, showSpeed, redraw, isDream,
+  openHelp, sendOptions, isDream, train: () => training.start(), showSpeed: () => view.showSpeed(), redraw: () => view.redraw(),
 });
 readColors();
-showSpeed();
-showPlaying();
+view.showSpeed();
+view.showPlaying();
 connection.connect();
