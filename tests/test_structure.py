@@ -92,17 +92,13 @@ def test_nothing_imports_what_the_core_must_not_need(module: str) -> None:
     assert [file for file, name in imports(".") if name.split(".")[0] == module] == []
 
 
-# Class names that still stand for two things.
-DOUBLE = {"Episode", "Gaussian", "Harm"}
-
-
 def test_one_class_name_is_one_thing() -> None:
     homes: dict[str, set[str]] = {}
     for module, path in MODULES.items():
         for node in ast.parse((PACKAGE.parent / path).read_text()).body:
             if isinstance(node, ast.ClassDef):
                 homes.setdefault(node.name, set()).add(module)
-    assert {name: modules for name, modules in homes.items() if len(modules) > 1 and name not in DOUBLE} == {}
+    assert {name: modules for name, modules in homes.items() if len(modules) > 1} == {}
 
 
 # Beliefs have methods (`worldloom.model.State`); only who makes them, and what is no belief, is taken apart.

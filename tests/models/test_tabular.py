@@ -73,7 +73,7 @@ def test_doubt_about_a_place_is_doubt_about_what_follows() -> None:
     [
         (DataSpec({"image": KeySpec("image", (3, 8, 8))}, SPEC.action, 10.0), "one key that is one-hot"),
         (DataSpec(SPEC.obs, ActionSpec("continuous", 1), 10.0), "wants discrete actions"),
-        (DataSpec({"state": KeySpec("vector", (5000,))}, SPEC.action, 10.0), "at most 2048 places"),
+        (DataSpec({"state": KeySpec("vector", (5000,))}, SPEC.action, 10.0), "at most 2048 states"),
     ],
 )
 def test_worlds_that_fit_no_table_are_refused(spec: DataSpec, words: str) -> None:

@@ -97,5 +97,5 @@ def test_the_verdict_says_from_how_many_steps_on_deaths_are_not_foreseen() -> No
         "reality@10": Figure(0.9), "dream@10": Figure(0.97), "dream minus reality@10": Figure(0.07, 0.05, 0.09),
     }  # fmt: skip
     words = verdict({"policy": returns, "policy_survival": lives}, [], [1], 10.0)[-1].words
-    assert "in the dream 0.97 of its samples go on for 10 steps, in reality 0.9" in words
+    assert "in the dream 0.97 of its rows go on for 10 steps, in reality 0.9" in words
     assert "5 steps" not in words
