@@ -22,16 +22,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
+from worldloom.play.command import open_stage
+from worldloom.training.checkpoint import Run
 
 import worldloom
 
 # What the package does not export. Where it moves, this is the one place to say so.
 from worldloom.agents.saved import load_agent
 from worldloom.data.cache import CachedDataset, cache_dataset
-from worldloom.play.command import open_stage
 from worldloom.play.replay import to_replay, walk
 from worldloom.play.stage import Stage
-from worldloom.training.checkpoint import Run
 
 __all__ = ["to_replay", "walk"]
 
