@@ -1,6 +1,6 @@
 """What consumers add to the memory of a process when beliefs are large: a cache of 2 MB each, whose frames are shared.
 
-    python benchmarks/belief_memory.py [--json results/belief_memory.json]
+    python -m benchmarks.belief_memory [--json results/belief_memory.json]
 
 The family is the tests' fake one (`tests/models/shared_cache.py`): the last 32 frames, 64 KB each. Measured on Linux,
 one process a figure: the highest memory during the work (VmHWM) less what was resident before it (VmRSS), in MB of a
@@ -18,18 +18,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from tests.models.segments import SPECS, random_segment
+from tests.models.shared_cache import FRAME, SLOTS, CacheState, SharedCache, SharedCacheConfig
+from worldloom.evaluation.cost import hardware
+from worldloom.planners.cem import CEM
+from worldloom.planners.objectives import Decoded
+from worldloom.planners.planner import Problem
+from worldloom.play.engine import Engine
+from worldloom.play.session import PlaySession
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # the fake family lives with the tests
-
-from tests.models.segments import SPECS, random_segment  # noqa: E402
-from tests.models.shared_cache import FRAME, SLOTS, CacheState, SharedCache, SharedCacheConfig  # noqa: E402
-from worldloom.evaluation.cost import hardware  # noqa: E402
-from worldloom.planners.cem import CEM  # noqa: E402
-from worldloom.planners.objectives import Decoded  # noqa: E402
-from worldloom.planners.planner import Problem  # noqa: E402
-from worldloom.play.engine import Engine  # noqa: E402
-from worldloom.play.session import Session  # noqa: E402
-
 CANDIDATES, HORIZON, NODES, BATCH, TIME = 512, 5, 10_000, 16, 64
 MOST = {"planning": 300, "tree": 1000, "track": 500}  # MB
 BELIEFS = {"planning": CANDIDATES * HORIZON, "tree": NODES, "track": BATCH * TIME}
@@ -51,10 +49,10 @@ def plan(model: SharedCache) -> Callable[[], object]:
     return lambda: planner.plan(Problem(model, full(model), near))
 
 
-def grow(model: SharedCache, nodes: int = NODES) -> Callable[[], object]:
+def grow(model: SharedCache, nodes: int) -> Callable[[], object]:
     """A session in which every step is taken from a node chosen at random."""
     rng = np.random.default_rng(0)
-    session = Session(Engine(model, particles=1), {"state": np.zeros(5, np.float32)}, most=nodes)
+    session = PlaySession(Engine(model, particles=1), {"state": np.zeros(5, np.float32)}, most=nodes)
 
     def work() -> Session:
         while len(session.moments) < nodes:
@@ -77,15 +75,16 @@ def full(model: SharedCache) -> CacheState:
     return model.track(segment.obs, segment.action)[:, -1].clone()
 
 
-WORK: dict[str, Callable[[SharedCache], Callable[[], object]]] = {"planning": plan, "tree": grow, "track": track}
-
-
-def added_megabytes(name: str) -> float:
-    """By how much the memory of this process grows at most while the work is done and its result is held."""
-    torch.set_num_threads(1)
+def work_of(name: str, nodes: int) -> Callable[[], object]:
     model = make_model()
     full(model)  # what torch needs for itself is there before
-    work = WORK[name](model)
+    return {"planning": lambda: plan(model), "tree": lambda: grow(model, nodes), "track": lambda: track(model)}[name]()
+
+
+def added_megabytes(name: str, nodes: int = NODES) -> float:
+    """By how much the memory of this process grows at most while the work is done and its result is held."""
+    torch.set_num_threads(1)
+    work = work_of(name, nodes)
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins again at what is resident now
     before = kilobytes("VmRSS")
     result = work()
@@ -100,21 +99,23 @@ def kilobytes(entry: str) -> int:
 
 def measure() -> dict[str, Any]:
     rows = []
-    for name in WORK:
-        command = [sys.executable, __file__, "--only", name]
-        added = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    for name in NAMES:
+        command = [sys.executable, "-m", "benchmarks.belief_memory", "--only", name]
+        added = float(subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout)
         unshared = BELIEFS[name] * SLOTS * FRAME * 4 / 1e6
         rows.append({"name": NAMES[name], "value": added, "unit": "MB", "most": MOST[name], "unshared": unshared})
-    return {"command": f"python benchmarks/{Path(__file__).name}", "hardware": hardware("cpu"), "seed": 0, "rows": rows}
+    command = "python -m benchmarks.belief_memory --json results/belief_memory.json"
+    return {"command": command, "hardware": hardware("cpu"), "seed": 0, "rows": rows}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--only", choices=WORK, help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=NAMES, help=argparse.SUPPRESS)
+    parser.add_argument("--nodes", type=int, default=NODES, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.only:
-        print(added_megabytes(asked.only))
+        print(added_megabytes(asked.only, asked.nodes))
         return
     found = measure()
     print(json.dumps(found, indent=1))
