@@ -21,7 +21,7 @@ class Access:
         if self.token is None and not local(connection.url.hostname or ""):
             # Another site's name may resolve to this machine (DNS rebinding): its pages would share our origin.
             return (
-                f"{(connection.url.hostname or 'nobody')[:100]} is not this machine: open the address that was printed"
+                f"{(connection.url.hostname or 'this host')[:100]} is not this machine: open the address that was printed"
             )
         if page is not None and site(page) != connection.headers.get("host"):
             return f"a page of {page[:100]} may not play here"
