@@ -67,10 +67,11 @@ def main() -> None:
         if decision.step % 10 == 0 and decision.action is not None and isinstance(decision.memory, PlanningMemory):
             found.append(compare(agent, decision.memory))
 
-    def episodes(which: PlanningAgent, watcher: Any = None) -> float:
+    def episodes(which: PlanningAgent, callback: Any = None) -> float:
         options = parse_options(asked.options)
         return mean(
-            e.episode_return for e in play(which, lambda: make_env(asked.env, **options), asked.seeds, watch=watcher)
+            e.episode_return
+            for e in play(which, lambda: make_env(asked.env, **options), asked.seeds, on_decision=callback)
         )
 
     exact, fast = episodes(agent, watch), episodes(replace(agent, precision="bf16"))

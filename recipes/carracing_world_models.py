@@ -42,8 +42,14 @@ class Options:
     json: Path | None = None
     frames: int = 100_000
     """Steps of random driving to record; the episodes under way are finished."""
+    model_steps: int | None = None
+    """Train the model for so many updates, however long that takes."""
     model_minutes: float = 60
+    """Where no updates are given: for so long, however many updates that are."""
+    controller_steps: int | None = None
+    """Evolve the controller for so many generations."""
     controller_minutes: float = 40
+    """Where no generations are given."""
     horizon: int = 100
     """Length of a dream in steps."""
     temperature: float = 1.0
@@ -68,6 +74,7 @@ def main(options: Options) -> dict[str, Any]:
         **judge(options),
         "paper": PAPER,
         "minutes": {name: round(spent["minutes"], 1) for name, spent in stages(out).items()},
+        "updates": {name: updates(out / name) for name in ("model", "controller")},
     }
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
@@ -81,18 +88,23 @@ def record(options: Options) -> None:
 
 def train(options: Options) -> None:
     run = options.out / "model"
-    budget = SMALL if options.debug else ["--minutes", options.model_minutes, "--length", 32]
+    taken = SMALL if options.debug else [*budget(options.model_steps, options.model_minutes), "--length", 32]
     resume = ["--resume"] if (run / "run.json").exists() else []
-    worldloom(options, "train", "vae_rnn", options.out / "data", "--out", run, *budget, *resume)
+    worldloom(options, "train", "vae_rnn", options.out / "data", "--out", run, *taken, *resume)
 
 
 def evolve(options: Options) -> None:
     run = options.out / "controller"
     small = ["--steps", 2, "--population", 4, "--dreams", 2, "--length", 8]
-    budget = small if options.debug else ["--minutes", options.controller_minutes, "--steps", 1_000_000]
+    taken = small if options.debug else budget(options.controller_steps, options.controller_minutes)
     dream = ["--horizon", options.horizon, "--temperature", options.temperature]
     resume = ["--resume"] if (run / "learn.json").exists() else []
-    worldloom(options, "learn", "cma", options.out / "model", "--out", run, *dream, *budget, *resume)
+    worldloom(options, "learn", "cma", options.out / "model", "--out", run, *dream, *taken, *resume)
+
+
+def budget(steps: int | None, minutes: float) -> list[object]:
+    """What ends a stage: its last update where their number is given, else the clock."""
+    return ["--steps", steps] if steps else ["--minutes", minutes, "--steps", 1_000_000]
 
 
 def worldloom(options: Options, verb: str, *words: object) -> None:
@@ -106,6 +118,11 @@ def worldloom(options: Options, verb: str, *words: object) -> None:
 def stages(out: Path) -> dict[str, dict[str, Any]]:
     """Of each stage its minutes, with those of attempts that were interrupted, and whether it is done."""
     return json.loads(path.read_text()) if (path := out / "stages.json").exists() else {}
+
+
+def updates(run: Path) -> int:
+    """How many a run came to; of a controller they are generations."""
+    return json.loads((run / "log.jsonl").read_text().splitlines()[-1])["step"]
 
 
 @contextmanager
@@ -128,7 +145,7 @@ def judge(options: Options) -> dict[str, Any]:
     with timed(options.out, "play"):
         real = gap.play()
         chance = play(RandomAgent(agent.spec), gap.world.make, gap.seeds, MOST_ENVS, options.max_steps)
-    returns = {"controller": real.paid, "dream": gap.dream(real.first, real.longest)}
+    returns = {"controller": real.returns, "dream": gap.dream(real.first, real.longest)}
     returns["random"] = [episode.episode_return for episode in chance]
     return {who: summary(paid) for who, paid in returns.items()}
 

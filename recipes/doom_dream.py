@@ -47,14 +47,26 @@ DREAMS = ["--policy.starts=256", "--policy.discount=0.99", "--policy.replay-weig
 
 @dataclass(frozen=True)
 class Options:
-    """Where everything goes, and how long each part takes."""
+    """Where everything goes, and what each part takes: as many updates as for the committed results, or by the clock.
+
+    Of the evolution only the minutes are known.
+    """
 
     out: Path
     json: Path | None = None
-    model_minutes: float = 70
-    policy_minutes: float = 25
-    vae_minutes: float = 60
-    cma_minutes: float = 10
+    model_steps: int = 8299
+    policy_steps: int = 3011
+    vae_steps: int = 9567
+    cma_steps: int | None = None
+    """Generations."""
+    model_minutes: float | None = None
+    """Train the RSSM for so long, however many updates that are; on one core of the committed results it was 70."""
+    policy_minutes: float | None = None
+    """Likewise the actor-critic: 25."""
+    vae_minutes: float | None = None
+    """Likewise VAE and RNN: 60."""
+    cma_minutes: float | None = 10
+    """Evolve each controller for so long, unless its generations are given."""
     temperatures: tuple[float, ...] = (0.1, 0.5, 1.0, 1.15, 1.3)
     episodes: int = 100
     debug: bool = False
@@ -64,17 +76,20 @@ class Options:
 def main(options: Options) -> dict[str, Any]:
     out = options.out
     random_play(options)
-    train(options, "rssm", options.model_minutes, *SEES)
-    learn(options, "dreamer", out / "rssm", out / "actor-critic", options.policy_minutes, *DREAMS)
-    train(options, "vae_rnn", options.vae_minutes)
+    train(options, "rssm", budget(options.model_steps, options.model_minutes), *SEES)
+    taken = budget(options.policy_steps, options.policy_minutes)
+    learn(options, "dreamer", out / "rssm", out / "actor-critic", taken, *DREAMS)
+    train(options, "vae_rnn", budget(options.vae_steps, options.vae_minutes))
+    taken = budget(options.cma_steps, None if options.cma_steps else options.cma_minutes)
     for t in options.temperatures:
-        learn(options, "cma", out / "vae_rnn", out / f"cma-{t}", options.cma_minutes, "--temperature", str(t))
+        learn(options, "cma", out / "vae_rnn", out / f"cma-{t}", taken, "--temperature", str(t))
     torch.set_num_threads(1)
     figures = {
         "command": "python " + " ".join(sys.argv),
         "hardware": hardware("cpu"),
         "frames": REPEAT * json.loads((out / "data/meta/info.json").read_text())["total_frames"],
         "minutes": {run: minutes(out / run) for run in ("rssm", "actor-critic", "vae_rnn")},
+        "updates": {run: last(out / run)["step"] for run in ("rssm", "actor-critic", "vae_rnn")},
         "random": chance(options),
         "actor_critic": score(options, "actor-critic", 1.0),
         "vae_rnn_cma": {str(t): score(options, f"cma-{t}", t) | {"paper": PAPER.get(t)} for t in options.temperatures},
@@ -91,21 +106,26 @@ def random_play(options: Options) -> None:
     worldloom("record", "doom", str(options.out / "data"), *held, *size)
 
 
-def train(options: Options, family: str, budget: float, *further: str) -> None:
+def budget(steps: int | None, minutes: float | None) -> list[str]:
+    """What ends a part: its last update, or where minutes are given the clock."""
+    return ["--steps", str(steps)] if minutes is None else ["--minutes", str(minutes), "--steps", "1000000"]
+
+
+def train(options: Options, family: str, taken: list[str], *further: str) -> None:
     run = options.out / family
     if (run / "summary.json").exists():
         return
     small = ["--size", "debug", "--steps", "10", "--batch-size", "4", "--length", "8", "--held-out", "0.2"]
-    asked = small if options.debug else ["--minutes", str(budget), "--length", "32"]
+    asked = small if options.debug else [*taken, "--length", "32"]
     resume = ["--resume"] if (run / "run.json").exists() else []
     fixed = [family, str(options.out / "data"), "--out", str(run), "--threads", "1"]
     worldloom("train", *fixed, *asked, *further, *resume)
 
 
-def learn(options: Options, method: str, source: Path, run: Path, budget: float, *further: str) -> None:
+def learn(options: Options, method: str, source: Path, run: Path, taken: list[str], *further: str) -> None:
     small = {"dreamer": ["--steps", "4", "--batch-size", "4", "--length", "8"],
              "cma": ["--steps", "2", "--population", "4", "--dreams", "2", "--horizon", "5"]}[method]  # fmt: skip
-    asked = small if options.debug else ["--minutes", str(budget), "--steps", "1000000"]
+    asked = small if options.debug else taken
     resume = ["--resume"] if (run / "learn.json").exists() else []
     worldloom("learn", method, str(source), "--out", str(run), *asked, *further, *resume)
 
@@ -115,7 +135,12 @@ def worldloom(*words: str) -> None:
 
 
 def minutes(run: Path) -> float:
-    return round(json.loads((run / "log.jsonl").read_text().splitlines()[-1])["seconds"] / 60, 1)
+    return round(last(run)["seconds"] / 60, 1)
+
+
+def last(run: Path) -> dict[str, Any]:
+    """The last record of a run's log."""
+    return json.loads((run / "log.jsonl").read_text().splitlines()[-1])
 
 
 def gap_of(options: Options, name: str) -> DreamToRealGap:
@@ -127,11 +152,12 @@ def gap_of(options: Options, name: str) -> DreamToRealGap:
 def score(options: Options, name: str, temperature: float) -> dict[str, Any]:
     """The policy's returns in reality, on fixed seeds, and in dreams as hot as those it learned in."""
     gap = replace(gap_of(options, name), temperature=temperature)
-    moments = SurvivalSamples()
-    real = gap.play(moments.watch)
-    scores = {"reality": summary(real.paid), "dream": summary(gap.dream(real.first, real.longest))}
-    lives = survival(gap.agent, moments, real.played, gap.noise)
-    return {"minutes": minutes(options.out / name), **scores, "survival": {k: f.to_json() for k, f in lives.items()}}
+    samples = SurvivalSamples()
+    real = gap.play(samples.watch)
+    scores = {"reality": summary(real.returns), "dream": summary(gap.dream(real.first, real.longest))}
+    lives = survival(gap.agent, samples, real.played, gap.noise)
+    spent = {"minutes": minutes(options.out / name), "updates": last(options.out / name)["step"]}
+    return {**spent, **scores, "survival": {k: f.to_json() for k, f in lives.items()}}
 
 
 def chance(options: Options) -> dict[str, Any]:

@@ -14,7 +14,7 @@ COMMANDS = {
     "train": ("worldloom.commands.train:train", "train a world model on one or several datasets"),
     "evaluate": (
         "worldloom.commands.evaluate:evaluate",
-        "judge a trained model on held-out episodes: card and report",
+        "evaluate a trained model on held-out episodes: card and report",
     ),
     "learn": ("worldloom.commands.learn:learn", "learn to act in an environment, with a world model of it"),
     "plan": (
@@ -22,7 +22,7 @@ COMMANDS = {
         "plan with a trained model in the real environment: score card and video",
     ),
     "imagine": ("worldloom.commands.imagine:imagine", "let a trained model dream: a video or a synthetic dataset"),
-    "play": ("worldloom.commands.play:play", "walk into a trained model, in the browser: rewind, branch, what if"),
+    "play": ("worldloom.commands.play:play", "play a trained model in the browser: rewind, branch, what if"),
     "augment": (
         "worldloom.commands.augment:augment",
         "mix real episodes with imagined ones that branch from them",
@@ -47,7 +47,7 @@ def main() -> None:
     except UserError as error:
         fail(str(error))
     except BrokenPipeError:
-        sys.exit(0)  # whoever read our output, such as `head`, has seen enough
+        sys.exit(0)  # the reader of our output, such as `head`, has closed it
     except OSError as error:
         fail(f"{error.filename or 'the system'}: {error.strerror or error}")
     except MemoryError as error:
@@ -68,6 +68,9 @@ def run(command: str, arguments: list[str]) -> None:
         raise unknown("command", command, COMMANDS)
     import tyro
 
+    from worldloom.flags import renamed
+
+    arguments = renamed(command, arguments)
     module_name, name = COMMANDS[command][0].split(":")
     module = import_module(module_name)
     # The methods of `learn` are its subcommands; your own is known once it is typed.
@@ -82,7 +85,7 @@ def overview() -> str:
         [
             "usage: worldloom COMMAND [options]",
             "",
-            "World models: record or import episodes, train, judge, imagine.",
+            "World models: record or import episodes, train, evaluate, imagine.",
             "",
             "commands:",
             *lines,

@@ -25,7 +25,7 @@ CLASS = ("category", "target")
 
 
 def check_world_model(model: WorldModel, segment: Segment, *, overfit_steps: int = 200) -> None:
-    """Check each promise of `worldloom.model` on `segment` `[B, T, ...]` (B >= 2, T >= 4); trains `model` for a moment.
+    """Check each promise of `worldloom.model` on `segment` `[B, T, ...]` (B >= 2, T >= 4); trains `model` briefly.
 
     Shapes, finite losses, weights for every term, no mutation, every method of a belief, all that is sampled drawn from
     the noise given and row by row, `track` and `imagine` equal to their scans (of a family that `imagines_jointly` only
@@ -53,8 +53,8 @@ def check_world_model(model: WorldModel, segment: Segment, *, overfit_steps: int
 def check_shapes(model: WorldModel, segment: Segment) -> None:
     """Every verb keeps the leading shape, and every decoded key has the shape and range the data declares."""
     batch, time = segment.shape
-    first = model.start(look(segment, 0))
-    after = model.observe(first, segment.action[:, 0], look(segment, 1))
+    first = model.start(obs_at(segment, 0))
+    after = model.observe(first, segment.action[:, 0], obs_at(segment, 1))
     tracked = model.track(segment.obs, segment.action)
     imagined = model.imagine(first, segment.action[:, :HORIZON])
     dreamt, actions = dream(model, first, lambda belief, noise: segment.action[:, 0], HORIZON)
@@ -90,33 +90,33 @@ def check_losses(model: WorldModel, segment: Segment) -> None:
 
 def check_values(model: WorldModel, segment: Segment) -> None:
     """A belief is a value: no verb changes one."""
-    first, actions = model.start(look(segment, 0)), segment.action[:, :HORIZON].clone()
-    before = shown(model, first)
-    model.observe(first, actions[:, 0], look(segment, 1))
+    first, actions = model.start(obs_at(segment, 0)), segment.action[:, :HORIZON].clone()
+    before = readouts(model, first)
+    model.observe(first, actions[:, 0], obs_at(segment, 1))
     model.imagine(first, actions)
     for key in model.decodes:
         model.decode(first, key)
-    assert_close(shown(model, first), before, "a verb changed the belief it was given, or keeps something of it")
+    assert_close(readouts(model, first), before, "a verb changed the belief it was given, or keeps something of it")
     assert_close([actions], [segment.action[:, :HORIZON]], "a verb changed the actions it was given")
 
 
 def check_algebra(model: WorldModel, segment: Segment) -> None:
     """What is made of one belief `[B]`: parts of it, copies and repetitions are what they say."""
-    first = model.start(look(segment, 0))
-    rows, whole = list(range(len(first.features))), shown(model, first)
+    first = model.start(obs_at(segment, 0))
+    rows, whole = list(range(len(first.features))), readouts(model, first)
     masked = torch.tensor(rows, device=first.features.device) > 0
     for index in (slice(1, None), masked, torch.tensor(rows[::-1], device=first.features.device)):
         kept = torch.tensor(rows, device=first.features.device)[index].tolist()
-        assert_shows(model, first[index], [x[index] for x in whole], f"indexing with {index}", kept)
+        assert_same_readouts(model, first[index], [x[index] for x in whole], f"indexing with {index}", kept)
     repeated = [row for row in rows for _ in range(2)]
-    assert_shows(model, first.repeat(2), [x[repeated] for x in whole], "repeat(2)", repeated)
+    assert_same_readouts(model, first.repeat(2), [x[repeated] for x in whole], "repeat(2)", repeated)
     for name, same in (
         ("clone", first.clone()),
         ("detach", first.detach()),
         ("to", first.to(first.features.device)),
         ("where", first.where(torch.ones_like(masked), first[rows[::-1]])),
     ):
-        assert_shows(model, same, whole, name)
+        assert_same_readouts(model, same, whole, name)
     assert first.shape == (len(rows),), f"the shape of {len(rows)} beliefs is {tuple(first.shape)}"
     assert first.isfinite().tolist() == [True] * len(rows), f"isfinite is {first.isfinite()} of beliefs that are"
     assert first.nbytes > 0, f"a belief of {first.nbytes} bytes"
@@ -124,25 +124,25 @@ def check_algebra(model: WorldModel, segment: Segment) -> None:
 
 def check_joining(model: WorldModel, segment: Segment) -> None:
     """What is made of several beliefs: rows of them, batches of them, and the choice between two."""
-    first = model.start(look(segment, 0))
+    first = model.start(obs_at(segment, 0))
     other = model.predict(first, segment.action[:, 0])
-    batch, (one, two) = len(first.features), (shown(model, each) for each in (first, other))
+    batch, (one, two) = len(first.features), (readouts(model, each) for each in (first, other))
     pair = State.stack([first, other])
     assert pair.shape == (batch, 2), f"two beliefs stacked are {tuple(pair.shape)}"
-    assert_shows(model, pair[:, 0], one, "stack, then the first of them")
-    assert_shows(model, pair[:, 1], two, "stack, then the second of them")
+    assert_same_readouts(model, pair[:, 0], one, "stack, then the first of them")
+    assert_same_readouts(model, pair[:, 1], two, "stack, then the second of them")
     assert pair.flatten().shape == (2 * batch,), f"two rows of {batch} beliefs flattened are {pair.flatten().shape}"
     again = pair.flatten().unflatten(batch)
-    assert_shows(model, again[:, 1], two, "flatten, then unflatten")
+    assert_same_readouts(model, again[:, 1], two, "flatten, then unflatten")
     longer = State.cat([pair, again[:, :1]], dim=1)
     assert longer.shape == (batch, 3), f"2 rows and 1 joined along time are {tuple(longer.shape)}"
-    assert_shows(model, longer[:, 2], one, "cat along time")
+    assert_same_readouts(model, longer[:, 2], one, "cat along time")
     both = State.cat([first, other])
-    assert_shows(model, both[batch:], two, "cat, then the second batch")
+    assert_same_readouts(model, both[batch:], two, "cat, then the second batch")
     assert pair.isfinite().tolist() == [[True, True]] * batch, f"isfinite is {pair.isfinite()} of beliefs that are"
     mask = torch.arange(batch, device=first.features.device) > 0
     chosen = [torch.cat([b[:1], a[1:]]) for a, b in zip(one, two, strict=True)]
-    assert_shows(model, first.where(mask, other), chosen, "where")
+    assert_same_readouts(model, first.where(mask, other), chosen, "where")
 
 
 def check_noise(model: WorldModel, segment: Segment) -> None:
@@ -169,16 +169,16 @@ def check_rows(model: WorldModel, segment: Segment) -> None:
 
 
 def sampling(model: WorldModel, segment: Segment) -> dict[str, Callable[[Noise], list[Tensor]]]:
-    """Every verb that may sample, from noise to what it shows."""
-    first = model.start(look(segment, 0), RowNoise([7] * len(segment.mask)))
+    """Every verb that may sample, as a function from noise to its readouts."""
+    first = model.start(obs_at(segment, 0), RowNoise([7] * len(segment.mask)))
     action, actions, obs = segment.action[:, 0], segment.action[:, :HORIZON], segment.obs
 
     def losses(noise: Noise) -> list[Tensor]:
         return [value.reshape(-1) for _, value in sorted(model.loss(segment, noise=noise).items())]
 
     return {
-        "start": lambda noise: read(model, model.start(look(segment, 0), noise)),
-        "observe": lambda noise: read(model, model.observe(first, action, look(segment, 1), noise)),
+        "start": lambda noise: read(model, model.start(obs_at(segment, 0), noise)),
+        "observe": lambda noise: read(model, model.observe(first, action, obs_at(segment, 1), noise)),
         "predict": lambda noise: read(model, model.predict(first, action, noise)),
         "track": lambda noise: read(model, model.track(obs, segment.action, noise)),
         "imagine": lambda noise: read(model, model.imagine(first, actions, noise)),
@@ -193,14 +193,18 @@ def check_scans(model: WorldModel, segment: Segment) -> None:
         track(segment.obs, segment.action, TorchNoise.seeded(0, device))
         for track in (model.track, lambda *given: WorldModel.track(model, *given))
     )
-    assert_shows(model, tracked.flatten(), shown(model, scanned.flatten()), "track, beside the scan of observe,")
-    first, actions = model.start(look(segment, 0)), segment.action[:, :HORIZON]
+    assert_same_readouts(
+        model, tracked.flatten(), readouts(model, scanned.flatten()), "track, against the scan of observe,"
+    )
+    first, actions = model.start(obs_at(segment, 0)), segment.action[:, :HORIZON]
     imagined = model.imagine(first, actions, TorchNoise.seeded(0, device))
     if model.imagines_jointly:
         assert bool(imagined.isfinite().all()), "what is imagined is not finite"
         return
     scanned = WorldModel.imagine(model, first, actions, TorchNoise.seeded(0, device))
-    assert_shows(model, imagined.flatten(), shown(model, scanned.flatten()), "imagine, beside the scan of predict,")
+    assert_same_readouts(
+        model, imagined.flatten(), readouts(model, scanned.flatten()), "imagine, against the scan of predict,"
+    )
 
 
 def check_save_and_load(model: WorldModel, segment: Segment) -> None:
@@ -211,7 +215,7 @@ def check_save_and_load(model: WorldModel, segment: Segment) -> None:
         again = rebuild(type(model), DataSpec.from_json(model.spec.to_json()), asdict(model.config))
         again.load_state_dict(load_file(path))
     before, after = (m.track(segment.obs, segment.action, TorchNoise.seeded(0)).flatten() for m in (model, again))
-    assert_shows(again, after, shown(model, before), "the loaded model, beside the saved one,")
+    assert_same_readouts(again, after, readouts(model, before), "the loaded model, against the saved one,")
 
 
 def check_overfitting(model: WorldModel, segment: Segment, steps: int) -> None:
@@ -230,10 +234,10 @@ def check_overfitting(model: WorldModel, segment: Segment, steps: int) -> None:
 
 
 def check_action_gradient(model: WorldModel, segment: Segment) -> None:
-    """What is decoded after an action depends on the action, differentiably: gradient planners live on this."""
+    """What is decoded after an action depends on the action, differentiably: gradient planners need this."""
     if not segment.action.shape[-1]:
         return
-    first = model.start(look(segment, 0)).detach()
+    first = model.start(obs_at(segment, 0)).detach()
     actions = segment.action[:, :HORIZON].clone().requires_grad_()
     key = "reward" if "reward" in model.decodes else model.decodes[0]
     model.decode(model.imagine(first, actions), key).sum().backward()
@@ -241,12 +245,13 @@ def check_action_gradient(model: WorldModel, segment: Segment) -> None:
     assert actions.grad.abs().sum() > 0, f"the gradient from the decoded {key!r} to the actions is zero"
 
 
-def look(segment: Segment, t: int) -> dict[str, Tensor]:
+def obs_at(segment: Segment, t: int) -> dict[str, Tensor]:
+    """The observation of row `t`, `[B, ...]` by key."""
     return {k: v[:, t] for k, v in segment.obs.items()}
 
 
-def shown(model: WorldModel, belief: State, rows: Sequence[int] | None = None) -> list[Tensor]:
-    """All that beliefs `[N]` say: what is read out of them, and out of what follows an action.
+def readouts(model: WorldModel, belief: State, rows: Sequence[int] | None = None) -> list[Tensor]:
+    """All that can be read out of beliefs `[N]`, now and after one predicted action.
 
     `rows` `[N]` (default: 0 to N - 1) are the numbers by which action and noise of each are chosen.
     """
@@ -263,10 +268,10 @@ def read(model: WorldModel, belief: State) -> list[Tensor]:
     return [belief.features, *(model.decode(belief, key) for key in model.decodes)]
 
 
-def assert_shows(
+def assert_same_readouts(
     model: WorldModel, belief: State, expected: Sequence[Tensor], what: str, rows: Sequence[int] | None = None
 ) -> None:
-    assert_close(shown(model, belief, rows), expected, f"{what} gives another belief")
+    assert_close(readouts(model, belief, rows), expected, f"{what} gives another belief")
 
 
 def assert_close(one: Sequence[Tensor], other: Sequence[Tensor], message: str) -> None:

@@ -8,7 +8,7 @@ from typing import Self
 
 
 class UserError(ValueError):
-    """An input the user can mend. The command line prints its one line and exits with 2, without a traceback."""
+    """An input the user can fix. The command line prints its one line and exits with 2, without a traceback."""
 
     def __init__(self, message: str):
         # What a library said may be part of the message, and may be several lines.

@@ -6,7 +6,11 @@ from typing import Annotated, Any
 
 from tyro.conf import UseAppendAction, arg
 
+from worldloom.console import say
 from worldloom.registry import Registry
+
+# Flags of the last release, by command, and what they are called now.
+RENAMED = {"plan": {"--floors": "--baselines", "--no-floors": "--no-baselines"}}
 
 Allow = Annotated[
     UseAppendAction[tuple[str, ...]],
@@ -16,6 +20,17 @@ Allow = Annotated[
         "objective, a learning method or an environment of your own. Importing a module runs it.",
     ),
 ]
+
+
+def renamed(command: str, arguments: list[str]) -> list[str]:
+    """`arguments` of a command with old flags under their new names; a notice says so for each."""
+    names, current = RENAMED.get(command, {}), []
+    for argument in arguments:
+        flag = names.get(argument.replace("_", "-"), argument)
+        if flag != argument:
+            say(f"{argument}: is called {flag} now; the old name goes with the next release")
+        current.append(flag)
+    return current
 
 
 def named(registry: Registry, help: str, *more: str, **settings: Any) -> Any:

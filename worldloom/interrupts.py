@@ -32,7 +32,7 @@ def raise_once(number: int, frame: FrameType | None) -> None:
 def second_one_ends() -> Iterator[None]:
     """Around a whole command. After a Ctrl-C it stays in force until the process has ended."""
     ours = threading.current_thread() is threading.main_thread()
-    # Who starts us in the background may have told us to ignore Ctrl-C.
+    # A parent process that starts this one in the background may have set Ctrl-C to be ignored.
     if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return

@@ -137,11 +137,12 @@ def state(cls: type[S]) -> type[S]:
 class WorldModel(nn.Module, ABC, Generic[S]):
     """The five verbs. A family is one subclass, `RSSM(WorldModel[RSSMState])`; nothing else is subclassed from it.
 
-    `family` is the registered name, `config_class` its hyperparameters, a dataclass, and `sizes` presets of them; they
-    are what `build` and checkpoints need. `spec` is the data a model was made for, `config` the hyperparameters it was
-    made with. `loss_weights` names every term `loss` returns. Stochastic families draw from `noise`, row by row, and
-    never from elsewhere; only `predict` and `imagine` heed its temperature. Grad modes, devices, precision and seeds
-    belong to the caller.
+    `family` is the registered name, which a family from outside leaves away: it is called as it was found.
+    `config_class` is its hyperparameters, a dataclass, and `sizes` presets of them; they are what `build` and
+    checkpoints need. `spec` is the data a model was made for, `config` the hyperparameters it was made with.
+    `loss_weights` names every term `loss` returns. Stochastic families draw from `noise`, row by row, and never from
+    elsewhere; only `predict` and `imagine` heed its temperature. Grad modes, devices, precision and seeds belong to
+    the caller.
 
     `renamed` are hyperparameters of earlier versions and what they are called now, so that their runs are still read.
 
@@ -164,15 +165,15 @@ class WorldModel(nn.Module, ABC, Generic[S]):
 
     @abstractmethod
     def start(self, obs: Obs, noise: Noise = NOISE) -> S:
-        """First look: the belief after one observation, nothing before it."""
+        """The posterior belief after the first observation of an episode."""
 
     @abstractmethod
     def observe(self, state: S, action: Tensor, obs: Obs, noise: Noise = NOISE) -> S:
-        """Act, then look: the posterior belief after `action` `[B, A]` led to `obs`."""
+        """The posterior belief after `action` `[B, A]` led to `obs`."""
 
     @abstractmethod
     def predict(self, state: S, action: Tensor, noise: Noise = NOISE) -> S:
-        """Act with eyes closed: the prior belief after `action` `[B, A]`."""
+        """The prior belief after `action` `[B, A]`, without an observation."""
 
     @property
     @abstractmethod
@@ -232,7 +233,7 @@ class WorldModel(nn.Module, ABC, Generic[S]):
         return type(belief).stack(beliefs)
 
     def imagine(self, state: S, actions: Tensor, noise: Noise = NOISE) -> S:
-        """The beliefs after each of `actions` `[B, H, A]`, eyes closed: `[B, H]`."""
+        """The open-loop beliefs after each of `actions` `[B, H, A]`: `[B, H]`."""
         beliefs = []
         for action in actions.unbind(1):
             state = self.predict(state, action, noise)

@@ -29,8 +29,8 @@ class OptimizerSettings:
     """How an update moves the weights.
 
     The learning rate rises in `warmup` updates to `lr` and ends at `final_lr` of it. A parameter's gradient norm is
-    held below `clip` times its own norm (0: not at all). `ema_decay` is that of the weights that are judged and saved;
-    0 uses the trained ones.
+    held below `clip` times its own norm (0: not at all). `ema_decay` is that of the weights that are evaluated and
+    saved; 0 uses the trained ones.
     """
 
     lr: Annotated[float, at_least(0)] = 1e-3

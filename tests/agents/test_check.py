@@ -92,7 +92,7 @@ def counting(obs: Obs, kept: list[Any]) -> Tensor:
         (lambda obs, kept: torch.zeros(3, 3), r"actions are \(3, 3\)"),
         (lambda obs, kept: torch.zeros(3, 2, dtype=torch.long), "not float"),
         (lambda obs, kept: torch.full((3, 2), torch.nan), "the actions are .*nan"),
-        (lambda obs, kept: torch.full((3, 2), 1.5), "as far as 1.5"),
+        (lambda obs, kept: torch.full((3, 2), 1.5), "reaches 1.5"),
         (lambda obs, kept: torch.rand(3, 2), "acting moved torch's random generator"),
         (counting, "two episodes of one seed act differently"),
         (lambda obs, kept: (obs["state"] - obs["state"].mean(0)).tanh(), "changes what is done in another"),

@@ -63,7 +63,7 @@ def test_a_wider_range_of_actions_fits_too() -> None:
     [
         ({"discrete": True}, "takes 4 discrete actions, but the model was trained with 2 continuous ones"),
         ({"reach": 1.0}, r"takes action 0 in \[-1, 1\], but the model was trained with \[-2, 2\]"),
-        ({"pixels": False}, "looks at 'image'.*pixels=true"),
+        ({"pixels": False}, "observes 'image'.*pixels=true"),
     ],
 )
 def test_another_world_is_refused_with_what_differs(options: dict[str, object], words: str) -> None:

@@ -54,7 +54,7 @@ def test_a_limit_truncates_and_does_not_terminate() -> None:
 
 def test_who_watches_sees_every_decision_and_every_end() -> None:
     seen: list[Decision] = []
-    played = play(coin_agent(), make_coin, SEEDS[:6], 4, watch=seen.append)
+    played = play(coin_agent(), make_coin, SEEDS[:6], 4, on_decision=seen.append)
     ends = {d.seed: d.step for d in seen if d.action is None}
     assert ends == {episode.seed: episode.length for episode in played}
     decisions = Counter(d.seed for d in seen if d.action is not None)

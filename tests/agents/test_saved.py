@@ -116,7 +116,7 @@ def test_a_policy_for_another_environment_is_refused(saved: Path) -> None:
     with pytest.raises(UserError, match="plans 2 continuous actions, but the environment takes 2 discrete ones"):
         SavedPolicy(saved, make_env("gym:CartPole-v1").action_space)
     env = adapt(make_toy(pixels=False), "toy")
-    with pytest.raises(UserError, match="shows state, but the saved agent looks at 'image'"):
+    with pytest.raises(UserError, match="shows state, but the saved agent observes 'image'"):
         play_episode(env, load_policy(str(saved), env.action_space), np.random.SeedSequence(0))
     env = adapt(make_toy(), "toy", 32)
     with pytest.raises(UserError, match=r"'image' as \(3, 32, 32\), but .* \(3, 16, 16\)"):

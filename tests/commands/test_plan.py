@@ -13,6 +13,7 @@ from tests.toy import ToyModel, write_toy_dataset
 from worldloom import registry
 from worldloom.agents.planning import PlanningAgent
 from worldloom.agents.saved import PlanningSettings, load_agent, save_agent
+from worldloom.cli import run as run_command
 from worldloom.commands.plan import PlanSettings, plan, planner_settings
 from worldloom.data.cache import cache_dataset
 from worldloom.envs.adapt import adapt
@@ -85,7 +86,7 @@ def test_doing_nothing_is_one_and_the_same_action(runs: dict[str, Path], tmp_pat
 def test_the_profile_adds_up_to_the_decision(runs: dict[str, Path], tmp_path: Path) -> None:
     plan(
         PlanSettings(
-            run=runs["pixels"], env=TOY, **SMALL, episodes=2, profile=True, video=False, floors=False, out=tmp_path
+            run=runs["pixels"], env=TOY, **SMALL, episodes=2, profile=True, video=False, baselines=False, out=tmp_path
         )
     )
     profile = json.loads((tmp_path / "score.json").read_text())["profile"]
@@ -101,7 +102,7 @@ def test_the_video_has_a_frame_for_each_decision(runs: dict[str, Path], tmp_path
     options = (f"discrete={str(run == 'choices').lower()}", f"pixels={str(pixels).lower()}")
     plan(
         PlanSettings(
-            run=runs[run], env=TOY, horizon=6, samples=16, episodes=1, floors=False, options=options, out=tmp_path
+            run=runs[run], env=TOY, horizon=6, samples=16, episodes=1, baselines=False, options=options, out=tmp_path
         )
     )
     film = frames(tmp_path / "imagined.mp4")
@@ -111,7 +112,7 @@ def test_the_video_has_a_frame_for_each_decision(runs: dict[str, Path], tmp_path
 
 
 def test_a_long_episode_is_filmed_in_part(runs: dict[str, Path], tmp_path: Path) -> None:
-    plan(PlanSettings(run=runs["pixels"], env=TOY, **SMALL, episodes=1, floors=False, video_steps=4, out=tmp_path))
+    plan(PlanSettings(run=runs["pixels"], env=TOY, **SMALL, episodes=1, baselines=False, video_steps=4, out=tmp_path))
     assert len(frames(tmp_path / "imagined.mp4")) == 4
 
 
@@ -136,13 +137,13 @@ def test_repeating_an_action_makes_fewer_decisions(runs: dict[str, Path], tmp_pa
 
 def test_by_default_the_results_lie_in_the_run_and_the_planner_suits_the_action(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", toy_model(discrete=True))
-    plan(PlanSettings(run=run, env=TOY, **SMALL, episodes=1, video=False, floors=False, options=("discrete=true",)))
+    plan(PlanSettings(run=run, env=TOY, **SMALL, episodes=1, video=False, baselines=False, options=("discrete=true",)))
     assert (run / "plan" / "tests.agents.fakes-make-toy-categorical" / "score.json").exists()
 
 
 def test_nothing_is_overwritten_unless_it_is_a_plan_and_one_says_so(runs: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    quick = PlanSettings(run=runs["pixels"], env=TOY, **SMALL, episodes=1, video=False, floors=False, out=out)
+    quick = PlanSettings(run=runs["pixels"], env=TOY, **SMALL, episodes=1, video=False, baselines=False, out=out)
     plan(quick)
     first = (out / "score.json").read_bytes()
     with pytest.raises(UserError, match="already holds a plan: choose another --out, or replace it with --overwrite"):
@@ -160,7 +161,7 @@ def test_nothing_is_overwritten_unless_it_is_a_plan_and_one_says_so(runs: dict[s
 
 def test_the_default_folder_is_numbered_where_there_is_a_plan_already(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", toy_model())
-    quick = PlanSettings(run=run, env=TOY, **SMALL, episodes=1, video=False, floors=False)
+    quick = PlanSettings(run=run, env=TOY, **SMALL, episodes=1, video=False, baselines=False)
     for changes in ({}, {}, {"seeds": (7,), "overwrite": True}):
         plan(replace(quick, **changes))
     cards = {path.parent.name: json.loads(path.read_text()) for path in (run / "plan").glob("*/score.json")}
@@ -173,7 +174,7 @@ def test_a_model_without_a_reward_plans_for_a_row_of_a_dataset(runs: dict[str, P
     out = tmp_path / "out"
     plan(
         PlanSettings(
-            run=runs["unpaid"], env=TOY, **SMALL, episodes=1, goal="1:4", goal_data=data, floors=False, out=out
+            run=runs["unpaid"], env=TOY, **SMALL, episodes=1, goal="1:4", goal_data=data, baselines=False, out=out
         )
     )
     assert json.loads((out / "score.json").read_text())["agent"]["goal"] == "1:4"
@@ -242,10 +243,10 @@ def test_an_objective_and_a_goal_are_not_given_together(runs: dict[str, Path], t
         ("pixels", {"replan_every": 9}, "cannot be followed for 9"),
         ("pixels", {"action_repeat": 0}, "the action repeat must be 1 or more"),
         ("pixels", {"options": ("discrete=true",)}, "takes 4 discrete actions"),
-        ("pixels", {"options": ("pixels=false",)}, "looks at 'image'"),
+        ("pixels", {"options": ("pixels=false",)}, "observes 'image'"),
         ("pixels", {"options": ("fps=20",)}, "20 decisions a second, but the model's steps are 10.*--action-repeat 2"),
         ("pixels", {"discount": 1.5}, "discount is 1.5"),
-        ("unpaid", {}, "knows no reward.*--goal EPISODE:FRAME"),
+        ("unpaid", {}, "predicts no reward.*--goal EPISODE:FRAME"),
         ("pixels", {"goal": "here"}, "want EPISODE:FRAME"),
     ],
 )
@@ -282,6 +283,16 @@ def test_a_fallback_is_counted(runs: dict[str, Path], tmp_path: Path, monkeypatc
     monkeypatch.setattr(
         ToyModel, "decode", lambda self, s, key: decode(self, s, key) * (float("nan") if key == "reward" else 1.0)
     )
-    plan(PlanSettings(run=runs["pixels"], env=TOY, **SMALL, episodes=1, floors=False, out=tmp_path))
+    plan(PlanSettings(run=runs["pixels"], env=TOY, **SMALL, episodes=1, baselines=False, out=tmp_path))
     card = json.loads((tmp_path / "score.json").read_text())
     assert card["plans"]["fallbacks"] == card["plans"]["plans"] == card["episodes"][0]["length"]
+
+
+@pytest.mark.parametrize(("flag", "now"), [("--no-floors", "--no-baselines"), ("--floors", "--baselines")])
+def test_the_old_name_of_baselines_is_accepted_with_a_notice(
+    flag: str, now: str, runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = [f"--{key}={value}" for key, value in (SMALL | {"episodes": 1, "out": tmp_path / "out"}).items()]
+    run_command("plan", [str(runs["pixels"]), TOY, *small, "--no-video", flag])
+    assert f"{flag}: is called {now} now" in capsys.readouterr().err
+    assert bool(json.loads((tmp_path / "out" / "score.json").read_text())["floors"]) is (flag == "--floors")

@@ -33,7 +33,7 @@ def test_a_spec_of_before_the_table_is_read() -> None:
     assert (spec.has_reward, spec.has_end) == (True, False)
 
 
-@pytest.mark.parametrize("name", [*SIGNALS, "action", "mask", "task_index", "state.mask"])
+@pytest.mark.parametrize("name", [*SIGNALS, "truncated", "action", "mask", "task_index", "state.mask"])
 def test_an_observation_can_have_no_name_of_a_signal(name: str) -> None:
     with pytest.raises(UserError, match=f"{name!r}.*rename it"):
         DataSpec({name: KeySpec("vector", (1,))}, NOTHING, 10.0)

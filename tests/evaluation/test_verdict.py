@@ -45,7 +45,7 @@ def test_ends_that_are_ranked_well_but_foretold_too_often_are_not_to_be_trusted(
     error = {"tracked": Figure(0.31, 0.24, 0.37), "open_loop@15": Figure(0.01, 0.0, 0.02)}
     told = sentence({"terminated_auroc": seen, "terminated_ece": error}, "ends")
     assert told.mark == "partly"
-    assert "off by 0.31 [0.24, 0.37] when seen: dreams" in told.words
+    assert "off by 0.31 [0.24, 0.37] when tracked: dreams" in told.words
     calibrated = {"tracked": Figure(0.01, 0.0, 0.02)}
     assert sentence({"terminated_auroc": seen, "terminated_ece": calibrated}, "ends").mark == "yes"
 

@@ -18,7 +18,7 @@ from worldloom.learning.actor_critic_config import ActorCriticConfig
 from worldloom.model import State, WorldModel, dream
 from worldloom.models import build
 from worldloom.nets.heads import ClippedDoubleHead
-from worldloom.planners.check import Place, Plane
+from worldloom.planners.check import Plane, Position
 from worldloom.training.optimizer import make_optimizer
 
 Gradient = Literal["reinforce", "dynamics"]
@@ -83,7 +83,7 @@ def trained(world: WorldModel, updates: int = 150, config: ActorCriticConfig = S
     policy = ActorCritic(2, world.spec, config)
     optimizer = make_optimizer(policy, 3e-3)
     for _ in range(updates):
-        terms = policy.dream_terms(world, Place(torch.rand(128, 2) * 2 - 1))
+        terms = policy.dream_terms(world, Position(torch.rand(128, 2) * 2 - 1))
         (terms["actor"] + terms["critic"]).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -95,7 +95,7 @@ def trained(world: WorldModel, updates: int = 150, config: ActorCriticConfig = S
 def paid(policy: ActorCritic, world: Plane) -> float:
     """The mean reward of the likeliest actions, from starts that are given."""
     starts = torch.stack(torch.meshgrid(*[torch.linspace(-1, 1, 5)] * 2, indexing="ij"), -1).view(-1, 2)
-    states, _ = dream(world, Place(starts), lambda s, _: policy.actor(s.features).mode.clamp(-1, 1), 8)
+    states, _ = dream(world, Position(starts), lambda s, _: policy.actor(s.features).mode.clamp(-1, 1), 8)
     return float(world.decode(states[:, 1:], "reward").mean())
 
 

@@ -22,7 +22,7 @@ from worldloom.learning.cma import dreamt_returns, make_strategy
 from worldloom.learning.settings import CMASettings
 from worldloom.model import State
 from worldloom.noise import NOISE, Noise
-from worldloom.planners.check import Place, Plane
+from worldloom.planners.check import Plane, Position
 from worldloom.runs.checkpoint import Checkpoint
 from worldloom.runs.run import RunRecord
 from worldloom.runs.train_settings import TrainSettings
@@ -64,7 +64,7 @@ def test_what_follows_an_end_counts_by_the_probability_that_there_was_none() -> 
     world = Ending()
     weights = torch.zeros(2, 2 * world.spec.action.size + world.spec.action.size)
     controller = LinearController(2, world.spec.action)
-    starts = Place(torch.tensor([[0.0, 0.0], [0.5, 0.0], [1.0, 0.0]]))
+    starts = Position(torch.tensor([[0.0, 0.0], [0.5, 0.0], [1.0, 0.0]]))
     paid = dreamt_returns(world, controller, weights, starts, 20)
     np.testing.assert_allclose(paid, (20 + 2 + 1) / 3, rtol=1e-3)
 
@@ -76,7 +76,7 @@ def test_evolution_finds_a_controller_that_does_what_is_paid(discrete: bool) -> 
     controller = LinearController(2, world.spec.action)
     size = sum(p.numel() for p in controller.parameters())
     strategy = make_strategy(size, 16, 0.5, seed=0)
-    starts = Place(torch.rand(16, 2) * 2 - 1)
+    starts = Position(torch.rand(16, 2) * 2 - 1)
 
     def returns(candidates: np.ndarray) -> np.ndarray:
         return dreamt_returns(world, controller, torch.as_tensor(candidates, dtype=torch.float32), starts, 8)
@@ -93,7 +93,7 @@ def test_every_candidate_acts_with_its_own_weights() -> None:
     world = Plane()
     controller = LinearController(2, world.spec.action)
     candidates = torch.randn(5, sum(p.numel() for p in controller.parameters()))
-    starts = Place(torch.rand(4, 2))
+    starts = Position(torch.rand(4, 2))
     together = dreamt_returns(world, controller, candidates, starts, 6)
     alone = [dreamt_returns(world, controller, each[None], starts, 6)[0] for each in candidates]
     np.testing.assert_allclose(together, alone, rtol=1e-5)

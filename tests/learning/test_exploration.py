@@ -15,7 +15,7 @@ from worldloom.learning.exploration import DISAGREEMENT, Disagreement, Explorati
 from worldloom.model import State, WorldModel, dream
 from worldloom.models import build
 from worldloom.noise import Noise
-from worldloom.planners.check import STEP, Place, Plane
+from worldloom.planners.check import STEP, Plane, Position
 from worldloom.training.optimizer import make_optimizer
 
 SMALL = ActorCriticConfig(units=32, layers=1, horizon=8, discount=0.95)
@@ -41,7 +41,7 @@ def random_walks(world: Plane, starts: Tensor, steps: int) -> Segment:
     def choose(state: State, noise: Noise) -> Tensor:
         return choices[torch.randint(len(choices), (len(state.features),))]
 
-    states, actions = dream(world, Place(starts), choose, steps)
+    states, actions = dream(world, Position(starts), choose, steps)
     return walked(states.features, actions)
 
 
@@ -49,7 +49,7 @@ def learn(policy: Exploration, world: Plane, batches: list[Segment], updates: in
     optimizer = make_optimizer(policy, lr)
     for update in range(updates):
         segment = batches[update % len(batches)]
-        terms = policy(world, Place(segment.obs["state"]), segment)
+        terms = policy(world, Position(segment.obs["state"]), segment)
         torch.stack([term.mean() for term in terms.values()]).sum().backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -60,7 +60,7 @@ def reward_around(disagreement: Disagreement, world: Plane, middle: Tensor) -> f
     """The mean reward of a random step from near `middle` `[2]`."""
     segment = random_walks(world, middle + 0.5 * torch.randn(256, 2), 2)
     with torch.no_grad():
-        paid = disagreement.reward(world, Place(segment.obs["state"]), segment.action)
+        paid = disagreement.reward(world, Position(segment.obs["state"]), segment.action)
     assert paid[:, 0].eq(0).all()
     return float(paid[:, 1].mean())
 
@@ -72,7 +72,7 @@ def test_what_was_never_seen_is_paid_more_than_what_was() -> None:
     optimizer = make_optimizer(networks, 3e-3)
     for _ in range(100):
         segment = random_walks(world, here + 0.5 * torch.randn(32, 2), 8)
-        networks.loss(Place(segment.obs["state"]), segment).mean().backward()
+        networks.loss(Position(segment.obs["state"]), segment).mean().backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     seen, unseen = (reward_around(networks, world, middle) for middle in (here, there))
@@ -97,7 +97,7 @@ def explore(world: Plane, episodes: int, by: str) -> int:
             seen.append(random_walks(world, middle, 16))
             continue
         actor = policy.explorer.actor if by == "explorer" else policy.actor
-        states, actions = dream(world, Place(middle), lambda s, noise, a=actor: a(s.features).sample(noise), 16)
+        states, actions = dream(world, Position(middle), lambda s, noise, a=actor: a(s.features).sample(noise), 16)
         seen.append(walked(states.features, actions))
     return cells(seen)
 

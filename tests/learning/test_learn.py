@@ -106,10 +106,10 @@ def test_exploring_goes_on_bit_for_bit_and_what_is_judged_and_saved_is_the_task(
 def test_the_explorer_collects_until_its_steps_are_over_and_never_is_judged(tmp_path: Path) -> None:
     asked = settings(tmp_path / "run", method="dreamer", explore="disagreement", explore_steps=100)
     learner = METHODS["dreamer"].learner(asked, describe(make_env("gym:Pendulum-v1")))
-    assert learner.collector(99).actor is not learner.judged.actor
-    assert learner.collector(100).actor is learner.judged.actor
+    assert learner.collector(99).actor is not learner.evaluated.actor
+    assert learner.collector(100).actor is learner.evaluated.actor
     assert learner.collector(100).explore
-    assert not learner.judged.explore
+    assert not learner.evaluated.explore
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_real_steps_are_stored_as_they_happened_and_episodes_are_those_of_the_re
     ends = [bool(step.terminated[0]) for step in real]
     assert sum(ends) == len(replay.lengths) > 2
     for before, after, ended in zip(real, real[1:], ends, strict=False):
-        assert np.array_equal(before.following["state"], after.obs["state"]) != ended
+        assert np.array_equal(before.next_obs["state"], after.obs["state"]) != ended
     rows = sum(replay.lengths)
     held = np.concatenate([step.reward for step in real])[: rows - len(replay.lengths)]
     assert replay.table[:rows, replay.columns["reward"][0]].sum() == pytest.approx(held.sum())
@@ -78,7 +78,7 @@ def test_every_imagined_step_begins_where_the_one_before_led_and_none_follows_an
         dreamt = dyna.learner.imagined  # type: ignore[attr-defined]
         assert len(dreamt[0]) == SHORT.branches
         for before, after in pairwise(dreamt):
-            assert np.array_equal(before.following["state"][~before.terminated], after.obs["state"])
+            assert np.array_equal(before.next_obs["state"][~before.terminated], after.obs["state"])
         ends += sum(int(steps.terminated.sum()) for steps in dreamt[:-1])
     assert ends > 0  # or nothing was tested
 
@@ -105,7 +105,7 @@ def test_as_much_is_imagined_and_learned_as_was_asked_for_and_nothing_without_br
 
 def test_a_learning_is_repeated_by_its_seeds() -> None:
     one, other = (played(SHORT).learner.imagined for _ in range(2))  # type: ignore[attr-defined]
-    assert all(np.array_equal(a.following["state"], b.following["state"]) for a, b in zip(one, other, strict=True))
+    assert all(np.array_equal(a.next_obs["state"], b.next_obs["state"]) for a, b in zip(one, other, strict=True))
 
 
 @pytest.mark.parametrize(("name", "value"), [("horizon", 0), ("branches", -1), ("updates", 0), ("imagine_every", 0)])

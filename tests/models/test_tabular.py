@@ -42,7 +42,7 @@ def test_the_table_keeps_the_contract() -> None:
 def test_an_action_never_tried_leads_nowhere_and_is_not_paid() -> None:
     model = table()
     after = model.predict(model.start({"state": torch.eye(PLACES)}), torch.eye(ACTIONS)[[0] * PLACES])
-    torch.testing.assert_close(after.place, torch.eye(PLACES), atol=2e-3, rtol=0)
+    torch.testing.assert_close(after.probs, torch.eye(PLACES), atol=2e-3, rtol=0)
     assert model.decode(after, "reward").abs().max() == 0
     assert model.decode(after, "terminated").max() < 2e-3
 
@@ -52,7 +52,7 @@ def test_what_was_remembered_is_foreseen_and_the_latest_counts() -> None:
     model.remember(2, 1, 0.5, 4, False)
     model.remember(2, 1, 2.0, 5, True)
     after = model.predict(model.start({"state": torch.eye(PLACES)[[2]]}), torch.eye(ACTIONS)[[1]])
-    assert after.place.argmax().item() == 5
+    assert after.probs.argmax().item() == 5
     assert model.decode(after, "reward").item() == pytest.approx(2.0, abs=1e-4)
     assert model.decode(after, "terminated").item() > 0.99
 
@@ -64,7 +64,7 @@ def test_doubt_about_a_place_is_doubt_about_what_follows() -> None:
     doubt = torch.zeros(1, PLACES)
     doubt[0, [0, 3]] = 0.5
     after = model.predict(model.start({"state": doubt}), torch.eye(ACTIONS)[[0]])
-    assert after.place[0, [1, 2]].tolist() == pytest.approx([0.5, 0.5], abs=2e-3)
+    assert after.probs[0, [1, 2]].tolist() == pytest.approx([0.5, 0.5], abs=2e-3)
     assert model.decode(after, "reward").item() == pytest.approx(0.5)
 
 

@@ -10,7 +10,7 @@ from tests.planners.planners import CASES
 from worldloom.errors import UserError
 from worldloom.model import State
 from worldloom.planners.adversarial import Adversarial, GaussianLogProbability
-from worldloom.planners.check import Place, Plane, problem
+from worldloom.planners.check import Plane, Position, problem
 from worldloom.planners.gradient import Gradient
 from worldloom.planners.objectives import Constraint, Decoded
 from worldloom.planners.planner import Plan, Problem
@@ -117,7 +117,7 @@ def test_more_rounds_do_not_make_the_worst_case_worse() -> None:
 
 
 def test_they_attack_our_limits_too() -> None:
-    """Nothing is to be gained but y may not rise: so they raise it."""
+    """Nothing is to be gains_of but y may not rise: so they raise it."""
     nothing = Decoded(lambda seen: 0 * seen["state"][..., 0], ("state",))
     limit = Constraint(Decoded(lambda seen: seen["state"][:, -1, 1], ("state",)), 0.2)
     asked = replace(
@@ -172,5 +172,5 @@ def test_beliefs_of_one_batch_meet_their_own_adversary() -> None:
     world = Plane()
     planner = Adversarial(CEM, theirs=("y",), replies=False, std=STD)
     for row, start in enumerate(problem(world).state.features):
-        alone = Problem(world, Place(start[None]), problem(world).objective, warm=torch.zeros(1, HORIZON, 2))
+        alone = Problem(world, Position(start[None]), problem(world).objective, warm=torch.zeros(1, HORIZON, 2))
         assert torch.allclose(planner.plan(alone).score, together[row], rtol=0.03)

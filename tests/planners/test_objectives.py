@@ -7,7 +7,7 @@ from torch import Tensor
 from worldloom.errors import UserError
 from worldloom.model import State
 from worldloom.planners.cem import CEM
-from worldloom.planners.check import STARTS, Place, Plane, problem
+from worldloom.planners.check import STARTS, Plane, Position, problem
 from worldloom.planners.objectives import Constraint, Decoded, Goal, Objective, Return, Weighted
 from worldloom.planners.planner import Problem
 
@@ -35,7 +35,7 @@ class Heads(Plane):
 def scores(objective: Objective, model: Plane | None = None) -> list[float]:
     model = model or Plane()
     objective.check(model)
-    return objective(model, Place(PLACES), ACTIONS).tolist()
+    return objective(model, Position(PLACES), ACTIONS).tolist()
 
 
 def test_return_discounts_rewards() -> None:
@@ -54,33 +54,33 @@ def test_what_follows_a_certain_end_does_not_count() -> None:
 
 
 def test_a_goal_is_nearer_or_farther() -> None:
-    goal = Place(torch.tensor([[0.5, 0.0]]))
+    goal = Position(torch.tensor([[0.5, 0.0]]))
     assert scores(Goal(goal)) == [0.0, -(0.25 + 1) / 2]
     assert scores(Goal(goal, last_only=False)) == [-0.125, -(0.25 + 4) / 2 - (0.25 + 1) / 2]
 
 
 def test_every_belief_has_its_own_goal_whatever_the_number_of_candidates() -> None:
-    goals = Place(torch.tensor([[0.5, 0.0], [0.0, 1.0]]))
-    states = Place(PLACES.repeat_interleave(3, 0))
+    goals = Position(torch.tensor([[0.5, 0.0], [0.0, 1.0]]))
+    states = Position(PLACES.repeat_interleave(3, 0))
     assert Goal(goals)(Plane(), states, ACTIONS.repeat_interleave(3, 0)).tolist() == [0.0] * 6
 
 
 def test_a_plan_reaches_the_goal_of_each_row() -> None:
     goals = torch.tensor(STARTS).flip(0) * 0.5
     world, planner = Plane(), CEM(horizon=8, samples=256, elites=24, iterations=8)
-    asked = Problem(world, problem(world).state, Goal(Place(goals)))
+    asked = Problem(world, problem(world).state, Goal(Position(goals)))
     reached = planner.plan(asked).states.features[:, -1]
     assert (reached - goals).abs().max() < 0.1
 
 
 def test_goals_for_another_number_of_beliefs_are_refused() -> None:
-    world, goals = Plane(), Place(torch.zeros(2, 2))
-    fitting = Goal(Place(torch.zeros(4, 2)))
+    world, goals = Plane(), Position(torch.zeros(2, 2))
+    fitting = Goal(Position(torch.zeros(4, 2)))
     for objective in (Goal(goals), Weighted(((1.0, Return()), (2.0, Goal(goals)), (1.0, fitting)))):
         with pytest.raises(UserError, match="2 rows, but 4 beliefs"):
             Problem(world, problem(world).state, objective)
     with pytest.raises(UserError, match="one belief a row"):
-        Goal(Place(torch.zeros(2))).check(world)
+        Goal(Position(torch.zeros(2))).check(world)
 
 
 def test_any_function_of_decoded_keys_is_an_objective() -> None:
@@ -139,4 +139,4 @@ def test_impossible_numbers_are_refused() -> None:
 
 def test_a_constraint_counts_only_what_exceeds_its_limit() -> None:
     limit = Constraint(Decoded(lambda seen: seen["state"].amax((1, 2)), ("state",)), 1.5)
-    assert limit.excess(Plane(), Place(PLACES), ACTIONS).tolist() == [0.0, 0.5]
+    assert limit.excess(Plane(), Position(PLACES), ACTIONS).tolist() == [0.0, 0.5]

@@ -10,9 +10,9 @@ from tests.planners.planners import CASES
 from worldloom.errors import UserError
 from worldloom.model import State
 from worldloom.noise import NOISE, Noise
-from worldloom.planners.categorical import CategoricalCEM, likely
+from worldloom.planners.categorical import CategoricalCEM, to_probs
 from worldloom.planners.cem import CEM
-from worldloom.planners.check import Plane, gained, problem
+from worldloom.planners.check import Plane, gains_of, problem
 from worldloom.planners.clock import Clock
 from worldloom.planners.gradient import Gradient
 from worldloom.planners.icem import ICEM, coloured
@@ -84,8 +84,8 @@ def straight(belief: State, noise: Noise) -> Tensor:
 def test_a_good_prior_is_found_with_hardly_any_search(planner: MPPI | Gradient) -> None:
     world = Plane()
     without, given = (planner.plan(problem(world, policy=policy)) for policy in (None, straight))
-    assert (gained(given, world, (0, 1)) > 0.99).all()
-    assert (gained(without, world, (0, 1)) < 0.9).all()
+    assert (gains_of(given, world, (0, 1)) > 0.99).all()
+    assert (gains_of(without, world, (0, 1)) < 0.9).all()
 
 
 def test_a_prior_that_says_nonsense_does_no_harm() -> None:
@@ -95,8 +95,8 @@ def test_a_prior_that_says_nonsense_does_no_harm() -> None:
         return torch.tensor([torch.nan, 1e9]).expand(len(belief.features), 2)
 
     plan = CASES["mppi"].planner.plan(problem(world, policy=nonsense))
-    assert world.widest <= 1
-    assert (gained(plan, world, (0, 1)) > 0.9).all()
+    assert world.largest_action <= 1
+    assert (gains_of(plan, world, (0, 1)) > 0.9).all()
 
 
 def test_a_prior_of_choices_is_taken_at_its_likeliest() -> None:
@@ -113,7 +113,7 @@ def test_a_prior_of_choices_is_taken_at_its_likeliest() -> None:
 def test_the_gradient_planner_is_exact_where_the_optimum_is_inside() -> None:
     world = Plane()
     plan = Gradient(8, iterations=60).plan(problem(world))
-    assert (gained(plan, world, (0, 1)) > 0.995).all()
+    assert (gains_of(plan, world, (0, 1)) > 0.995).all()
 
 
 def test_gradients_never_reach_the_models_parameters() -> None:
@@ -158,7 +158,7 @@ def test_a_limit_that_cannot_be_kept_is_exceeded_as_little_as_can_be() -> None:
 
 def test_a_warm_start_of_choices_is_even_where_it_ends() -> None:
     warm = torch.tensor([[[0.0, 1.0], [0.0, 0.0]]])
-    assert likely(warm).tolist() == [[[0.0, 1.0], [0.5, 0.5]]]
+    assert to_probs(warm).tolist() == [[[0.0, 1.0], [0.5, 0.5]]]
 
 
 def test_no_choice_ever_dies_out() -> None:

@@ -1,1 +1,1 @@
-"""Who acts: a planner or a learned policy with a model, scripted agents, and what plays them over fixed seeds."""
+"""Agents: a planner or a learned policy with a model, scripted and reference agents; and `play`, over fixed seeds."""

@@ -20,7 +20,7 @@ from worldloom.noise import NOISE, Noise
 
 
 class ActionDistribution(ABC):
-    """What a policy may do, for any leading shape `[...]`."""
+    """A policy's distribution over actions, for any leading shape `[...]`."""
 
     @abstractmethod
     def sample(self, noise: Noise = NOISE) -> Tensor:
@@ -31,13 +31,13 @@ class ActionDistribution(ABC):
         raise NotImplementedError(f"{type(self).__name__} has no gradient through its draws")
 
     def carried_out(self, action: Tensor) -> Tensor:
-        """What the world, or a dream, makes of `action` `[..., A]`: nothing beyond the bounds."""
+        """`action` `[..., A]` as the environment, or the model, executes it: clipped to the bounds."""
         return action
 
     @property
     @abstractmethod
     def mode(self) -> Tensor:
-        """The likeliest action `[..., A]`."""
+        """The most likely action `[..., A]`."""
 
     @abstractmethod
     def log_prob(self, action: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class ActionDistribution(ABC):
 
 @dataclass(frozen=True)
 class BoundedNormal(ActionDistribution):
-    """Independent normals whose means lie in (-1, 1); what is sampled beyond is clipped when it is carried out."""
+    """Independent normals whose means lie in (-1, 1); samples beyond are clipped when executed."""
 
     mean: Tensor
     std: Tensor
@@ -103,7 +103,7 @@ class CategoricalAction(ActionDistribution):
 
 
 class Actor(nn.Module):
-    """`[..., F]` to an action distribution: DreamerV3's bounded normal, or a softmax mixed with 1 % of any choice."""
+    """`[..., F]` to an action distribution: DreamerV3's bounded normal, or a softmax mixed with 1 % uniform."""
 
     unimix = 0.01
     least_std, most_std = 0.1, 1.0
@@ -116,7 +116,7 @@ class Actor(nn.Module):
         self.output = nn.Linear(units, action.size if self.discrete else 2 * action.size)
         self.apply(initialise)
         with torch.no_grad():
-            self.output.weight.mul_(0.01)  # every first policy is nearly even
+            self.output.weight.mul_(0.01)  # every first policy is nearly uniform
 
     def forward(self, features: Tensor) -> ActionDistribution:
         raw = self.output(self.hidden(features)).float()
@@ -130,7 +130,7 @@ class Actor(nn.Module):
 class LinearController(nn.Module):
     """`[..., F]` to an action distribution by one linear map, as the controller of World Models (2018).
 
-    Of choices the one with the highest score is the likeliest, a number is the tanh of its score.
+    The mode of a discrete action is the choice with the highest score; of a continuous one, the tanh of its score.
     """
 
     unimix, std = 0.01, 0.1
@@ -151,16 +151,16 @@ class LinearController(nn.Module):
 
 
 def mixed_choice(scores: Tensor, unimix: float) -> CategoricalAction:
-    """The softmax of `scores` `[..., A]`, with a share `unimix` of any choice."""
+    """The softmax of `scores` `[..., A]`, mixed with a share `unimix` of the uniform distribution."""
     return CategoricalAction(scores.softmax(-1) * (1 - unimix) + unimix / scores.shape[-1])
 
 
 def require_bounds(action: ActionSpec) -> None:
-    """Raise `UserError` unless there are actions and it is known how far they reach."""
+    """Raise `UserError` unless the data have actions, and a range for continuous ones."""
     if not action.size:
         raise UserError("the data have no actions: there is nothing for a policy to learn")
     if action.kind == "continuous" and action.low is None:
         raise UserError(
-            "the data declare no action range, so a policy would not know what it may do: give the "
+            "the data declare no action range, so the actions of a policy would have no bounds: give the "
             "environment's action_space a finite low and high"
         )

@@ -1,8 +1,8 @@
-"""The border between an environment and an agent: observations in, actions out, and whether the two fit at all.
+"""Conversion between an environment and an agent: observations in, actions out, and a check that the two fit.
 
-B environments, A action size, N categories, C H W image channels, height, width. Environments speak numpy, one moment
-at a time, images `[H, W, C]` and actions in their own units. Agents speak tensors `[B, ...]`, images `[C, H, W]` and
-actions in model units.
+B environments, A action size, N categories, C H W image channels, height, width. Environments use numpy, one step at a
+time, images `[H, W, C]` and actions in their own units. Agents use tensors `[B, ...]`, images `[C, H, W]` and actions
+in model units.
 """
 
 from collections.abc import Sequence
@@ -28,43 +28,43 @@ def to_obs(
     device: torch.device | str = "cpu",
     tasks: Sequence[str] | None = None,
 ) -> dict[str, Tensor]:
-    """What B environments show now, as one `obs` of the keys that `spec` names, images uint8 `[B, C, H, W]`.
+    """The observations of B environments as one `obs` of the keys in `spec`, images uint8 `[B, C, H, W]`.
 
-    `tasks` are the language tasks that the environments' `reset` told, for a model that knows a "task". Raises
-    `UserError` where an environment does not show a key, or in another shape than `spec` says.
+    `tasks` are the language tasks from the environments' `reset`, for a model that observes a "task". Raises
+    `UserError` where an observation lacks a key, or has another shape than `spec` says.
     """
     obs = {}
     for key, key_spec in spec.obs.items():
         if key_spec.kind == "category":
             array = one_hot(tasks or [""] * len(rows), key_spec)
         else:
-            array = np.stack([shown(row, key, key_spec) for row in rows])
+            array = np.stack([read_key(row, key, key_spec) for row in rows])
         if key_spec.kind == "image":
             array = np.ascontiguousarray(array.transpose(0, 3, 1, 2))
         obs[key] = torch.from_numpy(array).to(device)
     return obs
 
 
-def shown(row: dict[str, np.ndarray], key: str, spec: KeySpec) -> np.ndarray:
-    """One key of what one environment shows, `[D]` or `[H, W, C]`."""
+def read_key(row: dict[str, np.ndarray], key: str, spec: KeySpec) -> np.ndarray:
+    """One key of one environment's observation, `[D]` or `[H, W, C]`."""
     if key not in row:
-        raise UserError(f"the environment shows {', '.join(row)}, but the model looks at {key!r}")
+        raise UserError(f"the environment shows {', '.join(row)}, but the model observes {key!r}: add it")
     wanted = (*spec.shape[1:], spec.shape[0]) if spec.kind == "image" else spec.shape
     if row[key].shape != wanted:
-        raise UserError(f"the environment shows {key!r} as {row[key].shape}, but it must be {wanted}: mend it")
+        raise UserError(f"the environment shows {key!r} as {row[key].shape}, but it must be {wanted}: fix it")
     return row[key]
 
 
 def one_hot(tasks: Sequence[str], spec: KeySpec) -> np.ndarray:
-    """Language tasks as float32 `[B, N]`, zeros where there is none. Raises `UserError` for one the model never saw."""
+    """Language tasks as float32 `[B, N]`, zeros where there is none. Raises `UserError` for an unknown one."""
     names = spec.names or ()
-    made = np.zeros((len(tasks), len(names)), np.float32)
+    encoded = np.zeros((len(tasks), len(names)), np.float32)
     for row, task in enumerate(tasks):
         if task and task not in names:
             raise UserError(f"the environment's task is {task!r}, but the model knows {', '.join(map(repr, names))}")
         if task:
-            made[row, names.index(task)] = 1
-    return made
+            encoded[row, names.index(task)] = 1
+    return encoded
 
 
 def to_env(action: Tensor, spec: DataSpec) -> list[Any]:
@@ -85,22 +85,22 @@ def to_env(action: Tensor, spec: DataSpec) -> list[Any]:
 
 
 def check_fits(env: AdaptedEnv, spec: DataSpec) -> None:
-    """Raise `UserError` when `env` does not show what a model of `spec` looks at, or takes other actions.
+    """Raise `UserError` when `env` lacks an observation key of a model of `spec`, or takes other actions.
 
-    The environment may show more than the model knows, and allow actions beyond the range the model was taught.
+    The environment may have more keys than the model, and allow actions beyond the model's range.
     """
-    shown = describe(env)
+    given = describe(env)
     for key, wanted in spec.obs.items():
         if wanted.kind != "category":
-            _check_key(env.name, key, wanted, shown.obs)
-    _check_action(env, spec.action, shown.action)
+            _check_key(env.name, key, wanted, given.obs)
+    _check_action(env, spec.action, given.action)
 
 
-def _check_key(name: str, key: str, wanted: KeySpec, shown: dict[str, KeySpec]) -> None:
-    found = shown.get(key)
+def _check_key(name: str, key: str, wanted: KeySpec, given: dict[str, KeySpec]) -> None:
+    found = given.get(key)
     if found is None:
         hint = "make it with --options pixels=true" if wanted.kind == "image" else "make it as for the recording"
-        raise UserError(f"{name} shows {', '.join(shown)}, but the model looks at {key!r} ({wanted.kind}): {hint}")
+        raise UserError(f"{name} shows {', '.join(given)}, but the model observes {key!r} ({wanted.kind}): {hint}")
     if (found.kind, found.shape) != (wanted.kind, wanted.shape):
         raise UserError(
             f"{name} shows {key!r} as {found.kind} {found.shape}, but the model was trained on {wanted.kind} "

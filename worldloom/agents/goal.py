@@ -1,4 +1,4 @@
-"""A goal pointed at in a dataset: be where that episode was in that row."""
+"""A goal from a dataset: reach the state of one of its rows."""
 
 from pathlib import Path
 
@@ -11,16 +11,16 @@ from worldloom.runs.run import Run
 from worldloom.runs.sources import open_sources
 from worldloom.runs.start_row import find_start, parse_start
 
-CONTEXT = 8  # rows that are watched before the goal's own, for what one observation does not show
+CONTEXT = 8  # rows that are observed before the goal's own, as one observation may not determine the state
 
 
 def find_goal(model: WorldModel, run: Run, where: str, data: Path | None = None) -> Goal:
-    """The belief at `where`, "EPISODE:FRAME" of the run's first dataset or of `data`, as something to get near to.
+    """The objective to be near the belief at `where`, "EPISODE:FRAME" of the run's first dataset or of `data`.
 
     Raises `UserError` when there is no such row.
     """
     episode, frame = parse_start(where, "--goal")
-    seen = find_start(open_sources(run, data)[0], episode, frame, CONTEXT, "--goal").seen
-    seen = seen.to(next(model.parameters()).device)
+    rows = find_start(open_sources(run, data)[0], episode, frame, CONTEXT, "--goal").observed
+    rows = rows.to(next(model.parameters()).device)
     with torch.no_grad():
-        return Goal(model.track(seen.obs, seen.action, TorchNoise.seeded(0, seen.action.device))[:, -1])
+        return Goal(model.track(rows.obs, rows.action, TorchNoise.seeded(0, rows.action.device))[:, -1])

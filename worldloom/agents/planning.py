@@ -1,4 +1,4 @@
-"""A planner and a world model make an agent: look, track the belief, search, act, look again.
+"""An agent of a planner and a world model: observe, track the belief, plan, act.
 
 B environments, H horizon, A action size, N beliefs of any kind.
 """
@@ -21,7 +21,7 @@ from worldloom.planners.objectives import Constraint, Objective, Return
 from worldloom.planners.planner import Bounds, Clock, Plan, Planner, Problem
 from worldloom.runs.precision import autocast, choose_precision
 
-# How often an exploring agent with discrete actions takes any of them, as a search that has decided is never unsure.
+# How often an exploring agent takes a uniform discrete action: the width of a converged search is zero.
 ANY_CHOICE = 0.05
 SMALL = 7e7  # parameters times candidates: for fewer products than that casting to bf16 takes as long as it saves
 
@@ -51,8 +51,8 @@ class PlanningAgent(Agent):
     observation on. `precision` is that of the model's matrix products during the search: "bf16", "fp32", or "auto",
     which is bf16 where the processor has it and there is much to multiply. Beliefs and scores are fp32.
 
-    Whatever model and planner draw follows from the seed of the episode, and torch's generators are left as they are;
-    rows decided together draw from the first row's seed. Raises `UserError` when the parts do not fit together.
+    All that model and planner sample follows from the seed of the episode, and torch's generators are left unchanged;
+    rows decided together use the first row's seed. Raises `UserError` when the parts do not fit together.
     """
 
     model: WorldModel
@@ -116,7 +116,7 @@ class PlanningAgent(Agent):
         self, belief: State, warm: Tensor | None, seed: Tensor, clock: Clock, noise: Noise
     ) -> tuple[Tensor, PlanningMemory]:
         prior = self._prior()
-        # Another stream than the one the belief was drawn from.
+        # Another random stream than the one the belief was sampled from.
         problem = Problem(self.model, belief, self.objective, self.constraints, warm, prior, int(seed[0]) ^ 1, clock)
         with autocast(self.precision_for(problem.batch), self.device):
             plan = self.planner.plan(problem)
@@ -124,7 +124,7 @@ class PlanningAgent(Agent):
         return action, PlanningMemory(belief, action, plan, torch.zeros_like(seed), seed)
 
     def precision_for(self, batch: int) -> str:
-        """What the products run in when `batch` environments are planned side by side: "fp32" or "bf16"."""
+        """The precision of matrix products when `batch` environments are planned side by side: "fp32" or "bf16"."""
         if self.precision == "auto" and self._parameters * self.planner.samples * batch < SMALL:
             return "fp32"
         return choose_precision(self.precision, self.device)
@@ -134,7 +134,7 @@ class PlanningAgent(Agent):
         return sum(p.numel() for p in self.model.parameters())
 
     def _explored(self, action: Tensor, std: Tensor, noise: Noise) -> Tensor:
-        """The action `[B, A]`, with noise as wide as the search still was where the agent explores."""
+        """The action `[B, A]`, plus noise of deviation `std` where the agent explores."""
         if not self.explore:
             return action
         noisy = action + std * noise.normal(action.shape, action)
@@ -163,12 +163,12 @@ def any_choice(one_hot: Tensor, probability: float, noise: Noise) -> Tensor:
 
 
 def at(actions: Tensor, age: Tensor) -> Tensor:
-    """What is `age` `[B]` steps into each plan `[B, H, A]`: `[B, A]`."""
+    """The action `age` `[B]` steps into each plan `[B, H, A]`: `[B, A]`."""
     return actions[torch.arange(len(age), device=age.device), age.clamp(max=actions.shape[1] - 1)]
 
 
 def shift(actions: Tensor, age: Tensor) -> Tensor:
-    """Plans `[B, H, A]` moved on by `age` `[B]` steps; what comes after their end is zero."""
+    """Plans `[B, H, A]` shifted by `age` `[B]` steps, zeros after their end."""
     horizon = actions.shape[1]
     index = torch.arange(horizon, device=age.device) + age[:, None]
     moved = actions.gather(1, index.clamp(max=horizon - 1)[..., None].expand_as(actions))

@@ -1,9 +1,9 @@
 """Play an agent in real environments over a fixed list of seeds, every episode to its end.
 
-Nothing is judged on "the first N episodes that finished": with several environments side by side those would be the
-short ones. Environments are played in waves, all decisions of a wave in one batch; who has finished leaves the batch.
+Nothing is measured on "the first N episodes that finished": with several environments side by side those would be the
+short ones. Environments are played in waves, all decisions of a wave in one batch; a finished one leaves the batch.
 
-B environments still going, A action size.
+B environments still running, A action size.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +27,7 @@ from worldloom.model import State
 
 @dataclass(frozen=True)
 class EpisodeResult:
-    """One episode. `success` and `cost` (summed) are None where the environment reports none.
+    """The result of one episode. `success` and `cost` (summed) are None where the environment reports none.
 
     `milliseconds` holds one number for each decision: the time of the batched call that made it, observation to
     action, with `batch` environments in it at the beginning.
@@ -46,10 +46,11 @@ class EpisodeResult:
 
 @dataclass(frozen=True)
 class Decision:
-    """One moment of one episode, for those who watch: what was seen, remembered and done, and what had been paid.
+    """One step of one episode, as callbacks get it: the observation, the reward before it, the memory and the action.
+    ===
 
-    `memory` has one row; `reward` and `terminated` arrived with `obs`. `action` is None at the end of the episode,
-    where nothing is decided any more and `memory` is the one of the decision before.
+        `memory` has one row; `reward` and `terminated` arrived with `obs`. `action` is None at the end of the episode,
+        where `memory` is that of the last decision.
     """
 
     seed: int
@@ -62,7 +63,7 @@ class Decision:
     action: Any | None
 
 
-Watcher = Callable[[Decision], None]
+OnDecision = Callable[[Decision], None]
 
 
 def play(
@@ -71,7 +72,7 @@ def play(
     seeds: Sequence[int],
     num_envs: int = 1,
     max_steps: int | None = None,
-    watch: Watcher | None = None,
+    on_decision: OnDecision | None = None,
 ) -> list[EpisodeResult]:
     """One episode for each of `seeds`, in their order, `num_envs` at a time; `max_steps` truncates.
 
@@ -82,7 +83,7 @@ def play(
     try:
         for _ in range(min(num_envs, len(seeds))):
             envs.append(make())
-        return play_in(agent, envs, seeds, max_steps, watch)
+        return play_in(agent, envs, seeds, max_steps, on_decision)
     finally:
         for env in envs:
             env.close()
@@ -93,14 +94,14 @@ def play_in(
     envs: Sequence[AdaptedEnv],
     seeds: Sequence[int],
     max_steps: int | None = None,
-    watch: Watcher | None = None,
+    on_decision: OnDecision | None = None,
 ) -> list[EpisodeResult]:
     """As `play`, in environments that exist and stay open."""
     check_seeds(seeds, len(envs), max_steps)
     check_fits(envs[0], agent.spec)
     played: list[EpisodeResult] = []
     for first in range(0, len(seeds), len(envs)):
-        played += play_wave(agent, envs, seeds[first : first + len(envs)], max_steps, watch)
+        played += play_wave(agent, envs, seeds[first : first + len(envs)], max_steps, on_decision)
     return played
 
 
@@ -119,9 +120,13 @@ def check_seeds(seeds: Sequence[int], num_envs: int, max_steps: int | None) -> N
 
 
 def play_wave(
-    agent: Agent, envs: Sequence[AdaptedEnv], seeds: Sequence[int], max_steps: int | None, watch: Watcher | None
+    agent: Agent,
+    envs: Sequence[AdaptedEnv],
+    seeds: Sequence[int],
+    max_steps: int | None,
+    on_decision: OnDecision | None,
 ) -> list[EpisodeResult]:
-    """One episode in each of the first environments, all begun and ended together."""
+    """One episode in each of the first environments, in one batch."""
     episodes = [PlayedEpisode(env, seed) for env, seed in zip(envs, seeds, strict=False)]
     alive, memory = list(episodes), None
     for episode in episodes:
@@ -129,10 +134,10 @@ def play_wave(
     while alive:
         action, memory, spent = decide(agent, alive, memory, seed=seeds[0])
         for row, (episode, chosen) in enumerate(zip(alive, to_env(action, agent.spec), strict=True)):
-            episode.show(watch, memory, row, chosen)
+            episode.report(on_decision, memory, row, chosen)
             episode.step(chosen, spent, max_steps)
             if episode.done:
-                episode.show(watch, memory, row, None)
+                episode.report(on_decision, memory, row, None)
         kept = [row for row, episode in enumerate(alive) if not episode.done]
         if len(kept) < len(alive):
             alive, memory = [alive[row] for row in kept], memory[torch.tensor(kept, dtype=torch.long)]
@@ -144,7 +149,7 @@ def decide(agent: Agent, alive: "list[PlayedEpisode]", memory: State | None, see
     began = perf_counter()
     obs = to_obs([e.obs for e in alive], agent.spec, agent.device, [e.task for e in alive])
     action, memory = agent.start(obs, seed) if memory is None else agent.act(memory, obs)
-    action = action.cpu()  # the decision is made when its numbers are here, so a GPU is waited for
+    action = action.cpu()  # copying waits for the GPU, so that its time is counted
     return action, memory, 1000 * (perf_counter() - began)
 
 
@@ -180,7 +185,7 @@ class PlayedEpisode:
         if not isfinite(reward):
             raise UserError(
                 f"{self.env.name}: the reward of step {len(self.rewards) + 1}, seed {self.seed}, is {reward}: "
-                "it must be finite, so mend the environment"
+                "it must be finite, so fix the environment"
             )
         self.rewards.append(reward)
         self.milliseconds.append(milliseconds)
@@ -189,11 +194,11 @@ class PlayedEpisode:
         at_limit = max_steps is not None and len(self.rewards) >= max_steps
         self.truncated = not self.terminated and (truncated or at_limit)
 
-    def show(self, watch: Watcher | None, memory: State, row: int, action: Any | None) -> None:
-        if watch is not None:
-            reward, remembered = self.rewards[-1] if self.rewards else 0.0, memory[row : row + 1]
+    def report(self, on_decision: OnDecision | None, memory: State, row: int, action: Any | None) -> None:
+        if on_decision is not None:
+            reward, kept = self.rewards[-1] if self.rewards else 0.0, memory[row : row + 1]
             step = len(self.rewards)
-            watch(Decision(self.seed, step, self.env, self.obs, reward, self.terminated, remembered, action))
+            on_decision(Decision(self.seed, step, self.env, self.obs, reward, self.terminated, kept, action))
 
     def played(self, batch: int) -> EpisodeResult:
         return EpisodeResult(
@@ -201,7 +206,7 @@ class PlayedEpisode:
             episode_return=float(np.sum(self.rewards, dtype=np.float64)),
             length=len(self.rewards),
             terminated=self.terminated,
-            # A success at any moment counts: some environments report it once and then go on.
+            # A success at any step counts: some environments report it once and then go on.
             success=self.signals["success"] > 0 if "success" in self.signals else None,
             cost=self.signals.get("cost"),
             batch=batch,
@@ -212,7 +217,7 @@ class PlayedEpisode:
 
 @contextmanager
 def crashes(env: AdaptedEnv, doing: str) -> Iterator[None]:
-    """Turn whatever comes out of a stranger's environment into a `UserError` that says where it came from."""
+    """Turn any exception of an environment into a `UserError` that says where it was raised."""
     try:
         yield
     except UserError:

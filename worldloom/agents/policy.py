@@ -1,4 +1,4 @@
-"""A learned policy and the world model it looks through make an agent: look, track the belief, act."""
+"""An agent of a learned policy and the world model whose beliefs it reads: observe, track the belief, act."""
 
 from dataclasses import dataclass
 
@@ -27,10 +27,10 @@ class PolicyMemory(State):
 
 @dataclass(frozen=True)
 class PolicyAgent(Agent):
-    """Acts as `actor` says of the belief of `model`: its likeliest action, or with `explore` one drawn from it.
+    """Acts by `actor` on the belief of `model`: its most likely action, or with `explore` a sampled one.
 
-    Whatever is drawn follows from the seed of the episode, and torch's generators are left as they are; rows decided
-    together draw from the first row's seed.
+    All samples follow from the seed of the episode, and torch's generators are left unchanged; rows decided together
+    use the first row's seed.
     """
 
     model: WorldModel

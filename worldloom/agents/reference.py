@@ -1,4 +1,4 @@
-"""What any agent must beat: acting at random, and doing nothing.
+"""Reference agents, which any other must beat: random actions, and no-op actions.
 
 B environments, A action size.
 """
@@ -26,7 +26,7 @@ class SeedMemory(State):
 
 @dataclass(frozen=True)
 class RandomAgent(Agent):
-    """A new uniform action at every step. An action without declared bounds is drawn from a standard normal."""
+    """A new uniform action at every step. An action without declared bounds is sampled from a standard normal."""
 
     spec: DataSpec
 
@@ -50,7 +50,7 @@ class RandomAgent(Agent):
 
 @dataclass(frozen=True)
 class NoOpAgent(Agent):
-    """The same action always: 0 in the environment's own units, or as near as its range allows; the first choice."""
+    """Always the same action: 0 in the environment's own units, or as near as its range allows; the first choice."""
 
     spec: DataSpec
 

@@ -1,4 +1,4 @@
-"""Action repeat as a wrapper: decide once, act several times, for a model whose steps are longer than the world's.
+"""Action repeat as a wrapper: decide once, act several times, as a model's steps may be longer than the environment's.
 
 B environments, A action size.
 """
@@ -29,14 +29,14 @@ class RepeatMemory(State):
 
 @dataclass(frozen=True)
 class Repeat(Agent):
-    """Each action of `agent` is taken `times` times; what is seen in between is not shown to it."""
+    """Each action of `agent` is taken `times` times; the agent does not get the observations in between."""
 
     agent: Agent
     times: int
 
     def __post_init__(self) -> None:
         if self.times < 1:
-            raise UserError(f"an action cannot be taken {self.times} times: the action repeat must be 1 or more")
+            raise UserError(f"the action repeat is {self.times}, but it must be 1 or more")
 
     @property
     def spec(self) -> DataSpec:  # type: ignore[override]
@@ -61,7 +61,7 @@ class Repeat(Agent):
 
 
 def innermost(memory: State) -> tuple[State, bool]:
-    """The memory inside any repeats, and whether its agent has just decided (and not merely held its action)."""
+    """The memory inside any repeats, and whether its agent has just decided (and does not repeat its last action)."""
     fresh = True
     while isinstance(memory, RepeatMemory):
         fresh = fresh and int(memory.held[0]) == 0

@@ -1,6 +1,6 @@
 """An agent as a folder, described by `agent.json`.
 
-Of a planning agent it names the run, the very checkpoint, the planner and all its settings; of a learned policy the run
+For a planning agent it has the run, the checkpoint, the planner and all its settings; for a learned policy the run
 whose checkpoints hold it.
 
 The weights stay in the run. `worldloom record ENV OUT --policy FOLDER` plays such a folder.
@@ -39,7 +39,7 @@ PLANNING, POLICY, FORMAT = "planning", "policy", 1
 
 @dataclass(frozen=True)
 class PlanningSettings:
-    """All that makes a planning agent of a model, as it travels in `agent.json` and on the score card."""
+    """The settings of a planning agent, as they stand in `agent.json` and on the score card."""
 
     planner: str
     settings: dict[str, Any] = field(default_factory=dict)
@@ -68,8 +68,8 @@ class PlanningSettings:
         return agent if self.action_repeat == 1 else Repeat(agent, self.action_repeat)
 
     def make_objective(self, model: WorldModel, run: Run) -> Objective:
-        """The return; or to be near the `goal`, a row "EPISODE:FRAME" of the run's data or of `goal_data`; or another
-        `objective`, by its name.
+        """The return; or to be near the `goal`, a row "EPISODE:FRAME" of the run's data or of `goal_data`; or the
+        `objective` of that name.
         """
         if not 0 <= self.discount <= 1:
             raise UserError(f"the discount is {self.discount}, but it must be from 0 to 1")
@@ -79,8 +79,8 @@ class PlanningSettings:
             return OBJECTIVES[self.objective]
         if "reward" not in model.decodes:
             raise UserError(
-                f"{run.path} knows no reward, as its data had none: give it a --goal EPISODE:FRAME of its data, or an "
-                "--objective"
+                f"{run.path} predicts no reward, as its data had none: give it a --goal EPISODE:FRAME of its data, or "
+                "an --objective"
             )
         return Return(self.discount)
 
@@ -101,7 +101,7 @@ def make_planner(name: str, settings: dict[str, Any]) -> Planner:
 
 
 def check_type(planner: str, key: str, value: Any, default: Any) -> None:
-    """Numbers where the planner has numbers; a whole number serves as a fraction, but not the other way round."""
+    """Raise `UserError` for a value of another type than the default; an int is accepted as a float."""
     if default is MISSING or default is None:
         return
     wanted = (int, float) if isinstance(default, float) else (type(default),)
@@ -126,20 +126,20 @@ def save_agent(folder: Path, settings: PlanningSettings, run: Run) -> None:
 
 
 def where(run: Path, folder: Path) -> str:
-    """The run as seen from the agent's folder: relative when it lies inside the run and so moves along with it."""
+    """The path of the run from the agent's folder: relative if that lies inside the run, so that both can be moved."""
     run, folder = run.resolve(), folder.resolve()
     return os.path.relpath(run, folder) if folder.is_relative_to(run) else str(run)
 
 
 def save_policy(run: Path) -> None:
-    """Write `agent.json` into a run whose checkpoints hold a policy: it is the run's last one, whichever that is."""
+    """Write `agent.json` into a run whose checkpoints hold a policy: the agent is that of the last checkpoint."""
     write_json(run / AGENT_FILE, {"kind": POLICY, "format": FORMAT, "run": "."})
 
 
 def load_agent(folder: Path, device: str = "cpu", step: int | None = None) -> Agent:
-    """The agent that `save_agent` or `save_policy` described. Raises `UserError` when it cannot be made again.
+    """The agent that `save_agent` or `save_policy` wrote. Raises `UserError` when it cannot be loaded.
 
-    Of a learned policy it is the one saved at `step`, by default the last.
+    A learned policy is that of the checkpoint at `step`, by default the last.
     """
     path = folder / AGENT_FILE
     content = read_json(path, f"{folder} is not a saved agent")
@@ -155,7 +155,7 @@ def load_agent(folder: Path, device: str = "cpu", step: int | None = None) -> Ag
 
 
 def load_planning(folder: Path, content: dict[str, Any], device: str, step: int | None = None) -> Agent:
-    """Raises `UserError` when the agent's run is gone or the checkpoint is another one, and for a `step` of its own."""
+    """Raises `UserError` when the run is missing, the checkpoint is another one, or a `step` is given."""
     if step is not None:
         raise UserError(f"{folder} holds a planner, which belongs to one checkpoint: leave @{step} away")
     given = {name: content[name] for name in (f.name for f in fields(PlanningSettings)) if name != "objective"}
@@ -200,22 +200,22 @@ class SavedPolicy:
 
     def __call__(self, obs: dict[str, np.ndarray], rng: np.random.Generator) -> Any:
         if self.memory is None:
-            check_shown(obs, self.agent)
-        seen = to_obs([obs], self.agent.spec)
+            check_obs(obs, self.agent)
+        batch = to_obs([obs], self.agent.spec)
         if self.memory is None:
-            action, self.memory = self.agent.start(seen, int(rng.integers(2**31)))
+            action, self.memory = self.agent.start(batch, int(rng.integers(2**31)))
         else:
-            action, self.memory = self.agent.act(self.memory, seen)
+            action, self.memory = self.agent.act(self.memory, batch)
         return to_env(action, self.agent.spec)[0]
 
 
-def check_shown(obs: dict[str, np.ndarray], agent: Agent) -> None:
-    """Raise `UserError` unless the environment shows what the agent's model looks at."""
+def check_obs(obs: dict[str, np.ndarray], agent: Agent) -> None:
+    """Raise `UserError` unless the environment has the keys that the agent observes, in the same shapes."""
     for key, spec in agent.spec.obs.items():
         if spec.kind == "category":
             continue
         if key not in obs:
-            raise UserError(f"the environment shows {', '.join(obs)}, but the saved agent looks at {key!r}")
+            raise UserError(f"the environment shows {', '.join(obs)}, but the saved agent observes {key!r}")
         shape = obs[key].shape if spec.kind == "vector" else (obs[key].shape[2], *obs[key].shape[:2])
         if shape != spec.shape:
             raise UserError(

@@ -1,4 +1,4 @@
-"""Your own controller as an agent: a function of what is seen now.
+"""Your own controller as an agent: a function of the current observation.
 
 B environments, A action size.
 """
@@ -17,7 +17,7 @@ from worldloom.model import Obs, State, state
 
 @state
 class NoMemory(State):
-    """Nothing is kept; the tensor `[B, 0]` only says how many environments there are."""
+    """No memory; the tensor `[B, 0]` only has the number of environments."""
 
     empty: Tensor
 

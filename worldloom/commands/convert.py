@@ -62,13 +62,13 @@ def convert(settings: Annotated[ImportSettings, arg(name="")]) -> None:
         skipped = import_source(source, out, skip_broken=settings.skip_broken, **options)
     except OSError as error:
         what = f"{error.filename or out}: {error.strerror or error}"
-        raise UserError(f"{what}. What was imported is kept; mend that and type the same command again.") from error
+        raise UserError(f"{what}. What was imported is kept; fix that and type the same command again.") from error
     for line in summary(source, out, skipped):
         print(line)
 
 
 def summary(source: EpisodeSource, out: Path, skipped: Skipped) -> Iterator[str]:
-    """What the user is told at the end, line by line."""
+    """The summary printed at the end, line by line."""
     info = json.loads((out / INFO).read_text(encoding="utf-8"))
     counts = f"{info['total_episodes']} episodes, {info['total_frames']:,} rows"
     yield f"{out}: {counts}, from {source.path} ({format_of(source)})"

@@ -28,14 +28,14 @@ METRIC_HELP = "Compute this one beside those of every card"
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSettings:
-    """Judge a trained model on its held-out episodes: RUN/card.json and RUN/report.html."""
+    """Evaluate a trained model on its held-out episodes: RUN/card.json and RUN/report.html."""
 
     run: Positional[Path]
     """Folder of a `worldloom train` run."""
     data: Path | None = None
     """Where the dataset is now, when it moved; or another dataset of the same kind."""
     episodes: Annotated[int, at_least(0)] = 32
-    """Judge at most this many held-out episodes, spread evenly; 0 for all."""
+    """Evaluate at most this many held-out episodes, spread evenly; 0 for all."""
     context: Annotated[int, between(1, 100_000)] = 8
     """Real rows a belief is tracked on before it is left alone."""
     horizons: Annotated[tuple[int, ...], between(1, 10_000)] = (1, 5, 15, 50)
@@ -67,12 +67,12 @@ class EvaluateSettings:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     threads: Annotated[int, between(1, 1024)] = 1
-    """CPU threads. Two pay on a free machine and starve each other on a busy one."""
+    """CPU threads. Two are faster on a free machine and slower on a busy one."""
     allow: Allow = ()
 
 
 def evaluate(settings: Annotated[EvaluateSettings, arg(name="")]) -> None:
-    """Judge a trained model on its held-out episodes: RUN/card.json and RUN/report.html."""
+    """Evaluate a trained model on its held-out episodes: RUN/card.json and RUN/report.html."""
     from worldloom.evaluation.policies.ranking import check_policies, measure_policies
     from worldloom.evaluation.report import write_report
 

@@ -1,4 +1,4 @@
-"""`worldloom imagine RUN`: let a trained model dream from a real moment, as a video or as a synthetic dataset.
+"""`worldloom imagine RUN`: imagine from a real row with a trained model, as a video or as a synthetic dataset.
 
 T rows, N dreams, H open-loop steps, A action size.
 """
@@ -30,7 +30,7 @@ RANDOM_STEPS = 50
 
 @dataclass(frozen=True, kw_only=True)
 class ImagineSettings:
-    """Dream from one moment of a dataset: a video of real beside imagined, or a synthetic LeRobot dataset."""
+    """Imagine from one row of a dataset: a video of real beside imagined, or a synthetic LeRobot dataset."""
 
     run: Positional[Path]
     """Folder of a `worldloom train` run."""
@@ -43,9 +43,9 @@ class ImagineSettings:
     steps: Annotated[int | None, between(1, 100_000)] = None
     """How many steps to dream; by default as many as there are actions, 50 for random ones."""
     context: Annotated[int, between(1, 100_000)] = 8
-    """How many real rows the model watches, the last one included."""
+    """How many real rows the model observes, the last one included."""
     samples: Annotated[int, between(1, 10_000)] = 1
-    """How many dreams of the same moment."""
+    """How many imagined rollouts from the same row."""
     data: Path | None = None
     """Where the dataset is now, when it moved; or another one of the same kind."""
     step: int | None = None
@@ -60,7 +60,7 @@ class ImagineSettings:
 
 
 def imagine(settings: Annotated[ImagineSettings, arg(name="")]) -> None:
-    """Dream from one moment of a dataset: a video of real beside imagined, or a synthetic LeRobot dataset."""
+    """Imagine from one row of a dataset: a video of real beside imagined, or a synthetic LeRobot dataset."""
     episode, frame = parse_start(settings.start)
     check_limits(settings)
     allow(*settings.allow)
@@ -70,17 +70,17 @@ def imagine(settings: Annotated[ImagineSettings, arg(name="")]) -> None:
     device = str(choose_device(settings.device))
     model, found = checkpoint.load(settings.run, device, settings.step)
     source = open_sources(found, settings.data)[0]
-    moment = find_start(source, episode, frame, settings.context)
-    chosen = choose_actions(settings.actions, settings.steps, moment, model, settings.samples, settings.seed)
-    dreams = dream_from(model, moment, chosen, settings.seed, device)
-    origin = describe(found, moment, settings.actions, chosen.shape[1], settings.seed)
+    start = find_start(source, episode, frame, settings.context)
+    chosen = choose_actions(settings.actions, settings.steps, start, model, settings.samples, settings.seed)
+    dreams = dream_from(model, start, chosen, settings.seed, device)
+    origin = describe(found, start, settings.actions, chosen.shape[1], settings.seed)
     try:
         if out.suffix.lower() == ".mp4":
             from worldloom.evaluation.dream_video import write_video
 
-            write_video(model, moment, dreams, out, settings.actions == "recorded")
+            write_video(model, start, dreams, out, settings.actions == "recorded")
         else:
-            write_dataset(model, moment, dreams, out, origin)
+            write_dataset(model, start, dreams, out, origin)
     except OSError as error:
         raise UserError(
             f"--out {out}: cannot be written ({error.strerror or error}). Make room or choose another place."
@@ -91,15 +91,15 @@ def imagine(settings: Annotated[ImagineSettings, arg(name="")]) -> None:
 
 
 def choose_actions(
-    kind: str, steps: int | None, moment: StartRow, model: WorldModel, samples: int, seed: int
+    kind: str, steps: int | None, start: StartRow, model: WorldModel, samples: int, seed: int
 ) -> np.ndarray:
     """The actions of every dream `[N, H, A]`, scaled as models see them."""
-    spec, where = model.spec.action, f"--from {moment.episode}:{moment.frame}"
+    spec, where = model.spec.action, f"--from {start.episode}:{start.frame}"
     if kind == "random":
         rng = np.random.default_rng(seed)
         return np.stack([random_actions(spec, steps or RANDOM_STEPS, rng) for _ in range(samples)])
     if kind == "recorded":
-        known, whence = moment.recorded_actions, f"{where}: the recording has"
+        known, whence = start.recorded_actions, f"{where}: the recording has"
         fix = "choose an earlier frame, fewer --steps or --actions random"
     else:
         known, whence = read_actions(Path(kind), spec), f"{kind} holds"

@@ -80,8 +80,8 @@ class PlanSettings:
     """Film the first seed."""
     video_steps: Annotated[int, at_least(1)] = 300
     """Film at most so many decisions."""
-    floors: bool = True
-    """Play the seeds at random and doing nothing too, to compare."""
+    baselines: bool = True
+    """Play the seeds with the reference agents too: random actions, and no-op actions."""
     profile: bool = False
     """Print where a decision's milliseconds go."""
     step: int | None = None
@@ -130,8 +130,8 @@ def plan(settings: Annotated[PlanSettings, arg(name="")]) -> None:
     folder = choose_folder(
         settings.out, settings.run / "plan" / f"{slug(settings.env)}-{slug(name)}", settings.overwrite
     )
-    trial = PolicyEvaluation(model, found, agent, world, played, settings.num_envs, folder)
-    trial.hold(settings.video_steps if settings.video else 0, settings.floors, settings.profile)
+    evaluation = PolicyEvaluation(model, found, agent, world, played, settings.num_envs, folder)
+    evaluation.evaluate(settings.video_steps if settings.video else 0, settings.baselines, settings.profile)
 
 
 def choose_folder(out: Path | None, default: Path, overwrite: bool) -> Path:

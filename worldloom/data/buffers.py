@@ -126,7 +126,7 @@ class WindowBuffers:
         column[...] = number[column.astype(np.int64)]
 
     def _tensors(self, table: torch.Tensor, key: str) -> Iterator[tuple[str, torch.Tensor]]:
-        """A key as a model sees it, and its mask."""
+        """A key in model units, and its mask."""
         entry = self.spec.keys[key]
         if entry.kind == "image":
             yield key, torch.from_numpy(self.images[key])

@@ -69,7 +69,7 @@ def build(source: EpisodeSource, folder: Path, image_size: tuple[int, int] | Non
 
 def broken(index: int, problem: str) -> BrokenEpisode:
     """The error for an episode that cannot be trusted, with the way around it."""
-    hint = "" if "--skip-broken" in problem else " Mend it, or leave broken episodes out: --skip-broken."
+    hint = "" if "--skip-broken" in problem else " Fix it, or leave broken episodes out: --skip-broken."
     return BrokenEpisode(f"episode {index}: {problem}{hint}")
 
 
@@ -259,7 +259,7 @@ def with_progress(source: EpisodeSource, doing: str, first: int = 0, count: int 
 
 @contextmanager
 def _workplace(cache_dir: Path) -> Iterator[Path]:
-    """A folder that is removed unless published. Its lock dies with this process and tells others that it is in use."""
+    """A folder that is removed unless published. Its lock dies with this process and shows others that it is in use."""
     work = cache_dir / f"{BUILDING}{os.getpid()}-{token_hex(4)}"
     work.mkdir()
     with (work / "lock").open("w") as lock:

@@ -23,7 +23,7 @@ def split_episodes(dataset: "CachedDataset", held_out: float = 0.1, seed: int = 
         raise UserError(f"the held-out share must be between 0 and 1 (both excluded), not {held_out}. Try 0.1.")
     count = len(dataset)
     if count < 2:
-        raise UserError(f"{dataset.path} has {count} episode; it takes 2 to train on one and judge on another.")
+        raise UserError(f"{dataset.path} has {count} episode; it takes 2 to train on one and evaluate on another.")
     chosen = min(max(round(count * held_out), 1), count - 1)
     order = np.random.default_rng(seed).permutation(count).tolist()
     return sorted(order[chosen:]), sorted(order[:chosen])
@@ -38,9 +38,9 @@ def window_start(slot: np.ndarray, length: int) -> np.ndarray:
     """The first row of a window, from its number among the slots of its episode. The window may outlast the episode.
 
     A start must not depend on where the episode ends: were late windows pushed back to fit into it, ends would come in
-    their last row alone, and a model with a memory would foretell them by how long it has remembered. So windows begin
-    in every row but the last, and the end is seen at every age alike. Those from row 0 come T times as often, because
-    that is where a belief begins in use, and so every row is in at least T - 1 windows.
+    their last row alone, and a model with a memory would predict them from the age of its hidden state. So windows
+    begin in every row but the last, and the end is seen at every age alike. Those from row 0 come T times as often,
+    because that is where a belief begins in use, and so every row is in at least T - 1 windows.
     """
     return np.maximum(slot - (length - 1), 0)
 

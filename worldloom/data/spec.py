@@ -15,7 +15,7 @@ from worldloom.errors import UserError, unknown
 
 Kind = Literal["image", "vector", "category", "flag", "text", "set", "window"]
 Role = Literal["observed", "given", "target"]
-RESERVED = ("action", "mask", "task_index")
+RESERVED = ("action", "mask", "task_index", "truncated")
 MASK = ".mask"
 
 
@@ -38,8 +38,8 @@ class KeySpec:
     | `set` | float32 `(N, D)`, at most N members of which `NAME.mask` `(N,)` says who is there |
     | `window` | float32 `(k, C)`, k samples of C channels since the last row |
 
-    role: `observed` is what the encoder sees and a model predicts; `given` is context that it sees and that need not be
-    predicted, such as a task; `target` is only predicted, never seen: rewards, ends, costs, labels.
+    role: `observed` is what the encoder takes and a model predicts; `given` is context that it takes and that need not
+    be predicted, such as a task; `target` is only predicted, never observed: rewards, ends, costs, labels.
     per: whether it can change from row to row or is one value for an `episode`, in which all rows then agree.
     masked: some rows lack it; `NAME.mask` says which have it.
     mean, std: fitted on training episodes (vectors and windows: one a channel; images: length C, of pixels in [0, 1]).
@@ -104,7 +104,7 @@ class ActionSpec:
     """One action vector of `size` A (0 when the data has no actions).
 
     A discrete action is a one-hot vector and `names` are its choices. A continuous one is stored in its own units with
-    `low` and `high` (length A); `scale` maps it to [-1, 1], which is all that a model ever sees, and `unscale` back.
+    `low` and `high` (length A); `scale` maps it to [-1, 1], which is what models use, and `unscale` back.
     One of several `groups` has a slice for each, side by side; it is `mixed` unless all of them are continuous.
     masked: some rows have no recorded action; it is zero there and `action.mask` says which have one.
     """
@@ -248,11 +248,11 @@ class DataSpec:
                 raise UserError("the task is context, and no model predicts it: its role is given")
             keys[name] = replace(keys[name], role=role)  # type: ignore[arg-type]
         if roles and all(key.role != "observed" for key in keys.values()):
-            raise UserError(f"no key is observed any more (roles: {dict(roles)}): leave one that the model can see")
+            raise UserError(f"no key is observed any more (roles: {dict(roles)}): leave one that the model can observe")
         return replace(self, keys=keys)
 
     def with_image_size(self, height: int, width: int) -> Self:
-        """The same data seen at another resolution."""
+        """The same data at another resolution."""
         resized = {
             k: replace(s, shape=(s.shape[0], height, width)) if s.kind == "image" else s for k, s in self.keys.items()
         }

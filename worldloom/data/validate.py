@@ -12,7 +12,7 @@ EXTRA_DTYPES = ("bool", "int64", "float32", "float64")
 def check_episode(episode: Episode, spec: DataSpec, where: str, *, last_action: bool = False) -> None:
     """Raise `BrokenEpisode` unless the episode is what `spec` says.
 
-    `last_action` says that the last row has an action too, unless that is zeros; else it is padding and not judged.
+    `last_action` says that the last row has an action too, unless that is zeros; else it is padding and not checked.
     """
     length = len(episode)
     if length == 0:
@@ -37,9 +37,9 @@ def check_episode(episode: Episode, spec: DataSpec, where: str, *, last_action: 
     if episode.action_mask is not None:
         check_array(episode.action_mask, np.bool_, (length,), f"{where}, action mask")
     check_array(episode.action, np.float32, (length, spec.action.size), f"{where}, action")
-    judged = length if last_action and episode.action[-1].any() else length - 1
-    done = episode.action[:judged]
-    check_action(done if episode.action_mask is None else done[episode.action_mask[:judged]], spec.action, where)
+    checked = length if last_action and episode.action[-1].any() else length - 1
+    done = episode.action[:checked]
+    check_action(done if episode.action_mask is None else done[episode.action_mask[:checked]], spec.action, where)
     check_array(episode.reward, np.float32, (length,), f"{where}, reward")
     for name, flags in (("terminated", episode.terminated), ("truncated", episode.truncated)):
         check_array(flags, np.bool_, (length,), f"{where}, {name}")

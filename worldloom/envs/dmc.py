@@ -78,17 +78,17 @@ class ControlSuite(gymnasium.Env[Any, Any]):
         if seed is not None:
             # dm_control offers no other way to seed an environment that exists.
             self.inner.task._random = np.random.RandomState(seed)
-        return self._look(self.inner.reset()), {}
+        return self._observation(self.inner.reset()), {}
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         reward = 0.0
         for _ in range(self.action_repeat):
-            moment = self.inner.step(action)
-            reward += moment.reward or 0.0
-            if moment.last():
+            step = self.inner.step(action)
+            reward += step.reward or 0.0
+            if step.last():
                 break
-        terminated = moment.last() and moment.discount == 0
-        return self._look(moment), reward, bool(terminated), bool(moment.last() and not terminated), {}
+        terminated = step.last() and step.discount == 0
+        return self._observation(step), reward, bool(terminated), bool(step.last() and not terminated), {}
 
     def render(self) -> np.ndarray:
         """uint8 `[H, W, 3]`"""
@@ -97,8 +97,8 @@ class ControlSuite(gymnasium.Env[Any, Any]):
     def close(self) -> None:
         self.inner.close()
 
-    def _look(self, moment: Any) -> dict[str, np.ndarray]:
+    def _observation(self, step: Any) -> dict[str, np.ndarray]:
         obs = {"image": self.render()} if self.pixels else {}
         if self.state:
-            obs["state"] = np.concatenate([np.ravel(part) for part in moment.observation.values()]).astype(np.float32)
+            obs["state"] = np.concatenate([np.ravel(part) for part in step.observation.values()]).astype(np.float32)
         return obs

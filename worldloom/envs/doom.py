@@ -1,4 +1,5 @@
-"""ViZDoom's take_cover, as in World Models (Ha & Schmidhuber 2018, arXiv 1803.10122): dodge fireballs, stay alive.
+"""ViZDoom's take_cover, as in World Models (Ha & Schmidhuber 2018, arXiv 1803.10122): dodge fireballs as long as
+possible.
 
 Departures from the paper: the picture is rendered without the status bar instead of being cropped above it, and the
 action is a choice of left, stay and right instead of a number in [-1, 1] that is cut at -1/3 and 1/3 into these three.
@@ -24,7 +25,7 @@ TICS_PER_SECOND = 35
 def make(*, max_steps: int = 2100, action_repeat: int = 1) -> gymnasium.Env:
     """`doom`. The default of 2,100 tics is one minute of Doom at 35 tics a second.
 
-    With `action_repeat` a step holds its action for so many tics; only the last of their pictures is seen.
+    With `action_repeat` a step holds its action for so many tics; only the last of their pictures is observed.
     """
     if action_repeat < 1:
         raise UserError(f"doom: action_repeat is {action_repeat}, but it must be 1 or more")
@@ -63,18 +64,18 @@ class DoomTakeCover(gymnasium.Env[Any, Any]):
         self._game.new_episode()
         self._game.send_game_command(f"give health {SPARE_HEALTH}")  # takes effect within the first tic
         self._time = 0
-        return self._look(), {}
+        return self._observation(), {}
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        paid, terminated, truncated = 0.0, False, False
+        reward, terminated, truncated = 0.0, False, False
         for _ in range(self.action_repeat):
-            paid += self._game.make_action(BUTTONS[action])
+            reward += self._game.make_action(BUTTONS[action])
             self._time += 1
             terminated = bool(self._game.get_game_variable(self._health) <= SPARE_HEALTH)
             truncated = not terminated and self._time >= self.max_steps
             if terminated or truncated:
                 break
-        return self._look(), paid, terminated, truncated, {}
+        return self._observation(), reward, terminated, truncated, {}
 
     def render(self) -> np.ndarray:
         """uint8 `[120, 160, 3]`"""
@@ -84,7 +85,7 @@ class DoomTakeCover(gymnasium.Env[Any, Any]):
         self._game.close()
         self._folder.cleanup()
 
-    def _look(self) -> np.ndarray:
+    def _observation(self) -> np.ndarray:
         # Copied because ViZDoom hands out its own buffer, which the next tic overwrites.
         self._picture = self._game.get_state().screen_buffer.copy()
         return self._picture

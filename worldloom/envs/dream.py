@@ -31,7 +31,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Starts:
-    """Where dreams begin: beliefs `[S]`, each tracked over a few real rows, and the context they were seen in.
+    """Where dreams begin: beliefs `[S]`, each tracked over a few real rows, and the context of those rows.
 
     `given` are the category keys of the last row `[S, ...]`: a task stays what it is for the whole dream.
     """
@@ -166,12 +166,12 @@ def to_picture(decoded: Tensor) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Dreams:
-    """N dreams under way: beliefs `[N]`, which start each came from, its age in steps, and whether it is over."""
+    """N dreams under way: beliefs `[N]`, which start each came from, its age in steps, and whether it is done."""
 
     belief: State
     start: np.ndarray
     age: np.ndarray
-    over: np.ndarray
+    done: np.ndarray
 
 
 class DreamEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
@@ -201,7 +201,7 @@ class DreamEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._dreams: _Dreams | None = None
-        self._luck: list[np.random.Generator] = []
+        self._generators: list[np.random.Generator] = []
 
     @classmethod
     def of(cls, model: WorldModel, dataset: CachedDataset, num_envs: int = 1, seed: int = 0, **settings: Any) -> Self:
@@ -226,7 +226,7 @@ class DreamEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         dreams = self._dreams
         if dreams is None:
             raise gymnasium.error.ResetNeeded("reset the dreams before the first step")
-        again, given = dreams.over, np.asarray(actions)
+        again, given = dreams.done, np.asarray(actions)
         if len(np.atleast_1d(given)) != self.num_envs:
             raise UserError(f"{len(np.atleast_1d(given))} actions for {self.num_envs} dreams: give one each")
         belief = self._predict(dreams, to_model(given, self.model.spec))
@@ -237,7 +237,7 @@ class DreamEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
             raise UserError(f"the model's reward became {rewards[~np.isfinite(rewards)][0]} in a dream: shorten it")
         terminated = ~again & self._ends(dreams)
         truncated = ~again & ~terminated & (dreams.age >= self.settings.horizon)
-        self._dreams = dreams = replace(dreams, over=terminated | truncated)
+        self._dreams = dreams = replace(dreams, done=terminated | truncated)
         info: dict[str, Any] = {}
         for key in INFO_KEYS:
             if key in self.model.decodes:
@@ -245,7 +245,7 @@ class DreamEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         return self._observe(dreams), rewards, terminated, truncated, info
 
     def render(self) -> tuple[np.ndarray, ...] | None:
-        """What each dream's first camera shows now, uint8 `[H, W, C]`."""
+        """The current picture of the first camera of each dream, uint8 `[H, W, C]`."""
         if self.render_mode is None or self._dreams is None:
             return None
         with torch.no_grad():
@@ -269,19 +269,19 @@ class DreamEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
             seed = seed.tolist()
         if isinstance(seed, int | np.integer):
             super().reset(seed=int(seed))
-        if seed is None and self._luck:
+        if seed is None and self._generators:
             return
         seeds = self.np_random.integers(2**31, size=self.num_envs).tolist() if not isinstance(seed, Sequence) else seed
         if len(seeds) != self.num_envs:
             raise UserError(f"{len(seeds)} seeds for {self.num_envs} environments: give one each")
         made = [np.random.default_rng(s) for s in seeds]
-        self._luck = [new if m else old for new, old, m in zip(made, self._luck or made, mask, strict=True)]
+        self._generators = [new if m else old for new, old, m in zip(made, self._generators or made, mask, strict=True)]
         # What a model samples is drawn for all dreams at once.
         self._noise = np.random.default_rng([s or 0 for s in seeds])
 
     def _restart(self, dreams: _Dreams | None, mask: np.ndarray) -> _Dreams:
         """The same dreams, but those in the mask at starts that their own generators draw."""
-        new = np.array([self._luck[i].integers(len(self.starts)) for i in np.flatnonzero(mask)])
+        new = np.array([self._generators[i].integers(len(self.starts)) for i in np.flatnonzero(mask)])
         device = self.starts.belief.features.device
         fresh = self.starts.belief[torch.from_numpy(new).to(device)]
         if dreams is None:
@@ -291,7 +291,7 @@ class DreamEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         start = dreams.start.copy()
         start[mask] = new
         belief = State.cat([dreams.belief, fresh])[order.to(device)]
-        return _Dreams(belief, start, np.where(mask, 0, dreams.age), dreams.over & ~mask)
+        return _Dreams(belief, start, np.where(mask, 0, dreams.age), dreams.done & ~mask)
 
     def _predict(self, dreams: _Dreams, actions: Tensor) -> State:
         """The next beliefs, sampled at the dreams' temperature."""
@@ -305,7 +305,7 @@ class DreamEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
             return np.zeros(self.num_envs, bool)
         likely = np.clip(self._read(dreams, "terminated"), 1e-12, 1 - 1e-12)
         odds = np.clip(np.log(likely / (1 - likely)) / max(self.settings.temperature, COLDEST), -700, 700)
-        drawn = np.array([luck.random() for luck in self._luck])
+        drawn = np.array([generator.random() for generator in self._generators])
         return drawn < 1 / (1 + np.exp(-odds))
 
     def _read(self, dreams: _Dreams, key: str) -> np.ndarray:
@@ -347,7 +347,7 @@ class SingleDreamEnv(gymnasium.Env[Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         if self._over:
-            raise gymnasium.error.ResetNeeded("this dream is over: reset it")
+            raise gymnasium.error.ResetNeeded("this dream has ended: reset it")
         obs, reward, terminated, truncated, info = self.dreams.step(np.asarray(action)[None])
         self._over = bool(terminated[0] or truncated[0])
         info = {k: float(v[0]) for k, v in info.items() if not k.startswith("_")}

@@ -1,4 +1,4 @@
-"""Pictures without a screen: what the drawing libraries must be told before they are first imported."""
+"""Pictures without a screen: what must be set before the drawing libraries are first imported."""
 
 import os
 from ctypes.util import find_library

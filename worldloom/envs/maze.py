@@ -32,7 +32,7 @@ MOVES = ((-1, 0), (1, 0), (0, -1), (0, 1))
 def make(*, image_size: int = 64, layout: str = "dyna", change_after: int | None = None) -> gymnasium.Env:
     """`maze`. The key "state" is the place, one-hot `[R * C]`; the actions are up, down, left and right.
 
-    Walking into a wall or the edge leaves one where one is. The goal pays 1 and ends the episode, everything else 0.
+    A move into a wall or off the edge has no effect. Reaching the goal gives reward 1 and terminates; all else gives 0.
     After `change_after` steps of this environment, over all episodes (by default the book's 1,000 for `blocking` and
     3,000 for `shortcut`), the maze changes. Raises `UserError` for a layout that is not known.
     """
@@ -65,7 +65,7 @@ class Maze(gymnasium.Env[Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
         super().reset(seed=seed)
         self.place = self._find("S")
-        return self._look(), {}
+        return self._observation(), {}
 
     def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
         there = self.place + np.array(MOVES[int(action)])
@@ -74,7 +74,7 @@ class Maze(gymnasium.Env[Any, Any]):
             self.place = there
         self.taken += 1
         arrived = self.grid[tuple(self.place)] == "G"
-        return self._look(), float(arrived), bool(arrived), False, {}
+        return self._observation(), float(arrived), bool(arrived), False, {}
 
     def render(self) -> np.ndarray:
         """uint8 `[H, W, 3]`."""
@@ -88,5 +88,5 @@ class Maze(gymnasium.Env[Any, Any]):
     def _find(self, mark: str) -> np.ndarray:
         return np.argwhere(self.grid == mark)[0]
 
-    def _look(self) -> int:
+    def _observation(self) -> int:
         return int(self.place[0] * self.grid.shape[1] + self.place[1])

@@ -15,7 +15,7 @@ CELLS_IN_VIEW = 7
 def make(id: str, /, *, image_size: int = 64, view: str = "agent") -> gymnasium.Env:
     """`minigrid:<id>`, for instance `minigrid:DoorKey-5x5-v0`; the prefix "MiniGrid-" may be left out.
 
-    Keys: "image", what the agent sees (`view="agent"`) or the whole grid (`view="world"`), and "direction", a one-hot
+    Keys: "image", the view of the agent (`view="agent"`) or the whole grid (`view="world"`), and "direction", a one-hot
     of the four. The mission is the episode's task. The goal or lava terminates, the environment's own limit truncates.
     """
     without_screen()

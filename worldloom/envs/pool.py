@@ -61,7 +61,7 @@ class Worker:
 
 
 class WorkerPool:
-    """`num_envs` workers; a context manager. Episode i is the same whoever plays it and however many there are.
+    """`num_envs` workers; a context manager. Episode i is the same whichever worker plays it, of however many.
 
     spec: what the environment records, known once the pool is entered.
     """
@@ -109,7 +109,7 @@ class WorkerPool:
         `session` tells several recordings with one seed apart (see `Job.episode_seed`).
 
         `on_wait` is called several times a second; when it returns false, the running episodes are given up. Raises
-        `UserError` when an environment fails or its process dies.
+        `UserError` when an environment fails or its process exits.
         """
         begun = 0
         idle = list(self._workers)
@@ -135,7 +135,7 @@ class WorkerPool:
 
     def _begin(self, worker: Worker, session: int, index: int) -> None:
         worker.episode = index
-        # A worker that died is noticed when its answer is read, which tells more than a broken pipe does.
+        # A worker that has exited is noticed when its answer is read: the message then says more than a broken pipe.
         with contextlib.suppress(BrokenPipeError):
             worker.connection.send((session, index))
 
@@ -230,7 +230,7 @@ def _serve(job: Job, connection: Connection, on_step: Callable[[], None]) -> Non
     except UserError as error:
         connection.send(("failed", f"{error} (while {doing})" if env is not None else str(error)))
     except Exception as error:
-        # Anything may come out of a stranger's environment or policy; the parent tells the user and ends in order.
+        # A foreign environment or policy may raise anything; the parent reports it and ends in order.
         connection.send(("failed", f"environment {job.env!r} crashed while {doing}: {origin(error)}"))
     finally:
         if env is not None:

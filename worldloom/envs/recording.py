@@ -76,7 +76,7 @@ def collect(job: Job, out: Path, goal: RecordingTarget, num_envs: int, license: 
         except OSError as error:
             kept = "Episodes that were finished are kept. " if out.is_dir() else ""
             raise UserError(
-                f"{out}: cannot be written: {error}. {kept}Choose another folder or mend this one."
+                f"{out}: cannot be written: {error}. {kept}Choose another folder or fix this one."
             ) from error
 
 

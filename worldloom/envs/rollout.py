@@ -19,7 +19,7 @@ from worldloom.errors import UserError
 
 @dataclass
 class RecordedRows:
-    """What has been seen and done so far, one list entry per row."""
+    """The observations, actions and outcomes so far, one list entry per row."""
 
     obs: list[dict[str, np.ndarray]] = field(default_factory=list)
     actions: list[Any] = field(default_factory=list)
@@ -46,21 +46,21 @@ def play_episode(
     rng = np.random.default_rng(policy_seed)
     if hasattr(policy, "reset"):
         policy.reset()
-    rows, ended, truncated = RecordedRows(), False, False
+    rows, terminated, truncated = RecordedRows(), False, False
     obs, info = env.reset(seed=int(env_seed.generate_state(1)[0] >> 1))
     rows.obs.append(obs)
-    while not (ended or truncated):
+    while not (terminated or truncated):
         action = checked(policy(obs, rng), env.action_space, policy_name)
-        obs, reward, ended, truncated, step_info = env.step(action)
+        obs, reward, terminated, truncated, step_info = env.step(action)
         rows.obs.append(obs)
         rows.actions.append(action)
         rows.rewards.append(reward)
         rows.infos.append(step_info)
         at_limit = max_steps is not None and len(rows.actions) >= max_steps
         # Gymnasium's TimeLimit reports both when the end falls on the last allowed step: it is an end.
-        truncated = not ended and (truncated or at_limit)
+        truncated = not terminated and (truncated or at_limit)
         on_step()
-    return to_episode(env, rows, ended, truncated, str(info.get("task", "")))
+    return to_episode(env, rows, terminated, truncated, str(info.get("task", "")))
 
 
 def to_episode(env: AdaptedEnv, rows: RecordedRows, terminated: bool, truncated: bool, task: str = "") -> Episode:
@@ -101,7 +101,7 @@ def require_finite(values: np.ndarray, what: str, name: str) -> None:
     row, *place = np.argwhere(~np.isfinite(values))[0]
     where = f", entry {place[0]}" if place else ""
     value = values[(row, *place)]
-    raise UserError(f"{name}: {what} in row {row}{where} is {value}; an episode must be finite: mend the environment")
+    raise UserError(f"{name}: {what} in row {row}{where} is {value}; an episode must be finite: fix the environment")
 
 
 def stack_actions(actions: list[Any], space: ActionSpace) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""Judging a world model on held-out episodes: metrics and baselines with intervals, the card and its report."""
+"""Evaluate a world model on held-out episodes: metrics and baselines with intervals, the card and its report."""

@@ -1,4 +1,4 @@
-"""Where the actions of a dream come from: the recording, chance, or a file in the data's own units.
+"""Where the actions of a dream come from: the recording, a random draw, or a file in the data's own units.
 
 N actions, A action size.
 """
@@ -16,14 +16,14 @@ from worldloom.errors import UserError, unknown
 
 
 def random_actions(spec: ActionSpec, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Uniform over the action space, as a model sees actions: float32 `[N, A]`."""
+    """Uniform over the action space, in model units: float32 `[N, A]`."""
     if spec.kind == "discrete":
         return np.eye(spec.size, dtype=np.float32)[rng.integers(spec.size, size=count)]
     return rng.uniform(-1, 1, (count, spec.size)).astype(np.float32)
 
 
 def read_actions(path: Path, spec: ActionSpec) -> np.ndarray:
-    """A file of actions as a model sees them, float32 `[N, A]`.
+    """A file of actions in model units, float32 `[N, A]`.
 
     `.npy`, `.csv` (a header line is skipped), `.json` (a list) or `.jsonl` (one action per line, bare or as
     `{"action": ...}`). A continuous action is A numbers in the data's own units; a discrete one is its index, its name,

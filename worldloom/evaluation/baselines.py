@@ -54,8 +54,8 @@ class Baselines:
 
     Linear: the *change* of the key's coordinates from row t to t + k is a ridge regression, one per key and k, on the
     coordinates at t, their last change (t - 1 to t) and the recorded actions t .. t + k - 1. It is added to what is
-    seen at t, so what principal components cannot express persists rather than blurs. The ridge strength is chosen per
-    k on a fifth of the training episodes; the strongest one leaves persistence.
+    observed at t, so what principal components cannot express persists rather than blurs. The ridge strength is chosen
+    per k on a fifth of the training episodes; the strongest one leaves persistence.
     """
 
     def __init__(self, sources: Sequence[Source], spec: DataSpec, grid: Sequence[int], seed: int = 0):
@@ -75,12 +75,12 @@ class Baselines:
         return self.means[key].view(1, 1, *shape).expand(len(batch.steps), len(self.grid), *shape)
 
     def persistence(self, key: str, batch: WindowBatch) -> Tensor:
-        """What is seen at t, `[B, K, ...]`."""
+        """The observation at t, `[B, K, ...]`."""
         now = unit(self.spec, key, batch.segment.obs[key][:, batch.context - 1])
         return now[:, None].expand(-1, len(self.grid), *now.shape[1:])
 
     def linear(self, key: str, batch: WindowBatch) -> Tensor:
-        """What is seen at t plus the forecast change, images within [0, 1], `[B, K, ...]`."""
+        """The observation at t plus the forecast change, images within [0, 1], `[B, K, ...]`."""
         rows = unit(self.spec, key, batch.segment.obs[key][:, max(batch.context - 2, 0) : batch.context])
         flat = rows.flatten(2)
         coordinates = self.coordinates[key]

@@ -117,10 +117,10 @@ def useful_for_less(run: Path, checkpoint_hash: str, horizon: int) -> list[str]:
     if not path.exists():
         return []
     try:
-        judged = read_json(path, f"{path} is gone")
-        if judged["provenance"]["checkpoint"]["sha256"] != checkpoint_hash:
+        card = read_json(path, f"{path} is gone")
+        if card["provenance"]["checkpoint"]["sha256"] != checkpoint_hash:
             return []
-        measured = {key: figure["value"] for key, figure in judged["metrics"].get("useful_horizon", {}).items()}
+        measured = {key: figure["value"] for key, figure in card["metrics"].get("useful_horizon", {}).items()}
     except (KeyError, TypeError, AttributeError) as error:
         raise damaged(path, error) from error
     return [f"{key!r} {steps:.0f}" for key, steps in measured.items() if steps is not None and steps < horizon]

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from worldloom.data.durable import replacing
 from worldloom.data.video import encode
 from worldloom.errors import UserError
-from worldloom.evaluation.dreams import DREAMING, WATCHING
+from worldloom.evaluation.dreams import DREAMING, OBSERVING
 from worldloom.evaluation.open_loop import Dreams
 from worldloom.model import WorldModel
 from worldloom.render.filmstrip import BACKGROUND, FAINT, GAP, INK, as_frames, enlarge, font
@@ -24,7 +24,7 @@ HEAD, FOOT = 34, 34
 MOST_DREAMS = 4
 
 
-def write_video(model: WorldModel, moment: StartRow, dreams: Dreams, out: Path, recorded: bool) -> None:
+def write_video(model: WorldModel, start: StartRow, dreams: Dreams, out: Path, recorded: bool) -> None:
     """Encode the dream. `recorded`: the actions are those of the recording, so that the real rows go on beside it.
 
     Raises `UserError` when there are no images to show or too many dreams to show side by side.
@@ -36,8 +36,8 @@ def write_video(model: WorldModel, moment: StartRow, dreams: Dreams, out: Path, 
         raise UserError(
             f"--samples {len(dreams.actions)}: a video shows at most {MOST_DREAMS}. Give a folder for more."
         )
-    columns = _columns(model, moment, dreams, cameras, recorded)
-    context = moment.seen.shape[1]
+    columns = _columns(model, start, dreams, cameras, recorded)
+    context = start.observed.shape[1]
     frames = np.stack([np.asarray(frame) for frame in _frames(columns, cameras, context, model.spec.fps)])
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as temporary:
@@ -45,15 +45,15 @@ def write_video(model: WorldModel, moment: StartRow, dreams: Dreams, out: Path, 
 
 
 def _columns(
-    model: WorldModel, moment: StartRow, dreams: Dreams, cameras: list[str], recorded: bool
+    model: WorldModel, start: StartRow, dreams: Dreams, cameras: list[str], recorded: bool
 ) -> list[tuple[str, dict[str, np.ndarray]]]:
     """(label, uint8 `{camera: [T, C, H, W]}`) of the real rows and of every dream, all equally long."""
-    rows = moment.seen.shape[1] + dreams.actions.shape[1]
+    rows = start.observed.shape[1] + dreams.actions.shape[1]
     real = {}
     for key in cameras:
-        known = moment.seen.obs[key][0].numpy()
-        if recorded and moment.ahead is not None:
-            known = np.concatenate([known, moment.ahead.obs[key][0].numpy()])[:rows]
+        known = start.observed.obs[key][0].numpy()
+        if recorded and start.future is not None:
+            known = np.concatenate([known, start.future.obs[key][0].numpy()])[:rows]
         # Without a recording of these actions the last real picture stays, darkened.
         rest = np.repeat(known[-1:] // 3, rows - len(known), 0)
         real[key] = np.concatenate([known, rest])
@@ -63,7 +63,7 @@ def _columns(
         for number in range(len(dreams.actions)):
             made = {}
             for key in cameras:
-                seen, ahead = model.decode(dreams.watched[0], key), model.decode(dreams.states[number], key)
+                seen, ahead = model.decode(dreams.tracked[0], key), model.decode(dreams.states[number], key)
                 made[key] = as_frames(torch.cat([seen, ahead]).float().cpu().numpy())
             columns.append((f"imagined {number + 1}" if many else "imagined", made))
     return columns
@@ -80,7 +80,7 @@ def _frames(
 def _compose(
     cells: list[list[Image.Image]], labels: list[str], cameras: list[str], ahead: int, fps: float
 ) -> Image.Image:
-    """One frame of the video, `ahead` steps after the last seen row. Its sides are even, as most players want."""
+    """One frame of the video, `ahead` steps after the last observed row. Its sides are even, as most players want."""
     width = max(cell.width for row in cells for cell in row) + GAP
     size = (width * len(labels) + GAP, sum(row[0].height + GAP for row in cells) + HEAD + FOOT)
     canvas = Image.new("RGB", (size[0] + size[0] % 2, size[1] + size[1] % 2), BACKGROUND)
@@ -88,7 +88,7 @@ def _compose(
     for i, label in enumerate(labels):
         pen.text((GAP + i * width, 7), label, INK, font(18))
     dreaming = ahead > 0
-    pen.rectangle((GAP + width, HEAD - 5, width * len(labels), HEAD - 2), DREAMING if dreaming else WATCHING)
+    pen.rectangle((GAP + width, HEAD - 5, width * len(labels), HEAD - 2), DREAMING if dreaming else OBSERVING)
     top = HEAD
     for row, camera in zip(cells, cameras, strict=True):
         for i, cell in enumerate(row):

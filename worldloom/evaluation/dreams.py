@@ -1,4 +1,4 @@
-"""Dreams to look at: what really happened, what one dream of it looks like, and a dream with the wrong actions.
+"""Example rollouts for the report: the recording, an imagined rollout, and one with the actions of another episode.
 
 T rows of a clip (context, then open-loop steps), M samples, H open-loop steps, D vector size, C H W image channels,
 height, width.
@@ -19,7 +19,7 @@ from worldloom.evaluation.windows import HeldOut, Window, read_windows
 from worldloom.model import WorldModel
 from worldloom.render.filmstrip import as_frames, difference, enlarge, film_strip
 
-WATCHING, DREAMING = (120, 128, 138), (226, 92, 59)
+OBSERVING, DREAMING = (120, 128, 138), (226, 92, 59)
 NUM_DREAMS = 3
 STRIP_STEPS = (1, 3, 5, 10, 15, 30, 50)
 BAR = 4
@@ -30,7 +30,7 @@ class Dream:
     """One window of a held-out episode beside one dream of it.
 
     real, imagined, shuffled: `{image key: uint8 [T, C, H, W]}`; the first `context` imagined rows are what the model
-    sees while it still watches. vectors: `{key: (real [T, D], samples [M, H, D])}`.
+    observes before the rollout begins. vectors: `{key: (real [T, D], samples [M, H, D])}`.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Dream:
 def show_dreams(
     model: WorldModel, held: Sequence[HeldOut], settings: RolloutSettings, count: int = NUM_DREAMS
 ) -> list[Dream]:
-    """Dreams of the middle of `count` held-out episodes, chosen by their place in the list and not by their looks."""
+    """Dreams of the middle of `count` held-out episodes, chosen by their place in the list and not by content."""
     long = [h for h in held if h.length > settings.context + 1]
     long = [h for h in long if h.length >= settings.context + settings.length] or sorted(long, key=lambda h: -h.length)[
         :count
@@ -71,14 +71,18 @@ def _dream(model: WorldModel, held: Sequence[HeldOut], chosen: HeldOut, settings
     others = rollout.imagine(model, belief, _other_actions(held, chosen, actions, settings), one, 1)
     particles = rollout.imagine(model, belief.repeat(settings.samples), actions, settings, 1)
     images = [k for k in model.spec.image_keys if k in model.decodes]
-    seen = {k: model.decode(tracked[0], k).cpu() for k in images}
+    tracked_images = {k: model.decode(tracked[0], k).cpu() for k in images}
     return Dream(
         chosen.name,
         start,
         settings.context,
         real={k: batch.segment.obs[k][0].numpy() for k in images},
-        imagined={k: as_frames(torch.cat([seen[k], model.decode(states[0], k).cpu()]).numpy()) for k in images},
-        shuffled={k: as_frames(torch.cat([seen[k], model.decode(others[0], k).cpu()]).numpy()) for k in images},
+        imagined={
+            k: as_frames(torch.cat([tracked_images[k], model.decode(states[0], k).cpu()]).numpy()) for k in images
+        },
+        shuffled={
+            k: as_frames(torch.cat([tracked_images[k], model.decode(others[0], k).cpu()]).numpy()) for k in images
+        },
         vectors={
             k: (batch.segment.obs[k][0].numpy(), model.decode(particles, k).cpu().numpy())
             for k in model.spec.vector_keys
@@ -101,7 +105,7 @@ def _other_actions(
 def clip(dream: Dream, fps: float) -> str:
     """A looping WebP as a data URI: real, imagined and difference side by side, one row per camera.
 
-    The bar over the imagined picture is grey while the model watches and orange once its eyes are closed.
+    The bar over the imagined picture is grey while the model observes and orange in the open-loop part.
     """
     frames = []
     for t in range(len(next(iter(dream.real.values())))):
@@ -121,7 +125,7 @@ def clip(dream: Dream, fps: float) -> str:
 
 
 def strip(dream: Dream, key: str) -> tuple[str, tuple[int, int]]:
-    """A film strip of one camera as a data URI, and its size: the last seen row, then steps ever further apart."""
+    """A film strip of one camera as a data URI, and its size: the last observed row, then steps ever further apart."""
     total = len(dream.real[key]) - dream.context
     steps = sorted({0, *(min(k, total) for k in STRIP_STEPS)})
     shown = [dream.context - 1 + k for k in steps]
@@ -134,7 +138,7 @@ def strip(dream: Dream, key: str) -> tuple[str, tuple[int, int]]:
     ]
     if np.array_equal(dream.imagined[key], dream.shuffled[key]):
         rows.pop()
-    picture = film_strip(rows, 1, [f"+{k}" if k else "last seen" for k in steps])
+    picture = film_strip(rows, 1, [f"+{k}" if k else "last observed" for k in steps])
     out = BytesIO()
     picture.save(out, "WEBP", quality=82, method=4)
     return data_uri(out.getvalue(), "image/webp"), picture.size
@@ -144,7 +148,7 @@ def _mosaic(rows: Sequence[Sequence[Image.Image]], dreaming: bool) -> Image.Imag
     widths = [max(row[i].width for row in rows) for i in range(3)]
     heights = [max(image.height for image in row) for row in rows]
     canvas = Image.new("RGB", (sum(widths) + 2 * BAR, sum(heights) + BAR * len(rows)), (18, 20, 24))
-    canvas.paste(DREAMING if dreaming else WATCHING, (widths[0] + BAR, 0, widths[0] + BAR + widths[1], BAR))
+    canvas.paste(DREAMING if dreaming else OBSERVING, (widths[0] + BAR, 0, widths[0] + BAR + widths[1], BAR))
     top = BAR
     for row, height in zip(rows, heights, strict=True):
         left = 0

@@ -17,12 +17,12 @@ from worldloom.render.filmstrip import as_frames
 from worldloom.runs.run import Run
 from worldloom.runs.start_row import StartRow
 
-LIKELY = 0.5  # from this chance on an imagined flag, such as the end, counts as true
+LIKELY = 0.5  # from this probability on an imagined flag, such as the end, counts as true
 
 
-def describe(run: Run, moment: StartRow, actions: str, steps: int, seed: int) -> dict[str, Any]:
+def describe(run: Run, start: StartRow, actions: str, steps: int, seed: int) -> dict[str, Any]:
     """The facts that a synthetic dataset must carry."""
-    dataset = moment.source.dataset
+    dataset = start.source.dataset
     return {
         "synthetic": True,
         "license": dataset.about.get("license", "unknown"),
@@ -31,9 +31,9 @@ def describe(run: Run, moment: StartRow, actions: str, steps: int, seed: int) ->
         "imagined_from": [
             {
                 "dataset_fingerprint": dataset.fingerprint,
-                "episode": moment.episode,
-                "frame": moment.frame,
-                "context": moment.seen.shape[1],
+                "episode": start.episode,
+                "frame": start.frame,
+                "context": start.observed.shape[1],
                 "steps": steps,
                 "actions": actions if actions in ("recorded", "random") else Path(actions).name,
                 "seed": seed,
@@ -42,7 +42,7 @@ def describe(run: Run, moment: StartRow, actions: str, steps: int, seed: int) ->
     }
 
 
-def write_dataset(model: WorldModel, moment: StartRow, dreams: Dreams, out: Path, origin: dict[str, Any]) -> None:
+def write_dataset(model: WorldModel, start: StartRow, dreams: Dreams, out: Path, origin: dict[str, Any]) -> None:
     """One episode per dream. Row 0 is how the model sees the last real row; nothing in the dataset is a recording.
 
     Dreams that `out` holds already are not written twice, so that a command that was killed can be typed again.
@@ -55,16 +55,16 @@ def write_dataset(model: WorldModel, moment: StartRow, dreams: Dreams, out: Path
     spec = dream_spec(model)
     with torch.inference_mode(), LeRobotWriter(out, spec, about=origin) as writer:
         for number in range(writer.num_episodes, len(dreams.actions)):
-            writer.add(dream_episode(model, moment, dreams, number, spec))
+            writer.add(dream_episode(model, start, dreams, number, spec))
 
 
 def _refuse_real(out: Path, origin: dict[str, Any]) -> None:
-    """A dream must never be appended to a recording, nor to the dreams of another moment."""
+    """A dream must never be appended to a recording, nor to the dreams of another start row."""
     if not (out / "meta" / "info.json").exists():
         return
     about = read_info(out).get("worldloom", {}).get("about", {})
     if about != origin:
-        what = "dreams of another model, moment or seed" if about.get("synthetic") else "a recorded dataset"
+        what = "dreams of another model, start row or seed" if about.get("synthetic") else "a recorded dataset"
         raise UserError(
             f"--out {out}: already holds {what}; imagined episodes are not mixed in. Choose another folder."
         )
@@ -76,9 +76,9 @@ def dream_spec(model: WorldModel) -> DataSpec:
     return replace(model.spec, keys=keys)
 
 
-def dream_episode(model: WorldModel, moment: StartRow, dreams: Dreams, number: int, spec: DataSpec) -> Episode:
+def dream_episode(model: WorldModel, start: StartRow, dreams: Dreams, number: int, spec: DataSpec) -> Episode:
     """One dream as an episode in the data's own units, cut where the model believes that it has ended."""
-    now, ahead = dreams.watched[0, -1:], dreams.states[number]
+    now, ahead = dreams.tracked[0, -1:], dreams.states[number]
 
     def read(key: str) -> np.ndarray:
         return torch.cat([model.decode(now, key), model.decode(ahead, key)]).float().cpu().numpy()
@@ -96,8 +96,8 @@ def dream_episode(model: WorldModel, moment: StartRow, dreams: Dreams, number: i
     further = {k: s for k, s in spec.targets.items() if not s.shape and k not in ("reward", "terminated")}
     extra = {k: (read(k) > LIKELY if s.kind == "flag" else read(k))[:rows] for k, s in further.items()}
     last = np.arange(rows) == rows - 1
-    tasks = moment.source.dataset.tasks
-    task = moment.source.dataset.task(moment.episode) if tasks else ""
-    ended = last & bool(len(end))
+    tasks = start.source.dataset.tasks
+    task = start.source.dataset.task(start.episode) if tasks else ""
+    terminated = last & bool(len(end))
     obs = {k: v[:rows] for k, v in obs.items()}
-    return Episode(obs, action, reward[:rows], ended, last & ~ended, task, extra)
+    return Episode(obs, action, reward[:rows], terminated, last & ~terminated, task, extra)

@@ -1,4 +1,4 @@
-"""`RUN/report.html`: the card as one self-contained page that a person can look at and judge.
+"""`RUN/report.html`: the card as one self-contained page to read in a browser.
 
 H open-loop steps, M samples, D vector size.
 """
@@ -71,7 +71,7 @@ def _header(name: str, facts: dict) -> str:
     return (
         f"<header><p>worldloom report</p><h1>{escape(name)}</h1>"
         f"<p>{escape(facts['family'])}, {facts['checkpoint']['step']} updates in {minutes:.1f} minutes, on "
-        f"{escape(data)}. Judged on {_count(len(facts['episodes_judged']), 'episode')} it never saw, "
+        f"{escape(data)}. Evaluated on {_count(len(facts['episodes_judged']), 'episode')} it was not trained on, "
         f"{facts['rows_judged']} rows, {facts['date'][:10]}.</p></header>"
     )
 
@@ -132,8 +132,8 @@ def _clips(dreams: Sequence[Dream], fps: float) -> str:
         )
     note = (
         "<p class=note>One dream each, not an average, with the recorded actions. While the bar over the imagined "
-        "picture is grey the model still watches; once it is orange its eyes are closed. Episodes are chosen by their "
-        "place in the list, not by their looks.</p>"
+        "picture is grey the model observes; once it is orange the rollout is open-loop. Episodes are chosen by their "
+        "place in the list, not by content.</p>"
     )
     still = "<p class='note stillness'>Clips are hidden because your system asks for less motion.</p>"
     return f"{note}{still}<div class=grid>{''.join(figures)}</div>"
@@ -172,7 +172,7 @@ def _trace(dream: Dream, title: str, real: np.ndarray, samples: np.ndarray) -> s
         Line("real", "real", x, real),
         Line("imagined, mean and middle 80 %", "model", ahead, samples.mean(0), low, high),
     ]
-    return line_plot(lines, f"{title}, episode {dream.name}", "steps with eyes closed", "", marks=[(0, "eyes closed")])
+    return line_plot(lines, f"{title}, episode {dream.name}", "open-loop steps", "", marks=[(0, "open loop")])
 
 
 def _curves(measured: Measured, keys: Sequence[str], model: WorldModel) -> str:
@@ -218,7 +218,7 @@ def _ends(result: Evaluation, held: Sequence[HeldOut]) -> str:
         return ""
     plots = [_end_trace(result, held)]
     samples = {
-        "when seen": tracked_ends(result.tracked),
+        "tracked": tracked_ends(result.tracked),
         **{f"{_count(k, 'step')} ahead": s for k, s in result.ends.items()},
     }
     curves = []

@@ -12,7 +12,7 @@ from worldloom.evaluation.rollout import Errors
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A judged model and what the report shows beside the card."""
+    """An evaluated model and what the report shows beside the card."""
 
     card: Card
     errors: Errors

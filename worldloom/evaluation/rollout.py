@@ -43,7 +43,7 @@ class RolloutSettings:
 
     @property
     def noise(self) -> Noise:
-        """What is drawn while the model watches: the same at every call, so two that watch the same rows agree."""
+        """The noise of tracking: the same at every call, so two calls that track the same rows agree."""
         return TorchNoise.seeded(self.seed, self.device)
 
     def noise_for(self, number: int) -> Noise:
@@ -252,9 +252,9 @@ def _score_latent(
         return
     segment = batch.segment.to(settings.device)
     # The noise of `track_context`: the same draws up to t, where the dream begins.
-    seen = model.track(segment.obs, segment.action, settings.noise).features.float().flatten(2)
+    tracked = model.track(segment.obs, segment.action, settings.noise).features.float().flatten(2)
     picked = torch.tensor(settings.grid) - 1
-    now, later = seen[:, batch.context - 1, None], seen[:, batch.context + picked]
+    now, later = tracked[:, batch.context - 1, None], tracked[:, batch.context + picked]
     imagined = states.features[:, picked].float().flatten(2).unflatten(0, (-1, settings.samples)).mean(1)
     valid = torch.from_numpy(batch.valid)[:, picked]
     for predictor, forecast in (("model", imagined), ("persistence", now)):

@@ -114,7 +114,7 @@ def cost_table(cost: Mapping[str, Figure], provenance: Mapping[str, Any]) -> str
 
 
 def provenance_table(provenance: Mapping[str, Any]) -> str:
-    """Where every figure comes from, for whoever wants to make them again."""
+    """Where every figure comes from, so that they can be reproduced."""
     checkpoint = provenance["checkpoint"]
     rows = [
         ("Command", provenance["command"]),
@@ -125,7 +125,7 @@ def provenance_table(provenance: Mapping[str, Any]) -> str:
         rows.append(("Data", f"{data['path']} (fingerprint {data['fingerprint']}; {split})"))
         rows += [("Skipped", line) for line in data["skipped"]]
     rows += [
-        ("Episodes judged", ", ".join(provenance["episodes_judged"])),
+        ("Episodes evaluated", ", ".join(provenance["episodes_judged"])),
         ("Windows", f"{provenance['windows']} starts, {provenance['context']} rows of context each"),
         ("Expected value", f"mean over {provenance['samples']} dreams per window"),
         ("Intervals", provenance["interval"]),

@@ -1,4 +1,4 @@
-"""What a model is judged on: held-out episodes, and windows of them with real rows first and open-loop steps after.
+"""What a model is evaluated on: held-out episodes, and windows of them with real rows first and open-loop steps after.
 
 N windows, B batch, C context rows, H horizon (open-loop steps), A action size.
 """
@@ -60,7 +60,7 @@ class WindowBatch:
         return self.segment.action[:, self.context - 1 : -1]
 
     def future(self, key: str) -> Tensor:
-        """What was really seen at steps 1 to H: `[B, H, ...]`."""
+        """The recorded observations of steps 1 to H: `[B, H, ...]`."""
         return self.segment.targets[key][:, self.context :]
 
 

@@ -23,12 +23,12 @@ from worldloom.nets.heads import ClippedDoubleHead, TwoHotHead
 from worldloom.nets.observation import blank
 from worldloom.noise import NOISE, Noise, TorchNoise
 
-# What is paid on arrival in each of the states `[N, H]` of a dream whose actions were `[N, H, A]`: `[N, H]`.
+# The reward on arrival in each of the states `[N, H]` of a dream whose actions were `[N, H, A]`: `[N, H]`.
 Reward = Callable[[WorldModel, State, Tensor], Tensor]
 
 
 def decoded_reward(model: WorldModel, states: State, actions: Tensor) -> Tensor:
-    """What the model says is paid."""
+    """The reward that the model predicts."""
     return model.decode(states, "reward")
 
 
@@ -36,7 +36,7 @@ class ActorCritic(nn.Module):
     """Actor, critic, and the critic's slow copy. Called on beliefs, it returns named loss terms as a family does.
 
     Terms: "actor" and "critic" (scalars) from dreams, "replay_critic" `[B, T]` from the real rows, whose gradients go
-    into the beliefs. In dreams `reward` says what is paid, by default the model; "terminated" is used where it is
+    into the beliefs. In dreams `reward` gives the reward, by default the model's; "terminated" is used where it is
     decoded. What model and actor sample there is drawn from `noise`.
     """
 
@@ -124,7 +124,7 @@ class ActorCritic(nn.Module):
         return states, actions, torch.stack(drawn, 1)
 
     def replay_terms(self, belief: State, segment: Segment) -> Tensor:
-        """The critic's error `[B, T]` on real rows, towards the lambda returns of what was really paid."""
+        """The critic's error `[B, T]` on real rows, towards the lambda returns of the recorded rewards."""
         critic = self.critic(belief.features)
         with torch.no_grad():
             value, slow = critic.mean, self.slow(belief.features).mean
@@ -170,14 +170,14 @@ def lambda_return(reward: Tensor, discount: Tensor, value: Tensor, lam: float, r
     Reward and discount are those known on arrival in a state. Where the next row is not `real`, a state's return is its
     own value, and so nothing is learned from padding.
     """
-    following = value[:, -1]
+    next_return = value[:, -1]
     returns: list[Tensor] = []
     for t in range(value.shape[1] - 1, 0, -1):
-        bootstrap = torch.lerp(value[:, t], following, lam)
-        following = reward[:, t] + discount[:, t] * bootstrap
+        bootstrap = torch.lerp(value[:, t], next_return, lam)
+        next_return = reward[:, t] + discount[:, t] * bootstrap
         if real is not None:
-            following = torch.where(real[:, t], following, value[:, t - 1])
-        returns.append(following)
+            next_return = torch.where(real[:, t], next_return, value[:, t - 1])
+        returns.append(next_return)
     return torch.stack(returns[::-1], 1)
 
 

@@ -19,7 +19,7 @@ class ActorCriticConfig:
     starts: Annotated[int, at_least(0)] = 0
     """In how many beliefs of a batch a dream begins; 0 is in all of them."""
     discount: Annotated[float, between(0, 1)] = 0.997
-    """By how much what is paid a step later counts less."""
+    """The discount of a reward one step later."""
     lam: Annotated[float, between(0, 1)] = 0.95
     """How far the lambda return looks beyond the next step: 0 not at all, 1 to the end of the dream."""
     gradient: Literal["reinforce", "dynamics"] = "reinforce"

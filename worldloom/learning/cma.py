@@ -16,7 +16,7 @@ from worldloom.noise import NOISE, Noise
 from worldloom.registry import require
 
 MOST_FOR_COVARIANCE = 1500  # weights; beyond, CMA-ES adapts a diagonal, whose cost does not grow with their square
-LEAST_ALIVE = 1e-3
+LEAST_SURVIVAL = 1e-3
 
 
 def make_strategy(weights: int, population: int, sigma: float, seed: int) -> Any:
@@ -39,31 +39,31 @@ def dreamt_returns(
     model: WorldModel,
     controller: LinearController,
     candidates: Tensor,
-    moments: State,
+    starts: State,
     horizon: int,
     noise: Noise = NOISE,
 ) -> np.ndarray:
-    """The mean return of each of `candidates` `[P, weights]` over dreams from `moments` `[D]`, all at once: `[P]`.
+    """The mean return of each of `candidates` `[P, weights]` over dreams from `starts` `[D]`, all at once: `[P]`.
 
     Dreams that have surely ended leave the batch.
     """
-    count, device = len(candidates), moments.features.device
-    belief = moments.repeat(count)
-    owner = torch.arange(count, device=device).repeat(len(moments.features))
-    alive, total = torch.ones(len(owner), device=device), torch.zeros(count, device=device)
+    count, device = len(candidates), starts.features.device
+    belief = starts.repeat(count)
+    owner = torch.arange(count, device=device).repeat(len(starts.features))
+    survives, total = torch.ones(len(owner), device=device), torch.zeros(count, device=device)
     scores = Scores(controller, candidates.to(device), owner)
     for _ in range(horizon):
         belief = model.predict(belief, scores.actions(belief.features), noise)
-        total.index_add_(0, owner, alive * model.decode(belief, "reward"))
+        total.index_add_(0, owner, survives * model.decode(belief, "reward"))
         if "terminated" in model.decodes:
-            alive = alive * (1 - model.decode(belief, "terminated"))
-        going = alive > LEAST_ALIVE
+            survives = survives * (1 - model.decode(belief, "terminated"))
+        going = survives > LEAST_SURVIVAL
         if going.sum() < 0.8 * len(going):  # often enough to save work, seldom enough not to make some
-            belief, alive, owner = belief[going], alive[going], owner[going]
+            belief, survives, owner = belief[going], survives[going], owner[going]
             scores = Scores(controller, candidates.to(device), owner)
         if not len(owner):
             break
-    return (total / len(moments.features)).cpu().numpy().astype(np.float64)
+    return (total / len(starts.features)).cpu().numpy().astype(np.float64)
 
 
 class Scores:

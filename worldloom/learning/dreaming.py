@@ -19,7 +19,7 @@ from worldloom.training.trainer import Trainer
 class DreamingLearner:
     """A trainer of model and policy together, fed from a replay, and the agents that act as the policy now says.
 
-    `trainer` saves and restores everything; `collector` explores while it collects, `judged` does not. What is
+    `trainer` saves and restores everything; `collector` explores while it collects, `evaluated` does not. What is
     reconstructed is scaled to what was collected at random, or a key in small units would not be worth learning.
     """
 
@@ -39,8 +39,8 @@ class DreamingLearner:
         precision = choose_precision(settings.precision, device)
         joint = JointModule(model, policy)
         self.trainer = Trainer(model, self.replay, settings.budget, settings.optimizer, device, precision, joint=joint)
-        self.judged = PolicyAgent(model, policy.actor)
-        self.agent = self.explorer = replace(self.judged, explore=True)
+        self.evaluated = PolicyAgent(model, policy.actor)
+        self.agent = self.explorer = replace(self.evaluated, explore=True)
         if isinstance(policy, Exploration):
             self.explorer = replace(self.agent, actor=policy.explorer.actor)
         self.explore_steps = settings.explore_steps

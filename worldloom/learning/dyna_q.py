@@ -1,6 +1,6 @@
 """Tabular Dyna-Q and Dyna-Q+ (Sutton & Barto, 2018, section 8.2): one step of acting, then N steps of imagining.
 
-S places, A actions, N imagined steps. What is imagined comes out of a world model by the contract's verbs.
+S states, A actions, N imagined steps. What is imagined comes out of a world model by the contract's verbs.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class DynaConfig:
     """The book's names. `planning` imagined steps follow each real one; 0 is plain Q-learning.
 
     With a `bonus` (kappa of Dyna-Q+) an imagined reward grows with the square root of how long ago the action was last
-    tried there, and actions never tried in places that were visited are imagined too.
+    tried there, and actions never tried in states that were visited are imagined too.
     """
 
     planning: Annotated[int, at_least(0)] = 50
@@ -34,14 +34,14 @@ class DynaConfig:
 
 
 class TabularModel(Protocol):
-    """A world model of places that can be told what happened, as family `tabular` can."""
+    """A tabular world model to which single transitions are written, such as family `tabular`."""
 
     spec: DataSpec
 
     def start(self, obs: Obs) -> Any: ...
     def predict(self, state: Any, action: Tensor) -> State: ...
     def decode(self, state: Any, key: str) -> Tensor: ...
-    def remember(self, place: int, action: int, reward: float, following: int, ended: bool) -> None: ...
+    def remember(self, state: int, action: int, reward: float, next_state: int, terminated: bool) -> None: ...
 
 
 class DynaQ:
@@ -55,19 +55,19 @@ class DynaQ:
         self.tried = np.full(shape, -1)  # when each action was last taken, -1 for never
         self.time = 0
 
-    def act(self, place: int) -> int:
+    def act(self, state: int) -> int:
         """Epsilon-greedy; equally good actions are equally likely."""
         if self.random.random() < self.config.explore:
             return int(self.random.integers(self.values.shape[1]))
-        values = self.values[place]
+        values = self.values[state]
         return int(self.random.choice(np.flatnonzero(values == values.max())))
 
-    def learn(self, place: int, action: int, reward: float, following: int, ended: bool) -> None:
+    def learn(self, state: int, action: int, reward: float, next_state: int, terminated: bool) -> None:
         """One real step: Q-learning, a line in the model, and `planning` imagined steps."""
         self.time += 1
-        self._update(place, action, reward, following, ended)
-        self.model.remember(place, action, reward, following, ended)
-        self.tried[place, action] = self.time
+        self._update(state, action, reward, next_state, terminated)
+        self.model.remember(state, action, reward, next_state, terminated)
+        self.tried[state, action] = self.time
         if self.config.planning:
             self._plan()
 
@@ -75,27 +75,27 @@ class DynaQ:
         known = self.tried >= 0
         if self.config.bonus:
             known = known | known.any(1, keepdims=True)
-        places, actions = np.nonzero(known)
-        drawn = self.random.integers(len(places), size=self.config.planning)
-        places, actions = places[drawn], actions[drawn]
-        rewards, following, ended = self._imagine(places, actions)
+        states, actions = np.nonzero(known)
+        drawn = self.random.integers(len(states), size=self.config.planning)
+        states, actions = states[drawn], actions[drawn]
+        rewards, next_state, terminated = self._imagine(states, actions)
         # An action never tried counts from the beginning of time.
-        waited = self.time - np.maximum(self.tried[places, actions], 0)
+        waited = self.time - np.maximum(self.tried[states, actions], 0)
         rewards = rewards + self.config.bonus * np.sqrt(waited)
-        for step in zip(*(x.tolist() for x in (places, actions, rewards, following, ended)), strict=True):
+        for step in zip(*(x.tolist() for x in (states, actions, rewards, next_state, terminated)), strict=True):
             self._update(*step)
 
     @torch.no_grad()
-    def _imagine(self, places: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _imagine(self, states: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What the model thinks of N steps: rewards, where they lead to, and whether they end the episode."""
         model, (count, choices) = self.model, self.values.shape
-        now = model.start({self.key: torch.eye(count)[torch.from_numpy(places)]})
+        now = model.start({self.key: torch.eye(count)[torch.from_numpy(states)]})
         then = model.predict(now, torch.eye(choices)[torch.from_numpy(actions)])
         rewards = model.decode(then, "reward").numpy()
-        ended = model.decode(then, "terminated").numpy() > 0.5
-        return rewards, then.features.argmax(-1).numpy(), ended
+        terminated = model.decode(then, "terminated").numpy() > 0.5
+        return rewards, then.features.argmax(-1).numpy(), terminated
 
-    def _update(self, place: int, action: int, reward: float, following: int, ended: bool) -> None:
+    def _update(self, state: int, action: int, reward: float, next_state: int, terminated: bool) -> None:
         """One step of Q-learning."""
-        ahead = 0.0 if ended else self.config.discount * self.values[following].max()
-        self.values[place, action] += self.config.step_size * (reward + ahead - self.values[place, action])
+        ahead = 0.0 if terminated else self.config.discount * self.values[next_state].max()
+        self.values[state, action] += self.config.step_size * (reward + ahead - self.values[state, action])

@@ -66,10 +66,10 @@ class Evolution:
         """One generation; the fitness of its candidates `[P]`."""
         candidates = self.strategy.ask()
         weights = torch.as_tensor(np.stack(candidates), dtype=torch.float32)
-        noise, moments = TorchNoise(self.settings.temperature), self._moments()
-        fitness = dreamt_returns(self.model, self.controller, weights, moments, self.settings.horizon, noise)
+        noise, starts = TorchNoise(self.settings.temperature), self._starts()
+        fitness = dreamt_returns(self.model, self.controller, weights, starts, self.settings.horizon, noise)
         if not np.isfinite(fitness).all():
-            raise UserError(f"generation {self.generation + 1}: a dream paid {fitness.min()} to {fitness.max()}")
+            raise UserError(f"generation {self.generation + 1}: dreams returned {fitness.min()} to {fitness.max()}")
         self._tell(candidates, fitness)
         return fitness
 
@@ -79,7 +79,7 @@ class Evolution:
         mean = torch.as_tensor(self.strategy.mean, dtype=torch.float32)
         nn.utils.vector_to_parameters(mean, self.controller.parameters())
 
-    def _moments(self) -> State:
+    def _starts(self) -> State:
         """Real beliefs `[D]` for dreams to begin in."""
         segment = next(self.starts).to(next(self.model.parameters()).device)
         belief = self.model.track(segment.obs, segment.action)

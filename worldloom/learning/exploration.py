@@ -1,7 +1,8 @@
 """Exploration by disagreement: a second policy that seeks what the model has yet to learn (Plan2Explore).
 
-Sekar et al. (2020): networks that all learn to foresee the next belief agree where much was seen and differ where
-little was. How far they differ is what the exploring policy is paid, in the same dreams' model as the task's policy.
+Sekar et al. (2020): networks that all learn to predict the next belief agree where there are many data and
+differ where there are few. Their disagreement is the reward of the exploring policy, in the same dreams' model as the
+task's policy.
 
 B batch, T time, N dreams, H horizon, K networks, F features, C code, A action size.
 """
@@ -26,7 +27,7 @@ class Disagreement(nn.Module):
     """K networks from the features of a belief and an action to a code of the belief that follows.
 
     The code is a fixed random rotation of its features, cut off after 64 numbers: they vary as a thousand do, and an
-    update takes half the time. `reward` is the variance of what the networks foresee, in units of its mean on the last
+    update takes half the time. `reward` is the variance of what the networks predict, in units of its mean on the last
     real rows (`scale`): features have the units of their family, and all the networks differ less as they learn.
     """
 
@@ -46,18 +47,18 @@ class Disagreement(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
     def forward(self, features: Tensor, action: Tensor) -> Tensor:
-        """`[..., F]` and `[..., A]` to what each network foresees, `[K, ..., C]`."""
+        """`[..., F]` and `[..., A]` to what each network predicts, `[K, ..., C]`."""
         inputs = torch.cat([features, action.to(features.dtype)], -1)
         return torch.stack([network(inputs) for network in self.networks]).float()
 
     def loss(self, belief: State, segment: Segment) -> Tensor:
         """`[B, T]`: row t > 0 holds the networks' mean squared error in foreseeing its belief, which stays as it is."""
         features = belief.features.detach()
-        foreseen, seen = self(features[:, :-1], segment.action[:, :-1]), features[:, 1:] @ self.rotation
+        predicted, target = self(features[:, :-1], segment.action[:, :-1]), features[:, 1:] @ self.rotation
         real = segment.mask[:, 1:]
         if self.training and real.any():
-            self.scale.copy_(spread(foreseen.detach())[real].mean())
-        return F.pad((foreseen - seen).square().mean((0, -1)), (1, 0))
+            self.scale.copy_(spread(predicted.detach())[real].mean())
+        return F.pad((predicted - target).square().mean((0, -1)), (1, 0))
 
     def reward(self, model: WorldModel, states: State, actions: Tensor) -> Tensor:
         """What arriving in each of `states` `[N, H]` was worth, `[N, H]`; nothing is known of how the first was met."""
@@ -65,10 +66,10 @@ class Disagreement(nn.Module):
         return F.pad(found / self.scale.clamp(min=torch.finfo(torch.float32).tiny), (1, 0))
 
 
-def spread(foreseen: Tensor) -> Tensor:
+def spread(predicted: Tensor) -> Tensor:
     """The variance between the networks' means, averaged over the code: `[K, ..., C]` to `[...]`."""
     # `Tensor.var` over the first dimension takes five times as long on a CPU.
-    return (foreseen - foreseen.mean(0)).square().mean((0, -1))
+    return (predicted - predicted.mean(0)).square().mean((0, -1))
 
 
 class Exploration(nn.Module):
@@ -88,7 +89,7 @@ class Exploration(nn.Module):
 
     @property
     def actor(self) -> Actor:
-        """The task's, which is the one to be judged."""
+        """The task's, which is the one that is evaluated."""
         return self.task.actor
 
     def forward(self, model: WorldModel, belief: State, segment: Segment) -> dict[str, Tensor]:

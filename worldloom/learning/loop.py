@@ -1,4 +1,4 @@
-"""The online loop: collect an episode, learn while it is played, judge now and then, save. Resumable exactly.
+"""The online loop: collect an episode, learn while it is played, evaluate now and then, save. Resumable exactly.
 
 The run folder is one of `worldloom train` (`run.json`, `checkpoints/`, `log.jsonl`), so that everything that reads a
 trained model reads a learned one, and besides that holds `learn.json`, the settings, and `replay/`, the episodes.
@@ -37,11 +37,11 @@ def run_learning(settings: LearnSettings) -> None:
     torch.set_num_threads(settings.threads)
     keep_freed_memory()
     with ExitStack() as stack:
-        envs, judged = (
+        envs, evaluation_envs = (
             [make(settings, stack) for _ in range(count)]
             for count in (settings.num_envs, min(settings.eval_episodes, MOST_EVALUATION_ENVS))
         )
-        session = LearningSession(settings, envs, judged, describe(envs[0]))
+        session = LearningSession(settings, envs, evaluation_envs, describe(envs[0]))
         stack.enter_context(folders.claimed(settings.out))
         if settings.resume and steps_saved(settings.out):
             session.restore(settings.out)
@@ -61,7 +61,7 @@ def run_learning(settings: LearnSettings) -> None:
 
 
 def loop(session: LearningSession, log: Log, console: Console) -> bool:
-    """Collect, learn, judge and save until the budget is spent (True) or somebody asks to stop (False)."""
+    """Collect, learn, evaluate and save until the budget is spent (True) or somebody asks to stop (False)."""
     settings, progress = session.settings, session.progress
     saved = progress.decisions
     with Interrupt() as interrupt:
@@ -71,7 +71,7 @@ def loop(session: LearningSession, log: Log, console: Console) -> bool:
             except NotFinite as error:
                 raise UserError(f"{error}. {last_good(settings.out)} Start another --out with a lower --lr") from error
             except UserError as error:
-                raise UserError(f"{error}. {last_good(settings.out)} Mend that and continue with --resume") from error
+                raise UserError(f"{error}. {last_good(settings.out)} Fix that and continue with --resume") from error
             report(session, episodes, log, console)
             due = progress.decisions // settings.eval_every > progress.evaluated // settings.eval_every
             if (due and session.learned) or progress.decisions >= settings.steps:
@@ -158,7 +158,7 @@ def resume_or_refuse(settings: Learning) -> None:
 
 def prepare_folder(settings: LearnSettings, session: LearningSession) -> None:
     """Write what describes the run: `learn.json`, and `run.json` as any trained model has it."""
-    describe_learning(settings)  # first of all, so that a run that ends at any later moment can be resumed
+    describe_learning(settings)  # first of all, so that a run can be resumed wherever it stops
     durable.make_folder(settings.out / "checkpoints")
     durable.make_folder(settings.out / "replay")
     folders.remove_partial(settings.out / "checkpoints")

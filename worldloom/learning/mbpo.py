@@ -3,10 +3,10 @@
 What happens in the environment trains a world model and fills the learner's replay; so do short dreams in that model,
 which branch from beliefs that were really held and in which the learner acts as it now would.
 
-N steps, K H dreams and their length. Observations are `{key: [N, ...]}` as the environment shows them, actions in its
-own units. The learner sees in dreams what the model decodes, and not the belief's features: those would change their
-meaning with every update of the model, and so spoil whatever the replay already holds, while an observation stays what
-it was. So the observation must hold what one needs to know to act, as it must for such a learner without a model.
+N steps, K H dreams and their length. Observations are `{key: [N, ...]}` as the environment returns them, actions in its
+own units. In dreams the learner observes what the model decodes, and not the belief's features: those would change
+their meaning with every update of the model, and so spoil whatever the replay already holds, while an observation stays
+what it was. So the observation must hold what one needs to know to act, as it must for such a learner without a model.
 """
 
 from collections.abc import Callable
@@ -26,20 +26,20 @@ from worldloom.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class EnvSteps:
-    """What was seen and done, what was paid and seen then, and whether that was an end, which a truncation is not."""
+    """Steps in the environment's own units, real or imagined. A truncation is not `terminated`."""
 
     obs: Arrays
     action: np.ndarray
     reward: np.ndarray
-    following: Arrays
+    next_obs: Arrays
     terminated: np.ndarray
 
     def __len__(self) -> int:
         return len(self.reward)
 
     def __getitem__(self, index: np.ndarray) -> "EnvSteps":
-        obs, following = ({k: v[index] for k, v in seen.items()} for seen in (self.obs, self.following))
-        return EnvSteps(obs, self.action[index], self.reward[index], following, self.terminated[index])
+        obs, next_obs = ({k: v[index] for k, v in arrays.items()} for arrays in (self.obs, self.next_obs))
+        return EnvSteps(obs, self.action[index], self.reward[index], next_obs, self.terminated[index])
 
 
 class OffPolicy(Protocol):
@@ -78,7 +78,7 @@ class DynaSettings:
 
 
 class Dyna:
-    """One learner in one environment. `make` builds the trainer of a world model on what was seen at random.
+    """One learner in one environment. `make` builds the trainer of a world model on the steps of random actions.
 
     It is given the data's description, with the scales found so far, and the replay that the trainer is to draw from.
     Nothing here seeds torch; the environment's resets, the random steps and the dreams follow from `seed`.
@@ -125,12 +125,12 @@ class Dyna:
             going = np.ones(count, bool)
             for _ in range(horizon):
                 action = self.learner.act(obs, explore=True)
-                following, reward, terminated, _, _ = dreams.step(action)
+                next_obs, reward, terminated, _, _ = dreams.step(action)
                 # A dream that has ended begins anew with the next step, which leads from the one to the other.
-                kept = EnvSteps(obs, action, reward, following, terminated)[np.flatnonzero(going)]
+                kept = EnvSteps(obs, action, reward, next_obs, terminated)[np.flatnonzero(going)]
                 self.learner.store(kept, imagined=True)
                 self.imagined += len(kept)
-                obs, going = following, going & ~terminated
+                obs, going = next_obs, going & ~terminated
                 if not going.any():
                     break
 
@@ -156,7 +156,7 @@ class Dyna:
             trainer.update(next(self.replay).to(trainer.device))
 
     def _remember(self, action: Any, reward: float, terminated: bool, truncated: bool) -> None:
-        """A row of the episode under way, which goes into the replay when it is over."""
+        """A row of the episode under way, which goes into the replay when it has ended."""
         self.rows.actions.append(action)
         self.rows.rewards.append(reward)
         self.rows.infos.append({})
@@ -171,5 +171,5 @@ class Dyna:
 
 
 def batch(obs: Arrays) -> Arrays:
-    """One moment as a batch of one."""
+    """One observation as a batch of one."""
     return {key: value[None] for key, value in obs.items()}

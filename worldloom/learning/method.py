@@ -19,8 +19,8 @@ if TYPE_CHECKING:  # so that `worldloom learn --help` need not wait for torch
 class Learner(Protocol):
     """What learns while it acts (`learning/session.py`): a trainer fed from a replay, and the agents it makes.
 
-    `collector` explores while it collects, `judged` does not. `fits`: whether the learner is made anew for the scales
-    of what was collected at random.
+    `collector` explores while it collects, `evaluated` does not. `fits`: whether the learner is made anew for the
+    scales of what was collected at random.
     """
 
     fits: bool
@@ -28,7 +28,7 @@ class Learner(Protocol):
     trainer: "Trainer"
 
     @property
-    def judged(self) -> "Agent": ...
+    def evaluated(self) -> "Agent": ...
 
     def collector(self, decisions: int) -> "Agent": ...
 

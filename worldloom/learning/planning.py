@@ -21,9 +21,9 @@ from worldloom.training.trainer import Trainer
 class PlanningLearner:
     """A trainer of the model, fed from a replay, and the agents that act with the model as it is.
 
-    `trainer` saves and restores everything; `collector` explores while it collects, `judged` does not. The model sees
-    vectors in their own units: scaled to what was collected at random, reacher-easy reached 209 and 436 after 10,000
-    decisions in place of 270, 589 and 710, and cup-catch 99 in place of 920.
+    `trainer` saves and restores everything; `collector` explores while it collects, `evaluated` does not. The model
+    sees vectors in their own units: scaled to what was collected at random, reacher-easy reached 209 and 436 after
+    10,000 decisions in place of 270, 589 and 710, and cup-catch 99 in place of 920.
     """
 
     fits = False
@@ -47,8 +47,8 @@ class PlanningLearner:
         self.trainer = Trainer(model, self.replay, settings.budget, settings.optimizer, device, precision)
         make = CategoricalCEM if spec.action.kind == "discrete" else MPPI
         planner = make(horizon, settings.samples, settings.elites, settings.iterations, settings.prior_samples)
-        self.judged = PlanningAgent(self.trainer.ema_model, planner, Return(discount), precision=precision)
-        self.agent = replace(self.judged, model=model, explore=True)
+        self.evaluated = PlanningAgent(self.trainer.ema_model, planner, Return(discount), precision=precision)
+        self.agent = replace(self.evaluated, model=model, explore=True)
 
     def collector(self, decisions: int) -> Agent:
         """Who collects after so many decisions."""

@@ -58,8 +58,10 @@ class LearningSession:
 
     learner: Learner
 
-    def __init__(self, settings: LearnSettings, envs: list[AdaptedEnv], judged: list[AdaptedEnv], spec: DataSpec):
-        self.settings, self.envs, self.evaluation_envs = settings, envs, judged
+    def __init__(
+        self, settings: LearnSettings, envs: list[AdaptedEnv], evaluation_envs: list[AdaptedEnv], spec: DataSpec
+    ):
+        self.settings, self.envs, self.evaluation_envs = settings, envs, evaluation_envs
         self._make_learner(spec)
         self.progress = LearningProgress()
         self.losses: list[dict[str, Any]] = []
@@ -138,7 +140,7 @@ class LearningSession:
         seeds = [EVALUATION_SEED + i for i in range(self.settings.eval_episodes)]
         began = time.perf_counter()
         with self.learner.trainer.evaluation_mode():
-            played = play_in(self.learner.judged, self.evaluation_envs, seeds, most)
+            played = play_in(self.learner.evaluated, self.evaluation_envs, seeds, most)
         returns = [each.episode_return for each in played]
         figure = mean(returns)
         return {

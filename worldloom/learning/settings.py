@@ -1,4 +1,4 @@
-"""`worldloom learn METHOD ENV`: an agent that collects, learns from what it collected, and is judged on the way."""
+"""`worldloom learn METHOD ENV`: an agent that collects, learns from what it collected, and is evaluated on the way."""
 
 import shlex
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ def changed(settings: Any) -> Iterator[tuple[str, Any]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Learning:
-    """What every way of learning is told. A method adds its own words and gives its defaults."""
+    """The settings of every learning method. A method adds its own and gives its defaults."""
 
     method: ClassVar[str]
 
@@ -89,7 +89,7 @@ class Learning:
 
 @dataclass(frozen=True, kw_only=True)
 class LearnSettings(Learning):
-    """What every way of learning in an environment is told.
+    """The settings of every method that learns in an environment.
 
     A step is one decision: with action_repeat=2 it moves the world twice.
     """
@@ -172,7 +172,7 @@ class TDMPCSettings(LearnSettings):
     method: ClassVar[str] = "tdmpc"
 
     average: Annotated[float, Bound(low=0, below=1)] = 0.999
-    """Judge and save weights that follow the trained ones this slowly; 0 are the trained ones, which collect."""
+    """EMA decay of the weights that are evaluated and saved; 0 takes the trained ones, which always collect."""
     samples: Annotated[int, at_least(1)] = 128
     """Action sequences tried in each iteration of a plan."""
     elites: Annotated[int, at_least(1)] = 16
@@ -216,8 +216,8 @@ class DreamerSettings(LearnSettings):
     """Learning rate of the model and the policy."""
     family: Annotated[str, named(FAMILIES, "Family of the world model, which must decode a reward")] = "rssm"
     explore: Literal["disagreement"] | None = None
-    """Collect with a second policy, paid for what the model has yet to learn (Plan2Explore), and not with the task's.
-    It dreams too, so that an update costs about twice as much."""
+    """Collect with a second policy, whose reward is the disagreement of predictions (Plan2Explore), and not with the
+    task's. It dreams too, so that an update costs about twice as much."""
     explore_steps: Annotated[int | None, at_least(1)] = None
     """With --explore: from this decision on the task's policy collects after all; by default it never does."""
     minutes: Annotated[float | None, above(0)] = None
@@ -255,8 +255,8 @@ class DreamerSettings(LearnSettings):
 class CMASettings(Learning):
     """A linear controller is evolved by CMA-ES inside a trained model, which stays as it is (World Models, 2018).
 
-    A step is one generation: every candidate acts in dreams that begin in the same real moments, and is worth what they
-    pay. Nothing is collected or evaluated.
+    A step is one generation: every candidate acts in dreams that begin in the same real rows, and its fitness is their
+    mean return. Nothing is collected or evaluated.
     """
 
     method: ClassVar[str] = "cma"
@@ -270,7 +270,7 @@ class CMASettings(Learning):
     population: Annotated[int, at_least(4)] = 32
     """Candidates of a generation."""
     dreams: Annotated[int, at_least(1)] = 16
-    """Dreams each of them acts in; all begin in the same moments."""
+    """Dreams each of them acts in; all begin in the same rows."""
     horizon: Annotated[int, at_least(1)] = 500
     """Length of a dream in steps; what its end makes improbable counts as much less."""
     temperature: Annotated[float, at_least(0)] = 1.0
@@ -278,7 +278,7 @@ class CMASettings(Learning):
     sigma: Annotated[float, above(0)] = 0.1
     """Standard deviation of the first generation's weights."""
     length: Annotated[int, at_least(1)] = 32
-    """Rows of the real windows on whose moments dreams begin."""
+    """Rows of the real windows in which dreams begin."""
 
     def check(self) -> None:
         super().check()

@@ -50,7 +50,7 @@ class StableBaselines:
         algorithm = self.algorithm
         for row in range(len(steps)):
             one = steps[np.array([row])]
-            self.buffer.add(one.obs, one.following, self._scaled(one.action), one.reward, one.terminated, [{}])
+            self.buffer.add(one.obs, one.next_obs, self._scaled(one.action), one.reward, one.terminated, [{}])
             algorithm.num_timesteps += 1
             algorithm._update_current_progress_remaining(algorithm.num_timesteps, self.total)
             algorithm._on_step()  # where DQN explores less and less, and copies its target
@@ -66,8 +66,8 @@ class StableBaselines:
 
     def _samples(self, steps: EnvSteps) -> Any:
         kinds = require("stable_baselines3.common.type_aliases", "sb3")
-        reward, ended = (x.astype(np.float32)[:, None] for x in (steps.reward, steps.terminated))
-        made = kinds.DictReplayBufferSamples(steps.obs, self._scaled(steps.action), steps.following, ended, reward)
+        reward, terminated = (x.astype(np.float32)[:, None] for x in (steps.reward, steps.terminated))
+        made = kinds.DictReplayBufferSamples(steps.obs, self._scaled(steps.action), steps.next_obs, terminated, reward)
         return tree_map(lambda x: x if x is None else torch.as_tensor(x, device=self.algorithm.device), made)
 
 

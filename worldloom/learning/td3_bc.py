@@ -1,7 +1,7 @@
 """TD3+BC (Fujimoto & Gu, 2021): learn to act from a dataset alone, close to what was done in it.
 
-The smallest change of TD3 (Fujimoto et al., 2018) that learns offline: the policy also pays for its distance from the
-action that was taken, equation (3), against the value on a scale that the data set, equation (5).
+The smallest change of TD3 (Fujimoto et al., 2018) that learns offline: the policy loss also has a term for its distance
+from the action that was taken, equation (3), against the value on a scale that the data set, equation (5).
 
 K learners, N steps, B batch, D vector size, A action size.
 """
@@ -48,12 +48,12 @@ class TD3BCConfig:
 
 @dataclass(frozen=True)
 class Transitions:
-    """Single steps of a dataset: obs and following `[N, D]`, action `[N, A]` in model units, reward and ends `[N]`."""
+    """Single steps of a dataset: obs and next_obs `[N, D]`, action `[N, A]` in model units, reward and ends `[N]`."""
 
     obs: Tensor
     action: Tensor
     reward: Tensor
-    following: Tensor
+    next_obs: Tensor
     terminated: Tensor
 
     @classmethod
@@ -65,12 +65,12 @@ class Transitions:
         if spec.action.kind != "continuous" or spec.action.low is None or not spec.has_reward:
             raise UserError(f"{source.path}: TD3+BC needs rewards and continuous actions whose range is declared")
         episodes = [source.read(index) for index in range(len(source.episodes))]
-        seen = [np.concatenate([e.obs[key] for key in spec.vector_keys], 1) for e in episodes]
+        rows = [np.concatenate([e.obs[key] for key in spec.vector_keys], 1) for e in episodes]
         columns = (
-            [x[:-1] for x in seen],
+            [x[:-1] for x in rows],
             [spec.action.scale(e.action[:-1]) for e in episodes],
             [e.reward[1:] for e in episodes],
-            [x[1:] for x in seen],
+            [x[1:] for x in rows],
             [e.terminated[1:].astype(np.float32) for e in episodes],
         )
         return cls(*(torch.from_numpy(np.concatenate(column)) for column in columns))
@@ -137,19 +137,19 @@ class TD3BC(nn.Module):
         return Transitions(*(torch.stack(column) for column in zip(*(vars(d).values() for d in drawn), strict=True)))
 
     def update(self, batch: Transitions, policy_too: bool) -> None:
-        obs, following = ((x - self.mean) / self.std for x in (batch.obs, batch.following))
-        error = values(self.critics, obs, batch.action) - self._target(batch, following)[:, None]
+        obs, next_obs = ((x - self.mean) / self.std for x in (batch.obs, batch.next_obs))
+        error = values(self.critics, obs, batch.action) - self._target(batch, next_obs)[:, None]
         step(self.critic_optimizer, error.square().mean((1, 2)).sum())
         if policy_too:
             self._update_policies(obs, batch.action)
 
     @torch.no_grad()
-    def _target(self, batch: Transitions, following: Tensor) -> Tensor:
+    def _target(self, batch: Transitions, next_obs: Tensor) -> Tensor:
         """What a step is worth by the more pessimistic slow critic, whose action is blurred: `[K, B]`."""
         config = self.config
         noise = (config.policy_noise * torch.randn_like(batch.action)).clamp(-config.noise_clip, config.noise_clip)
-        action = (self.slow_policy(following).tanh() + noise).clamp(-1, 1)
-        value = values(self.slow_critics, following, action).amin(1)
+        action = (self.slow_policy(next_obs).tanh() + noise).clamp(-1, 1)
+        value = values(self.slow_critics, next_obs, action).amin(1)
         return batch.reward + config.discount * (1 - batch.terminated) * value
 
     def _update_policies(self, obs: Tensor, taken: Tensor) -> None:

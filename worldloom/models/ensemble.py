@@ -93,8 +93,8 @@ class EnsembleState(State):
 class Ensemble(WorldModel[EnsembleState]):
     """The family `ensemble`. What is decoded is the members' mean; "disagreement" is how far their beliefs are apart.
 
-    Beliefs that share no axes are compared in a common code, a fixed random projection of what is seen (`ObsCode`). A
-    linear readout of each member learns to tell it from the belief, which is the loss term "common" and moves no
+    Beliefs that share no axes are compared in a common code, a fixed random projection of the observation (`ObsCode`).
+    A linear readout of each member learns to tell it from the belief, which is the loss term "common" and moves no
     member. "disagreement" is the members' standard deviation in that code, where 1 is how much the data themselves
     vary; `disagreement` gives the same for any decoded key.
     """
@@ -186,16 +186,16 @@ class Ensemble(WorldModel[EnsembleState]):
         return {**{name: term.mean(0) for name, term in terms.items()}, COMMON: common}
 
     def _code_loss(self, segment: Segment, belief: EnsembleState, noise: Noise) -> Tensor:
-        """How well each readout tells what is seen, from the belief that saw it and from the one that foresaw it."""
-        seen = self.code(segment.obs)
+        """The error of each readout of the observation code, from the posterior and from the prior."""
+        code = self.code(segment.obs)
         with torch.no_grad():
             before = belief[:, :-1].flatten()
-            foreseen = self.predict(before, segment.action[:, :-1].flatten(0, 1), noise).features
-        told, foretold = (
+            predicted = self.predict(before, segment.action[:, :-1].flatten(0, 1), noise).features
+        read, ahead = (
             self._codes(belief.features.detach()),
-            self._codes(foreseen.unflatten(0, seen[:, 1:].shape[:2])),
+            self._codes(predicted.unflatten(0, code[:, 1:].shape[:2])),
         )
-        errors = [(c - s[..., None, :]).square().mean((-2, -1)) for c, s in ((told, seen), (foretold, seen[:, 1:]))]
+        errors = [(c - s[..., None, :]).square().mean((-2, -1)) for c, s in ((read, code), (ahead, code[:, 1:]))]
         return errors[0] + F.pad(errors[1], (1, 0))
 
     def after_update(self) -> None:
@@ -216,10 +216,10 @@ class Ensemble(WorldModel[EnsembleState]):
         return self._each(lambda member, own, _: member.decode(own, key), NOISE, state)
 
     def _codes(self, features: Tensor) -> Tensor:
-        """The common code as each member's belief tells it: `[..., K * F]` to `[..., K, C]`."""
+        """The common code as read from the belief of each member: `[..., K * F]` to `[..., K, C]`."""
         rows = features.flatten(0, -2)
-        told = self.readout(rows, self.readout_bias.to(rows.dtype)).float()
-        return told.transpose(0, 1).unflatten(0, features.shape[:-1])
+        read = self.readout(rows, self.readout_bias.to(rows.dtype)).float()
+        return read.transpose(0, 1).unflatten(0, features.shape[:-1])
 
     def _each(self, call: Call[R], noise: Noise, belief: EnsembleState | None = None, out: int = 0) -> R:
         """`call(member, its belief, noise)` for every member; K becomes dimension `out` of every tensor returned."""
@@ -269,7 +269,8 @@ class Caller(nn.Module):
 
 
 class ObsCode(nn.Module):
-    """A fixed random linear code of what is seen, `[...]` rows to `[..., C]`: each entry varies by about 1 in the data.
+    """A fixed random linear code of the observation, `[...]` rows to `[..., C]`: each entry varies by about 1 in the
+    data.
 
     Vectors enter scaled by the data's own deviation, categories as they are, and pictures shrunk to a small grid.
     """

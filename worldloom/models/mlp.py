@@ -1,4 +1,4 @@
-"""A network from what is seen and done to what is seen next: the model of vector worlds that hide nothing.
+"""A network from observation and action to the next observation: the model of fully observed vector environments.
 
 B batch, T time, A action size, D summed vector size, N summed categories, U units.
 
@@ -39,15 +39,15 @@ class MLPConfig:
 
 @state
 class MLPState(State):
-    """seen `[B, D]` at unit scale, the categories `[B, N]`, and the hidden layer `[B, U]` of the step that led here."""
+    """observed `[B, D]` at unit scale, context `[B, N]`, and the hidden layer `[B, U]` of the step that led here."""
 
-    seen: Tensor
+    observed: Tensor
     context: Tensor
     hidden: Tensor
 
     @property
     def features(self) -> Tensor:
-        return torch.cat([self.seen, self.context], -1)
+        return torch.cat([self.observed, self.context], -1)
 
 
 class MLP(WorldModel[MLPState]):
@@ -89,46 +89,45 @@ class MLP(WorldModel[MLPState]):
         return (*self.parts, *self.heads)
 
     def start(self, obs: Obs, noise: Noise = NOISE) -> MLPState:
-        seen, context = self._see(obs)
-        return MLPState(seen, context, seen.new_zeros(*seen.shape[:-1], self.config.units))
+        observed, context = self._split(obs)
+        return MLPState(observed, context, observed.new_zeros(*observed.shape[:-1], self.config.units))
 
     def observe(self, state: MLPState, action: Tensor, obs: Obs, noise: Noise = NOISE) -> MLPState:
-        return MLPState(*self._see(obs), self._hidden(state, action))
+        return MLPState(*self._split(obs), self._hidden(state, action))
 
     def predict(self, state: MLPState, action: Tensor, noise: Noise = NOISE) -> MLPState:
         hidden = self._hidden(state, action)
         moved = self.change(hidden) + self.linear(torch.cat([state.features, action], -1))
-        return MLPState(state.seen + moved, state.context, hidden)
+        return MLPState(state.observed + moved, state.context, hidden)
 
     def decode(self, state: MLPState, key: str) -> Tensor:
         if key in self.heads:
             return self.heads[key](state.hidden).mean
         if key in self.parts:
-            return dict(zip(self.parts, self.scale.undo(state.seen).split(list(self.parts.values()), -1), strict=True))[
-                key
-            ]
+            vectors = self.scale.undo(state.observed).split(list(self.parts.values()), -1)
+            return dict(zip(self.parts, vectors, strict=True))[key]
         raise UserError(f"this model can't decode {key!r}; it decodes {', '.join(self.decodes)}")
 
     def track(self, obs: Obs, actions: Tensor, noise: Noise = NOISE) -> MLPState:
         """One call for all rows: each belief is its observation."""
-        seen, context = self._see(obs)
+        observed, context = self._split(obs)
         first = self.start({key: value[:, :1] for key, value in obs.items()})
-        later = self._hidden(MLPState(seen, context, seen)[:, :-1], actions[:, :-1])
-        return MLPState(seen, context, torch.cat([first.hidden, later], 1))
+        later = self._hidden(MLPState(observed, context, observed)[:, :-1], actions[:, :-1])
+        return MLPState(observed, context, torch.cat([first.hidden, later], 1))
 
     def loss(self, segment: Segment, belief: MLPState | None = None, noise: Noise = NOISE) -> dict[str, Tensor]:
-        seen, context = self._see(segment.obs)
-        ahead = self.predict(MLPState(seen, context, seen)[:, :-1], segment.action[:, :-1])
-        errors = (ahead.seen - seen[:, 1:]).square().split(list(self.parts.values()), -1)
+        observed, context = self._split(segment.obs)
+        ahead = self.predict(MLPState(observed, context, observed)[:, :-1], segment.action[:, :-1])
+        errors = (ahead.observed - observed[:, 1:]).square().split(list(self.parts.values()), -1)
         terms = {key: error.mean(-1) for key, error in zip(self.parts, errors, strict=True)}
         terms |= head_losses(self.heads, ahead.hidden, segment[:, 1:])
         return {key: nn.functional.pad(term, (1, 0)) for key, term in terms.items()}
 
-    def _see(self, obs: Obs) -> tuple[Tensor, Tensor]:
+    def _split(self, obs: Obs) -> tuple[Tensor, Tensor]:
         """Observed vectors `[..., D]` at unit scale, and given ones and categories `[..., N]`, side by side."""
-        seen = self.scale(torch.cat([obs[key] for key in self.parts], -1).float())
+        observed = self.scale(torch.cat([obs[key] for key in self.parts], -1).float())
         given = [scale(obs[key].float()) for key, scale in self.given.items()]
-        return seen, torch.cat([seen[..., :0], *given, *(obs[key] for key in self.spec.category_keys)], -1)
+        return observed, torch.cat([observed[..., :0], *given, *(obs[key] for key in self.spec.category_keys)], -1)
 
     def _hidden(self, state: MLPState, action: Tensor) -> Tensor:
         return self.body(torch.cat([state.features, action], -1))

@@ -3,7 +3,7 @@
 B batch, T time, A action size, D deterministic size, S stochastic size, P latent parameters, F = D + S features.
 
 A belief has a deterministic part that a gated recurrent cell carries and a stochastic part that is drawn: from the
-*prior* with eyes closed (`predict`), from the *posterior* after a look (`observe`). Training pulls the two together.
+*prior* (`predict`), from the *posterior* after an observation (`observe`). Training pulls the two together.
 """
 
 from dataclasses import dataclass
@@ -166,7 +166,7 @@ class RSSM(WorldModel[RSSMState]):
 
     def observe(self, state: RSSMState, action: Tensor, obs: Obs, noise: Noise = NOISE) -> RSSMState:
         deter = self.cell(state.deter, state.stoch, self.cell.embed_action(action))
-        return self._look(deter, self.look_obs(self.encoder(obs)), noise)
+        return self._posterior_state(deter, self.look_obs(self.encoder(obs)), noise)
 
     def predict(self, state: RSSMState, action: Tensor, noise: Noise = NOISE) -> RSSMState:
         deter = self.cell(state.deter, state.stoch, self.cell.embed_action(action))
@@ -194,7 +194,7 @@ class RSSM(WorldModel[RSSMState]):
         # Small steps wait on latency, not on arithmetic: here fp32 is faster than the casts that bf16 needs.
         with torch.autocast(actions.device.type, enabled=False):
             for moved_t, seen_t in zip(moved.unbind(1), seen.unbind(1), strict=True):
-                belief = self._look(self.cell(belief.deter, belief.stoch, moved_t), seen_t, noise)
+                belief = self._posterior_state(self.cell(belief.deter, belief.stoch, moved_t), seen_t, noise)
                 beliefs.append(belief)
         return RSSMState.stack(beliefs)
 
@@ -222,7 +222,7 @@ class RSSM(WorldModel[RSSMState]):
         )
         return torch.cat(dreamt, -1)
 
-    def _look(self, deter: Tensor, seen: Tensor, noise: Noise) -> RSSMState:
+    def _posterior_state(self, deter: Tensor, seen: Tensor, noise: Noise) -> RSSMState:
         latent = self.posterior(self.look_deter(deter) + seen).float()
         return RSSMState(deter, self.latent.sample(latent, noise), latent)
 

@@ -3,7 +3,7 @@
 B batch, T time, H horizon, A action size, E embedding size, K frames, L latent size, Q members, N rows of any kind.
 
 A belief is the encoding of the last K observations, which must show all that matters: one of vectors, but three
-pictures, as a single one shows no speed. Nothing is reconstructed; the latent is held to what foresees its own next
+pictures, as a single one shows no speed. Nothing is reconstructed; the latent is trained to predict its own next
 value, the reward and the return. Targets of the value come from a slow copy of its members, which `after_update` moves.
 """
 
@@ -213,8 +213,8 @@ class TDMPC(WorldModel[TDMPCState]):
         """Windows of `horizon` steps, each unrolled from the encoding of its first row (equations 3 and 4)."""
         windows = Windows.cut(segment, self.config.horizon, self.frames)
         with torch.no_grad():
-            truth = self._latents(self.encoder(windows.obs_after))
-            targets = self._value_targets(truth, windows, noise)
+            target_latents = self._latents(self.encoder(windows.obs_after))
+            targets = self._value_targets(target_latents, windows, noise)
         latent = self._latents(self.encoder(windows.obs_first))[:, 0]
         latents = [latent]
         steps = windows.steps
@@ -224,7 +224,7 @@ class TDMPC(WorldModel[TDMPCState]):
         before, after = unrolled[:, :-1], unrolled[:, 1:]
         pairs = torch.cat([before, steps.action], -1)
         terms = {
-            "consistency": (after - truth).square().mean(-1),
+            "consistency": (after - target_latents).square().mean(-1),
             "reward": TwoHot(self.reward(pairs).float(), self.bins).nll(steps.reward),
             "value": self.value(pairs).nll(targets.expand(self.config.members, *targets.shape)).mean(0),
             "policy": self._policy_loss(before.detach(), noise),

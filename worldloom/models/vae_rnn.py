@@ -1,11 +1,11 @@
-"""World Models (Ha & Schmidhuber, 2018): vision that compresses a look, and a memory that foresees the next one.
+"""World Models (Ha & Schmidhuber, 2018): a latent of each observation, and a recurrent net that predicts the next one.
 
-B batch, T time, A action size, Z code size, D size of the memory, K mixture components, F = Z + D features.
+B batch, T time, A action size, Z latent size, D hidden size, K mixture components, F = Z + D features.
 
-*Vision* is a variational autoencoder: each look becomes a code z of its own, whatever came before. *Memory* is an LSTM
-that reads codes and actions and says where the next code may lie, as a mixture of normals in each of its dimensions.
-With eyes closed codes are drawn from that mixture. The paper's *controller* sees z and the memory's output, which are
-the features here (`worldloom learn cma`).
+*Vision* is a variational autoencoder: each observation becomes a latent z of its own, whatever came before. *Memory* is
+an LSTM that takes latents and actions and predicts the next latent as a mixture of normals in each of its
+dimensions. Open-loop latents are drawn from that mixture. The paper's *controller* sees z and the memory's output,
+which are the features here (`worldloom learn cma`).
 
 Departures from the paper: vision and memory are trained at once and not one after the other, where the memory does not
 move the vision; reward and end are read from the features by heads, whose gradients do reach the vision of their own
@@ -113,7 +113,7 @@ class Mixture:
 class VAERNN(WorldModel[VAERNNState]):
     """The family `vae_rnn`. `loss` returns one term a decoded key, "code" and "memory", all `[B, T]`.
 
-    "code" is the price of a look's code, KL(q(z | o) || N(0, 1)), and "memory" what the next code cost the memory.
+    "code" is KL(q(z | o) || N(0, 1)) of the latent, "memory" the negative log-likelihood of the next latent.
     """
 
     family: ClassVar[str] = "vae_rnn"
@@ -154,7 +154,7 @@ class VAERNN(WorldModel[VAERNNState]):
 
     def predict(self, state: VAERNNState, action: Tensor, noise: Noise = NOISE) -> VAERNNState:
         memory, cell = self._remember(state.code, action, state)
-        code, mean, log_std = self._foresee(memory).sample(noise, noise.temperature)
+        code, mean, log_std = self._next_latent(memory).sample(noise, noise.temperature)
         return VAERNNState(code, memory, cell, mean, log_std)
 
     @property
@@ -169,7 +169,7 @@ class VAERNN(WorldModel[VAERNNState]):
         raise UserError(f"this model can't decode {key!r}; it decodes {', '.join(self.decodes)}")
 
     def track(self, obs: Obs, actions: Tensor, noise: Noise = NOISE) -> VAERNNState:
-        """As the default scan, but with one look at all rows. What is remembered does not move the vision."""
+        """As the default scan, but all rows are encoded at once. The recurrent state does not change the encoder."""
         mean, log_std = self._see(obs)
         belief = self.start({key: value[:, 0] for key, value in obs.items()}, noise)
         beliefs = [belief]
@@ -189,7 +189,7 @@ class VAERNN(WorldModel[VAERNNState]):
                 losses[key] = losses[key] + self.config.open_loop_head_weight * F.pad(error[:, 1:], (1, 0))
         price = 0.5 * (belief.mean.square() + (2 * belief.log_std).exp() - 1) - belief.log_std
         losses["code"] = price.sum(-1).clamp(min=self.config.free_nats * self.config.latent)
-        losses["memory"] = F.pad(self._foresee(belief.memory[:, 1:]).nll(belief.code[:, 1:].detach()), (1, 0))
+        losses["memory"] = F.pad(self._next_latent(belief.memory[:, 1:]).nll(belief.code[:, 1:].detach()), (1, 0))
         return losses
 
     def _foreseen(self, belief: VAERNNState, actions: Tensor, noise: Noise) -> Tensor:
@@ -203,13 +203,13 @@ class VAERNN(WorldModel[VAERNNState]):
             torch.cat([belief.memory, belief.cell], -1),
             actions,
             self.config.open_loop_steps,
-            draw=lambda both: self._foresee(both[..., :size]).sample(noise)[0],
+            draw=lambda both: self._next_latent(both[..., :size]).sample(noise)[0],
             move=move,
         )
         return torch.cat([code, both[..., :size]], -1)
 
     def _see(self, obs: Obs) -> tuple[Tensor, Tensor]:
-        """Mean and log std `[..., Z]` of the code of a look."""
+        """Mean and log std `[..., Z]` of the latent of an observation."""
         mean, log_std = self.moments(self.encoder(obs)).float().chunk(2, -1)
         return mean, log_std.clamp(LEAST_LOG_STD, MOST_LOG_STD)
 
@@ -218,7 +218,7 @@ class VAERNN(WorldModel[VAERNNState]):
         memory, cell = self.cell(torch.cat([code, action], -1), (state.memory, state.cell))
         return memory.float(), cell.float()
 
-    def _foresee(self, memory: Tensor) -> Mixture:
+    def _next_latent(self, memory: Tensor) -> Mixture:
         """Where the code may lie that the memory `[..., D]` leads to."""
         raw = self.mixture(memory).float().unflatten(-1, (3, self.config.mixtures, self.config.latent))
         logits, mean, log_std = raw.unbind(-3)

@@ -1,7 +1,7 @@
-"""Planning against others: what is the worst that somebody else could plausibly do, and what is best against it?
+"""Planning against adversaries: the worst likely actions of others, and our best response to them.
 
-Part of the action belongs to others. Their sequence is searched for the most harm among those that are likely enough,
-ours for the best worst case, in turn (the double oracle method, McMahan, Gordon & Blum, 2003).
+A part of the action belongs to others. Their worst sequence is searched among those that are likely enough, ours for
+the best worst case, in turn (the double oracle method, McMahan, Gordon & Blum, 2003).
 
 B beliefs, N trajectories, H horizon, A action size, D the size of their part, R rounds.
 """
@@ -22,7 +22,7 @@ from worldloom.planners.clock import Clock
 from worldloom.planners.objectives import Constraint, Objective
 from worldloom.planners.planner import Others, Plan, Planner, Problem, conclude, rank
 
-BREACH = 1e3  # what breaking one of our constraints by one is worth to them, in units of our score
+BREACH_WEIGHT = 1e3  # the adversary's value of an excess of 1 over one of our limits, in units of our score
 
 SLACK = 1e-4  # rounding of a sum over a horizon
 
@@ -32,18 +32,17 @@ LogProbability = Callable[[State, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Adversarial(Planner):
-    """The worst that the owners of `theirs` could do, and with `replies` our best answer to it.
+    """The worst actions of the others, who control `theirs`, and with `replies` our best response to them.
 
-    `theirs` names numbers of the action, by name, index or slice. What they do is searched with `inner` for the most
-    harm to our objective and constraints, among sequences whose log-probability is at least `limit`:
+    `theirs` names numbers of the action, by name, index or slice. Theirs are searched with `inner` for the lowest
+    objective and the largest excess, among sequences whose log-probability is at least `limit`:
     `log_probability(states [N, H], theirs [N, H, D]) -> [N]`. By default that is independent Gaussians around 0 with
     standard deviation `std`, and the limit is what a sequence one `std` away in every number has.
 
-    With `replies` ours is searched with `inner` too, against all that they were found to do so far, for `rounds`
-    rounds, and the plan is the one with the best worst case. Without, ours is held to `problem.warm` and only attacked.
-    The plan's actions are whole ones, ours and their worst, and its score is the worst case. `found` is False where
-    nothing they could do was found within the limit; the actions are then the fallback, zeros. A policy prior is not
-    used.
+    With `replies` ours is searched with `inner` too, against all attacks found so far, for `rounds` rounds, and the
+    plan is the one with the best worst case. Without, ours stays at `problem.warm` and is only attacked. The plan's
+    actions are whole ones, ours and the worst attack, and its score is the worst case. `found` is False where no attack
+    within the limit was found; the actions are then the fallback, zeros. A policy prior is not used.
     """
 
     inner: Planner
@@ -77,35 +76,37 @@ class Adversarial(Planner):
             raise UserError("without replies there must be a plan to attack: give it as the problem's warm")
         bounds = problem.bounds(getattr(self.inner, "low", None), getattr(self.inner, "high", None))
         with problem.search(self.horizon) as problem:
-            start, rest = bounds.clip(problem.warm_start(self.horizon)), bounds.rest(self.horizon)
+            start, fallback = bounds.clip(problem.warm_start(self.horizon)), bounds.fallback(self.horizon)
             if self.replies:
-                rounds = self._alternate(problem, sides, start, rest)
+                rounds = self._alternate(problem, sides, start, fallback)
             else:
                 rounds = [Round(start, None, self._attack(problem, sides, start, problem.clock, turn=0))]
-            return settle(problem, sides, rounds, rest)
+            return settle(problem, sides, rounds, fallback)
 
-    def _alternate(self, problem: Problem, sides: "Sides", start: Tensor, rest: Tensor) -> list["Round"]:
-        """Our reply to all that they were found to do, their attack on it, and again."""
+    def _alternate(self, problem: Problem, sides: "Sides", start: Tensor, fallback: Tensor) -> list["Round"]:
+        """Our reply to all attacks so far, the next attack on it, and again."""
         rounds: list[Round] = []
-        held = [put(start, sides.theirs, rest[:, list(sides.theirs)])]
+        attacks = [with_values(start, sides.theirs, fallback[:, list(sides.theirs)])]
         for number in problem.rounds(self.rounds):
             left = 2 * (self.rounds - number) + 1
-            asked = part(problem, Others(sides.ours, tuple(held)), start, problem.clock.share(left), 2 * number)
-            plan = self.inner.plan(asked)
-            start = put(start, sides.ours, plan.actions)
+            subproblem = one_side(
+                problem, Others(sides.ours, tuple(attacks)), start, problem.clock.share(left), 2 * number
+            )
+            plan = self.inner.plan(subproblem)
+            start = with_values(start, sides.ours, plan.actions)
             attack = self._attack(problem, sides, start, problem.clock.share(left - 1), 2 * number + 1)
-            start = put(start, sides.theirs, attack.actions)
+            start = with_values(start, sides.theirs, attack.actions)
             rounds.append(Round(start, plan, attack))
-            held = [put(start, sides.theirs, each.attack.actions) for each in rounds]
+            attacks = [with_values(start, sides.theirs, each.attack.actions) for each in rounds]
         return rounds
 
     def _attack(self, problem: Problem, sides: "Sides", whole: Tensor, clock: Clock, turn: int) -> "Attack":
-        """The likely enough sequence of theirs that hurts `whole` `[B, H, A]` most, or the one in it."""
+        """The likely enough sequence of theirs that is worst for `whole` `[B, H, A]`, or the one in it."""
         bound, given = self._bound(sides.theirs), whole[..., list(sides.theirs)]
-        asked = part(problem, Others(sides.theirs, (whole,)), whole, clock, turn)
-        harm = AdversaryObjective(problem.objective, problem.constraints)
-        plan = self.inner.plan(replace(asked, objective=harm, constraints=(bound,)))
-        excess = bound.excess(problem.model, plan.states, put(whole, sides.theirs, plan.actions))
+        subproblem = one_side(problem, Others(sides.theirs, (whole,)), whole, clock, turn)
+        adversary = AdversaryObjective(problem.objective, problem.constraints)
+        plan = self.inner.plan(replace(subproblem, objective=adversary, constraints=(bound,)))
+        excess = bound.excess(problem.model, plan.states, with_values(whole, sides.theirs, plan.actions))
         allowed = plan.found & (excess <= SLACK)
         return Attack(torch.where(allowed[:, None, None], plan.actions, given), allowed, plan)
 
@@ -148,7 +149,7 @@ class Sides:
         if action.kind == "discrete":
             raise UserError("a discrete action is one choice and has no part that belongs to others")
         numbers = range(action.size)
-        chosen = set(numbers[theirs]) if isinstance(theirs, slice) else {find(action, each) for each in theirs}
+        chosen = set(numbers[theirs]) if isinstance(theirs, slice) else {index_of(action, each) for each in theirs}
         if not 0 < len(chosen) < action.size:
             raise UserError(
                 f"theirs is {theirs!r}, {len(chosen)} of the {action.size} numbers of the action: "
@@ -159,14 +160,14 @@ class Sides:
 
 @dataclass(frozen=True)
 class AdversaryObjective(Objective):
-    """What our score loses, and by how much our limits are exceeded."""
+    """What the adversary maximises: minus our objective, plus the weighted excess over our limits."""
 
     objective: Objective
     constraints: tuple[Constraint, ...]
 
     def __call__(self, model: WorldModel, states: State, actions: Tensor) -> Tensor:
-        breach = sum((each.excess(model, states, actions) for each in self.constraints), torch.zeros(()).to(actions))
-        return BREACH * breach - self.objective(model, states, actions)
+        excess = sum((each.excess(model, states, actions) for each in self.constraints), torch.zeros(()).to(actions))
+        return BREACH_WEIGHT * excess - self.objective(model, states, actions)
 
     @property
     def rows(self) -> frozenset[int]:
@@ -206,10 +207,10 @@ class GaussianLogProbability:
         return math.log(self.std * math.sqrt(2 * math.pi))
 
 
-def settle(problem: Problem, sides: Sides, rounds: list[Round], rest: Tensor) -> Plan:
-    """Every reply against every attack; the reply whose worst case is best, with that worst case."""
+def settle(problem: Problem, sides: Sides, rounds: list[Round], fallback: Tensor) -> Plan:
+    """Evaluate every reply against every attack; the plan is the reply with the best worst case."""
     count, last = len(rounds), rounds[-1]
-    wholes = [put(one.whole, sides.theirs, other.attack.actions) for one in rounds for other in rounds]
+    wholes = [with_values(one.whole, sides.theirs, other.attack.actions) for one in rounds for other in rounds]
     pool = torch.stack(wholes, 1)
     values, excess, states = problem.evaluate(pool)
     scores = (values if excess is None else rank(values, excess)).unflatten(1, (count, count))
@@ -218,34 +219,34 @@ def settle(problem: Problem, sides: Sides, rounds: list[Round], rest: Tensor) ->
     reply = worst.argmax(1)
     rows = torch.arange(len(reply), device=reply.device)
     index = reply * count + attack[rows, reply]
-    std = put(torch.zeros_like(last.whole), sides.theirs, last.attack.plan.std)
+    std = with_values(torch.zeros_like(last.whole), sides.theirs, last.attack.plan.std)
     searched = [plan for each in rounds for plan in (each.plan, each.attack.plan) if plan is not None]
     return conclude(
         problem,
         actions=pool[rows, index],
-        states=states[rows * count**2 + index],
+        states=states[rows * count**2 + index].clone(),
         score=values[rows, index].masked_fill(~allowed.any(1), -math.inf),
         spread=searched[-2 if last.plan else -1].spread,
-        std=std if last.plan is None else put(std, sides.ours, last.plan.std),
+        std=std if last.plan is None else with_values(std, sides.ours, last.plan.std),
         iterations=sum(int(plan.iterations[0]) for plan in searched),
-        rest=rest,
+        fallback=fallback,
     )
 
 
-def part(problem: Problem, others: Others, whole: Tensor, clock: Clock, turn: int) -> Problem:
+def one_side(problem: Problem, others: Others, whole: Tensor, clock: Clock, turn: int) -> Problem:
     """The search of one side, from its part of `whole` on, with its own share of the time and its own seed."""
     warm, seed = whole[..., list(others.searched)], problem.seed + turn
     return replace(problem, others=others, warm=warm, policy=None, clock=clock, seed=seed)
 
 
-def put(actions: Tensor, indices: Indices, values: Tensor) -> Tensor:
+def with_values(actions: Tensor, indices: Indices, values: Tensor) -> Tensor:
     """`[..., A]` with the numbers at `indices` replaced."""
     done = actions.clone()
     done[..., list(indices)] = values
     return done
 
 
-def find(action: ActionSpec, name: str | int) -> int:
+def index_of(action: ActionSpec, name: str | int) -> int:
     if isinstance(name, str):
         if name not in (action.names or ()):
             raise unknown("number of the action", name, action.names or ())

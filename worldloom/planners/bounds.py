@@ -1,4 +1,4 @@
-"""The range that a search over continuous actions stays in. A action size, D size of a part of it."""
+"""The range of a search over continuous actions. A action size, D size of a part of it."""
 
 import math
 from collections.abc import Sequence
@@ -37,15 +37,15 @@ class Bounds:
         """`[..., A]` into the range."""
         return torch.maximum(torch.minimum(actions, self.high.to(actions)), self.low.to(actions))
 
-    def rest(self, horizon: int) -> Tensor:
-        """Doing nothing, as far as the range allows it: `[H, A]`."""
+    def fallback(self, horizon: int) -> Tensor:
+        """Zero actions, or as near to zero as the range allows: `[H, A]`."""
         return self.clip(torch.zeros_like(self.low)).expand(horizon, -1)
 
     def part(self, indices: Sequence[int]) -> "Bounds":
         return Bounds(self.low[list(indices)], self.high[list(indices)])
 
 
-@lru_cache(maxsize=64)  # asked for at every decision, and always the same
+@lru_cache(maxsize=64)  # needed at every decision, and always the same
 @torch.inference_mode(False)
 def _bounds(action: ActionSpec, low: End, high: End, device: torch.device) -> Bounds:
     if action.kind == "discrete":
@@ -59,7 +59,7 @@ def _bounds(action: ActionSpec, low: End, high: End, device: torch.device) -> Bo
         if not (math.isfinite(a) and math.isfinite(b) and a < b):
             raise UserError(f"action {name} is bounded by [{a}, {b}]: low must lie below high, both finite")
         if declared and (a < -1 or b > 1):
-            raise UserError(f"action {name} is bounded by [{a}, {b}], but the data only go from -1 to 1 in model units")
+            raise UserError(f"action {name} is bounded by [{a}, {b}], but the declared range is -1 to 1 in model units")
     if action.low is not None and action.high is not None:
         _check_declared(action, action.low, action.high)
         empty = [a == b for a, b in zip(action.low, action.high, strict=True)]

@@ -15,10 +15,10 @@ from worldloom.planners.planner import Plan, Planner, Problem, check_pool, check
 
 @dataclass(frozen=True)
 class CEM(Planner):
-    """Candidates drawn around a mean, mean and width moved to those of the elites, and again.
+    """Candidates are sampled around a mean, mean and width are refitted to the elites, and again.
 
     Two of the `samples` candidates are the mean and the best one so far, which is the plan in the end. `momentum` is
-    how much of the old mean and width stays. `low` and `high` narrow the bounds. A policy prior is not used.
+    the share of the old mean and width that stays. `low` and `high` narrow the bounds. A policy prior is not used.
     """
 
     horizon: Annotated[int, at_least(1)] = 12
@@ -52,4 +52,4 @@ class CEM(Planner):
                     mean = torch.lerp(centre, mean, self.momentum)
                     std = torch.lerp(spread, std, self.momentum).clamp(self.min_std, self.max_std)
                     best = elites.best
-            return settle(problem, elites, std, number + 1, bounds.rest(self.horizon))
+            return settle(problem, elites, std, number + 1, bounds.fallback(self.horizon))

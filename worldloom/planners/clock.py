@@ -1,4 +1,4 @@
-"""The deadline of one decision, and where its milliseconds go."""
+"""The deadline of one decision, and the milliseconds of its sections."""
 
 import math
 import time
@@ -10,7 +10,7 @@ from worldloom.errors import UserError
 
 
 class Clock:
-    """Counts from when it is made. `deadline` in milliseconds, None is no deadline; `now` tells the time in seconds."""
+    """Runs from its construction on. `deadline` in milliseconds, None is none; `now()` is the time in seconds."""
 
     def __init__(self, deadline: float | None = None, now: Callable[[], float] = time.perf_counter):
         if deadline is not None and not 0 < deadline < math.inf:
@@ -25,7 +25,7 @@ class Clock:
         return 1000 * (self.now() - self.began)
 
     def allows(self, milliseconds: float) -> bool:
-        """Whether that much more work would still end before the deadline."""
+        """Whether work of that length would end before the deadline."""
         return self.deadline is None or self.elapsed + milliseconds <= self.deadline
 
     def share(self, parts: int) -> Self:

@@ -16,8 +16,8 @@ from worldloom.planners.planner import Plan, Problem, conclude, rank
 class Elites:
     """The best K of a pool, best first: actions `[B, K, H, A]` and scores `[B, K]`.
 
-    Of the best one of each belief, `trajectory` `[B, H]` are the states and `value` `[B]` is what the objective makes
-    of it; its score only ranks it where there are constraints.
+    Of the best one of each belief, `trajectory` `[B, H]` are the states and `value` `[B]` is the objective's value;
+    with constraints its score is only a rank.
     """
 
     actions: Tensor
@@ -32,9 +32,9 @@ class Elites:
 
 
 def choose(problem: Problem, actions: Tensor, count: int, left: int = 1) -> Elites:
-    """Judge a pool `[B, N, H, A]` and keep its best `count`.
+    """Evaluate a pool `[B, N, H, A]` and keep its best `count`.
 
-    Both shrink alike where a deadline asks for it, which `left` pools share, this one among them.
+    Both shrink by the same factor under a deadline, which `left` pools share, this one among them.
     """
     values, excess, states = problem.evaluate_in_time(actions, left)
     count = -(-count * values.shape[1] // actions.shape[1])
@@ -44,12 +44,12 @@ def choose(problem: Problem, actions: Tensor, count: int, left: int = 1) -> Elit
         chosen = actions.gather(1, order[..., None, None].expand(-1, -1, *actions.shape[2:]))
         value = scores[:, 0] if excess is None else values.gather(1, order[:, :1])[:, 0]
         first = torch.arange(0, values.numel(), values.shape[1], device=order.device)
-        # A copy: the pool's own states are the most that a search holds, and must go before those of the next.
+        # A copy: the pool's states are the largest tensors of a search, and must be freed before the next pool's.
         return Elites(chosen, scores, value, states[first + order[:, 0]].clone())
 
 
-def settle(problem: Problem, elites: Elites, std: Tensor, iterations: int, rest: Tensor) -> Plan:
-    """The plan of the best elite; `rest` `[H, A]` is the fallback."""
+def settle(problem: Problem, elites: Elites, std: Tensor, iterations: int, fallback: Tensor) -> Plan:
+    """The plan of the best elite, or of `fallback` `[H, A]`."""
     return conclude(
         problem,
         actions=elites.actions[:, 0],
@@ -58,10 +58,10 @@ def settle(problem: Problem, elites: Elites, std: Tensor, iterations: int, rest:
         spread=spread_of(elites.scores),
         std=std,
         iterations=iterations,
-        rest=rest,
+        fallback=fallback,
     )
 
 
 def spread_of(scores: Tensor) -> Tensor:
-    """The standard deviation `[B]` of the finite ones of scores `[B, K]`, best first; not finite where none is."""
+    """The standard deviation `[B]` of the finite scores of `[B, K]`, best first; not finite where none is."""
     return torch.where(scores.isfinite(), scores, scores[:, :1]).std(1, correction=0)

@@ -17,17 +17,18 @@ from worldloom.planners.elites import Elites, choose, spread_of
 from worldloom.planners.planner import Plan, Planner, Problem, check_pool, conclude, rank
 
 DECAYS = (0.9, 0.999)
-BACKWARD = 4.0  # how many times as long as a look at a pool a step with its gradient may take
+BACKWARD = 4.0  # how many times as long as the evaluation of a pool a step with its gradient may take
 
 
 @dataclass(frozen=True)
 class Gradient(Planner):
-    """The best `restarts` of a random pool climb side by side, held within the bounds; the best point ever is the plan.
+    """Gradient ascent from the best `restarts` of a random pool, clipped to the bounds; the best point is the plan.
 
     The first iteration scores a pool of `samples`: the warm start, zeros, `policy_samples` trajectories of the prior,
-    and even draws from the bounds. Every later one is a step of about `learning_rate / sqrt(step)` in each number. A
-    broken constraint costs `penalty` per unit on the way; in the end what keeps the constraints wins. The model's
-    parameters get no gradient. Raises `UserError` when no gradient leads from the objective to the actions.
+    and uniform samples within the bounds. Every later one is a step of about `learning_rate / sqrt(step)` in each
+    number. A broken constraint costs `penalty` per unit during the ascent; points that keep the constraints win in the
+    end. The model's parameters get no gradient. Raises `UserError` when no gradient leads from the objective to the
+    actions.
     """
 
     horizon: Annotated[int, at_least(1)] = 12
@@ -62,8 +63,8 @@ class Gradient(Planner):
                 step = moment / (1 - DECAYS[0] ** number) / ((square / (1 - DECAYS[1] ** number)).sqrt() + 1e-8)
                 points = bounds.clip(points + self.learning_rate / number**0.5 * step)
             spread, std = spread_of(scores.sort(1, descending=True)[0]), points.std(1, correction=0)
-            rest = bounds.rest(self.horizon)
-            return conclude(problem, best.actions, best.states, best.value, spread, std, number + 1, rest)
+            fallback = bounds.fallback(self.horizon)
+            return conclude(problem, best.actions, best.states, best.value, spread, std, number + 1, fallback)
 
     def _pool(self, problem: Problem, bounds: Bounds) -> Tensor:
         """Where to start from: `[B, N, H, A]`."""
@@ -71,11 +72,11 @@ class Gradient(Planner):
         given = problem.prior(self.policy_samples, self.horizon, bounds.clip)
         drawn = self.samples - 2 - given.shape[1]
         even = problem.noise.uniform((len(warm), drawn, *warm.shape[2:]), warm)
-        rest = bounds.rest(self.horizon).expand_as(warm)
-        return torch.cat([warm, rest, given, bounds.low + (bounds.high - bounds.low) * even], 1)
+        fallback = bounds.fallback(self.horizon).expand_as(warm)
+        return torch.cat([warm, fallback, given, bounds.low + (bounds.high - bounds.low) * even], 1)
 
     def _climb(self, problem: Problem, points: Tensor) -> tuple[tuple[Tensor, Tensor, State], Tensor]:
-        """The points `[B, R, H, A]` scored, and the way up from them, zero where it is lost."""
+        """The points `[B, R, H, A]` scored, and their gradients, zero where not finite."""
         with torch.enable_grad():
             points = points.clone().requires_grad_()
             values, excess, states = problem.evaluate(points)
@@ -100,12 +101,12 @@ class Best:
 
     @classmethod
     def of(cls, elites: Elites) -> "Best":
-        """The best of a pool that was only ranked; any finite point that is scored later takes its place."""
+        """The best of a pool that was only ranked; any finite point that is scored later replaces it."""
         excess = torch.full_like(elites.value, torch.inf)
         return cls(elites.actions[:, 0], excess, elites.value, elites.trajectory)
 
     def or_one_of(self, points: Tensor, values: Tensor, excess: Tensor, states: State) -> "Best":
-        """These, or the best of `points` `[B, R, H, A]` in the rows where it exceeds less or, as little, has more."""
+        """These, or in rows where it is better the best of `points` `[B, R, H, A]`: less excess, then more value."""
         rows, chosen = torch.arange(len(points), device=points.device), rank(values, excess).argmax(1)
         value, over = values[rows, chosen], excess[rows, chosen]
         better = value.isfinite() & ((over < self.excess) | ((over == self.excess) & (value > self.value)))
@@ -113,5 +114,5 @@ class Best:
         def pick(new: Tensor, old: Tensor) -> Tensor:
             return torch.where(better.view(-1, *[1] * (new.dim() - 1)), new, old)
 
-        kept = states[rows * points.shape[1] + chosen].where(better, self.states)
+        kept = states[rows * points.shape[1] + chosen].where(better, self.states).clone()  # the others may go
         return Best(pick(points[rows, chosen], self.actions), pick(over, self.excess), pick(value, self.value), kept)

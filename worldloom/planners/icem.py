@@ -22,7 +22,7 @@ class ICEM(Planner):
     `colour` is the exponent of the noise's power spectrum, `1 / f ** colour`: 0 is white, 2 is a random walk. Iteration
     i draws `samples / decay ** i` candidates, never fewer than twice the elites. A fraction `keep` of the elites, at
     least the best one, are candidates of the next iteration, and so is the mean, in every iteration. Elites are not
-    kept from one decision to the next; the warm start is. `momentum` is how much of the old mean and width stays.
+    kept from one decision to the next; the warm start is. `momentum` is the share of the old mean and width that stays.
     """
 
     horizon: Annotated[int, at_least(1)] = 12
@@ -59,7 +59,7 @@ class ICEM(Planner):
                     mean = torch.lerp(centre, mean, self.momentum)
                     std = torch.lerp(spread, std, self.momentum).clamp(self.min_std, self.max_std)
                     kept = elites.actions[:, : max(1, round(self.keep * self.elites))]
-            return settle(problem, elites, std, number + 1, bounds.rest(self.horizon))
+            return settle(problem, elites, std, number + 1, bounds.fallback(self.horizon))
 
     def drawn(self, number: int) -> int:
         """How many candidates iteration `number` draws."""
@@ -72,10 +72,10 @@ def coloured(noise: Noise, shape: tuple[int, ...], colour: float, like: Tensor) 
     if colour == 0 or horizon < 2:
         return noise.normal(shape, like)
     scale = torch.fft.rfftfreq(horizon, device=like.device)
-    scale[0] = scale[1]  # what does not change at all is as strong as the slowest wave
+    scale[0] = scale[1]  # the constant part gets the power of the lowest frequency
     scale = scale ** (-colour / 2)
     waves = noise.normal((*leading, size, len(scale), 2), like) * scale[:, None]
-    # The first and, of an even horizon, the last wave are real: all their power is in one number.
+    # The first coefficient and, of an even horizon, the last are real: all their power is in one number.
     real = torch.zeros(len(scale), dtype=torch.bool, device=like.device)
     real[0], real[-1] = True, horizon % 2 == 0
     waves = torch.where(real[:, None], waves * torch.tensor([2**0.5, 0.0], device=like.device), waves)

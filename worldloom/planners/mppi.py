@@ -17,7 +17,9 @@ from worldloom.planners.planner import Plan, Planner, Problem, check_pool, check
 
 @dataclass(frozen=True)
 class MPPI(Planner):
-    """Candidates drawn around a mean, elites weighed by `exp(temperature * score)`, mean and width moved to theirs.
+    """Candidates are sampled around a mean; mean and width are refitted to the elites, and again.
+
+    The weight of an elite is `exp(temperature * score)`.
 
     The defaults are TD-MPC2's. `policy_samples` of the `samples` candidates are the prior's own trajectories, two more
     are the mean and the best candidate so far, which is the plan in the end. `low` and `high` narrow the bounds.
@@ -57,10 +59,10 @@ class MPPI(Planner):
                     mean = (weights * elites.actions).sum(1)
                     std = (weights * (elites.actions - mean[:, None]).square()).sum(1).sqrt()
                     std = std.clamp(self.min_std, self.max_std)
-            return settle(problem, elites, std, number + 1, bounds.rest(self.horizon))
+            return settle(problem, elites, std, number + 1, bounds.fallback(self.horizon))
 
 
 def weigh(values: Tensor, temperature: float) -> Tensor:
-    """Softmax weights `[B, K]` of elite scores, zero where a score is not finite, even ones where none is."""
+    """Softmax weights `[B, K]` of elite scores, zero where a score is not finite, uniform where none is."""
     weights = (temperature * (values - values[:, :1])).nan_to_num(-math.inf).softmax(1)
     return weights.nan_to_num(1 / values.shape[1])

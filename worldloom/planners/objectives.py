@@ -1,4 +1,4 @@
-"""What a plan is for, as small values that compose; and what it must not do, as costs with a limit.
+"""Objectives of a plan, which can be combined; and constraints, which are costs with a limit.
 
 N trajectories, H horizon, A action size. An objective maps imagined beliefs `[N, H]` and actions `[N, H, A]` to scores
 `[N]`, bigger is better. With several beliefs B planned at once N is B times candidates, the candidates of one belief
@@ -21,7 +21,7 @@ from worldloom.model import State, WorldModel
 
 
 class Objective(ABC):
-    """Something to be maximised. `check` is called once, before the first plan."""
+    """A function to maximise. `check` is called once, before the first plan."""
 
     @abstractmethod
     def __call__(self, model: WorldModel, states: State, actions: Tensor) -> Tensor:
@@ -38,9 +38,9 @@ class Objective(ABC):
 
 @dataclass(frozen=True)
 class Return(Objective):
-    """The discounted reward over the horizon, and what the model's "value" expects after it, where it decodes one.
+    """The discounted reward over the horizon, plus the model's "value" after it, where it decodes one.
 
-    Rewards after a probable end count by the probability of having come so far.
+    Rewards are weighted by the probability that the episode has not terminated before.
     """
 
     discount: Annotated[float, between(0, 1)] = 0.99
@@ -70,7 +70,7 @@ class Return(Objective):
 class Goal(Objective):
     """Minus the distance to a goal belief `[B]` or `[1]`: the mean square of the difference of their features.
 
-    Of the last imagined belief alone, or (`last_only=False`) summed over the horizon, which also asks for haste.
+    Of the last imagined belief alone, or (`last_only=False`) summed over the horizon, which also rewards speed.
     """
 
     belief: State
@@ -78,24 +78,24 @@ class Goal(Objective):
 
     def __call__(self, model: WorldModel, states: State, actions: Tensor) -> Tensor:
         features = (states[:, -1:] if self.last_only else states).features
-        rows, wanted = features.shape[0], self.belief.features
-        if features.shape[-1] != wanted.shape[-1]:
+        rows, goal = features.shape[0], self.belief.features
+        if features.shape[-1] != goal.shape[-1]:
             raise UserError(
-                f"the goal has {wanted.shape[-1]} features, but the model's beliefs {features.shape[-1]}: "
+                f"the goal has {goal.shape[-1]} features, but the model's beliefs {features.shape[-1]}: "
                 "make it with this model"
             )
-        if rows % len(wanted):
-            raise UserError(f"the goal has {len(wanted)} rows, but {rows} trajectories are no multiple of it")
-        # The candidates of one belief are side by side, so each goal meets its own without being copied.
-        apart = features.unflatten(0, (len(wanted), -1)) - wanted[:, None, None]
-        return -apart.square().mean(-1).sum(-1).flatten()
+        if rows % len(goal):
+            raise UserError(f"the goal has {len(goal)} rows, but {rows} trajectories are no multiple of it")
+        # The candidates of one belief are side by side, so goals are broadcast without copies.
+        difference = features.unflatten(0, (len(goal), -1)) - goal[:, None, None]
+        return -difference.square().mean(-1).sum(-1).flatten()
 
     def check(self, model: WorldModel) -> None:
         if self.belief.features.dim() != 2:
             shape = tuple(self.belief.features.shape)
             raise UserError(f"the goal is a belief with features {shape}, but it must be one belief a row, (B, F)")
         if not bool(self.belief.features.isfinite().all()):
-            raise UserError("the goal's belief is not finite, so nothing is near to it: look at what it was made from")
+            raise UserError("the goal's belief is not finite, so nothing is near to it: check the row it was made from")
 
     @property
     def rows(self) -> frozenset[int]:
@@ -113,8 +113,8 @@ class Decoded(Objective):
     keys: tuple[str, ...]
 
     def __call__(self, model: WorldModel, states: State, actions: Tensor) -> Tensor:
-        seen = {key: actions if key == "actions" else model.decode(states, key) for key in self.keys}
-        score, leading = self.function(seen), tuple(actions.shape[:2])
+        decoded = {key: actions if key == "actions" else model.decode(states, key) for key in self.keys}
+        score, leading = self.function(decoded), tuple(actions.shape[:2])
         if not isinstance(score, Tensor) or tuple(score.shape) not in (leading, leading[:1]):
             got = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
             raise UserError(
@@ -155,7 +155,7 @@ class Weighted(Objective):
 
 @dataclass(frozen=True)
 class Constraint:
-    """A cost that must stay at or below `limit`: `cost` is an objective read the other way round, smaller is better."""
+    """A cost that must stay at or below `limit`: `cost` is an objective of which smaller values are better."""
 
     cost: Objective
     limit: Annotated[float, FINITE] = 0.0
@@ -164,11 +164,11 @@ class Constraint:
         check_limits(self, "the {} of a constraint".format)
 
     def excess(self, model: WorldModel, states: State, actions: Tensor) -> Tensor:
-        """By how much each trajectory exceeds the limit, 0 where it keeps it: `[N]`."""
+        """By how much each trajectory exceeds the limit, 0 within it: `[N]`."""
         return (self.cost(model, states, actions).float() - self.limit).clamp(min=0)
 
 
-@lru_cache(maxsize=64)  # asked for with every pool of candidates, and always the same
+@lru_cache(maxsize=64)  # needed for every pool of candidates, and always the same
 @torch.inference_mode(False)  # a tensor made in inference mode could not be differentiated with later
 def powers(of: float, most: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """1, of, of squared, ... up to the power `most`: `[most + 1]`."""

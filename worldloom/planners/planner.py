@@ -1,4 +1,4 @@
-"""What every planner shares: the problem it is given, how candidates are scored, and the plan it returns.
+"""Shared by all planners: the problem, the evaluation of candidates, and the plan.
 
 B beliefs, N candidates per belief, H horizon, A action size. Actions are in model units: continuous ones within bounds
 inside [-1, 1], discrete ones one-hot. Bigger scores are better.
@@ -23,11 +23,11 @@ from worldloom.planners.bounds import Bounds
 from worldloom.planners.clock import Clock
 from worldloom.planners.objectives import Constraint, Objective
 
-MARGIN = 0.9  # of the time that is left, how much is planned with: the clock is not that exact
-TAIL = 1.5  # milliseconds that are left for choosing among what was scored, and for the answer
-PILOT = 8  # under a deadline one candidate in so many is scored first, to see how fast the model is
-# How many milliseconds each model took last for a candidate of each shape: all that is remembered between decisions, so
-# that only the first one has to feel its way.
+MARGIN = 0.9  # the share of the remaining time that is used, as the clock is not exact
+TAIL = 1.5  # milliseconds reserved for choosing among scored candidates, and for returning the plan
+PILOT = 8  # under a deadline one candidate in so many is scored first, to measure the model's speed
+# Milliseconds that each model last took for a candidate of each shape. Kept between decisions, so that only the first
+# decision has to measure.
 PACES: WeakKeyDictionary[WorldModel, dict[torch.Size, float]] = WeakKeyDictionary()
 
 Scored = tuple[Tensor, Tensor | None, State]  # values, excess over the limits, trajectories
@@ -37,11 +37,11 @@ Scored = tuple[Tensor, Tensor | None, State]  # values, excess over the limits, 
 class Plan(State):
     """A decision for B beliefs, one row each.
 
-    actions `[B, H, A]`, and states `[B, H]`, the trajectory imagined for them. score `[B]` is what the objective makes
-    of it. spread `[B]`: the standard deviation of the elites' scores, how undecided the search still is. std
+    actions `[B, H, A]`, and states `[B, H]`, the trajectory imagined for them. score `[B]` is its objective value.
+    spread `[B]`: the standard deviation of the elites' scores, near 0 for a converged search. std
     `[B, H, A]`: the width of the last search distribution, for exploration. found bool `[B]`: False where no candidate
     had a finite score; the actions are then the fallback, zeros (the first choice of a discrete action).
-    iterations and milliseconds `[B]`: what the search took, the same number for the whole batch.
+    iterations and milliseconds `[B]` of the search, the same number for the whole batch.
     """
 
     actions: Tensor
@@ -56,10 +56,10 @@ class Plan(State):
 
 @dataclass(frozen=True)
 class Others:
-    """What somebody else does with some numbers of the action while a planner searches the rest.
+    """Sequences of others for some numbers of the action while a planner searches the rest.
 
     `searched` are the indices the planner searches. `possible` are whole action sequences `[B, H, A]`, one for each
-    thing the others may do; a candidate counts by the worst of them. The searched numbers in them are not read.
+    possibility; a candidate's score is the worst over them. The searched numbers in them are not read.
     """
 
     searched: tuple[int, ...]
@@ -81,12 +81,12 @@ class Others:
 
 @dataclass(frozen=True)
 class Problem:
-    """What is to be decided: from beliefs `[B]`, which actions make the most of the objective?
+    """A planning problem: from beliefs `[B]`, find the actions that maximise the objective.
 
     warm `[B, H, A]` is the last plan, already shifted to now. policy is a prior to start from. seed makes the search
-    repeatable: within `search` all that planner, model and policy draw comes from `noise`, which begins there. others,
-    where given, hold a part of the action: planners then search the rest, and `A` is its size. Raises `UserError` when
-    the model cannot decode what the objective or a constraint reads.
+    repeatable: within `search` all samples of planner, model and policy come from `noise`, which is seeded there.
+    others, where given, control a part of the action: planners then search the rest, and `A` is its size. Raises
+    `UserError` when the model cannot decode what the objective or a constraint reads.
     """
 
     model: WorldModel
@@ -116,12 +116,12 @@ class Problem:
 
     @property
     def action(self) -> ActionSpec:
-        """What is searched: the model's action, or the part of it that others leave."""
+        """The searched action: the model's, or without the part that others control."""
         action = self.model.spec.action
         return action if self.others is None else self.others.part(action)
 
     def bounds(self, low: tuple[float, ...] | float | None, high: tuple[float, ...] | float | None) -> Bounds:
-        """The range of what is searched; `low` and `high` are those of the model's whole action."""
+        """The range of the searched action; `low` and `high` are those of the model's whole action."""
         whole = Bounds.of(self.model.spec.action, low, high, self.device)
         return whole if self.others is None else whole.part(self.others.searched)
 
@@ -147,9 +147,9 @@ class Problem:
         return self.warm.detach().to(self.device, torch.float32).nan_to_num()
 
     def rounds(self, most: int, growth: float = 1.0) -> Iterator[int]:
-        """0, 1, ... for each iteration that fits: the first always, later ones scored by the time of the last.
+        """0, 1, ... for each iteration that fits: the first always, later ones by the time of the last.
 
-        `growth` is how many times as long as the first the second may take, where they do different things.
+        `growth` is how many times as long as the first the second may take, where they differ in work.
         """
         clock, last = self.clock, 0.0
         for number in range(most):
@@ -161,9 +161,9 @@ class Problem:
             last = clock.elapsed - began
 
     def prior(self, count: int, horizon: int, legal: Callable[[Tensor], Tensor]) -> Tensor:
-        """What the policy prior does inside the model, `count` times: `[B, count, H, A]`, none without a prior.
+        """Rollouts of the policy prior inside the model, `count` a belief: `[B, count, H, A]`, none without a prior.
 
-        `legal` puts what the policy says `[..., A]` into the range of the action.
+        `legal` clips the policy's actions `[..., A]` to the range of the action.
         """
         if self.policy is None or not count or self.others is not None:
             return self.state.features.new_zeros(self.batch, 0, horizon, self.action.size)
@@ -186,11 +186,11 @@ class Problem:
         return (values if excess is None else rank(values, excess)), states
 
     def evaluate_in_time(self, actions: Tensor, left: int = 1) -> Scored:
-        """`evaluate` of as many of the candidates, from the first on, as fit before the deadline: N may shrink.
+        """`evaluate` as many of the candidates, from the first on, as fit before the deadline: N may shrink.
 
         `left` pools, this one among them, share the time: many small ones find more than a few large ones. A pool is
-        scored at once where it is known how long a candidate takes, else one in `PILOT` is scored before the others.
-        The first two, by which planners go on from what they had, are scored however late it is.
+        evaluated at once where the time of a candidate is known, else one in `PILOT` is evaluated first. The first two
+        candidates, the mean and the best so far, are always evaluated.
         """
         if self.clock.deadline is None:
             return self.evaluate(actions)
@@ -205,9 +205,9 @@ class Problem:
         return parts[0] if len(parts) == 1 else join(parts, self.batch)
 
     def _timed(self, actions: Tensor, paces: dict[torch.Size, float], shape: torch.Size, least: int) -> Scored:
-        """Judge, and remember the pace. Fewer than `least` can only say that a candidate takes less than was thought.
+        """Evaluate and record the time a candidate takes; fewer than `least` candidates may only lower it.
 
-        What a call costs however small it is would make them seem slow, and pools small for ever.
+        The fixed cost of a call would make a few candidates look slow, and keep all later pools small.
         """
         began = self.clock.elapsed
         scored = self.evaluate(actions)
@@ -217,13 +217,13 @@ class Problem:
         return scored
 
     def _fitting(self, pace: float, least: int, left: int) -> int:
-        """How many candidates of `pace` milliseconds each fit into this pool, if `left` of `least` or more shall."""
+        """How many candidates of `pace` milliseconds each fit into this pool, with `left` pools of `least` or more."""
         assert self.clock.deadline is not None
         fitting = MARGIN * (self.clock.deadline - TAIL - self.clock.elapsed) / max(pace, 1e-6)
         return int(fitting / min(max(fitting // least, 1), left))
 
     def wait(self) -> None:
-        """Until the device has done what it was told, where there is a deadline that depends on it."""
+        """Wait for the device to finish, where there is a deadline."""
         if self.clock.deadline is not None and self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
@@ -231,7 +231,7 @@ class Problem:
         """Values `[B, N]` of candidates `[B, N, H, A]`, by how much they exceed the limits, and trajectories.
 
         Values are -inf where they or the excess are not finite. Differentiable where the model and objective are. The
-        excess `[B, N]` is None without constraints. Where others may do several things, the worst counts, and the
+        excess `[B, N]` is None without constraints. With several possibilities of others the worst counts, and the
         trajectories are those of the first.
         """
         if self.others is None:
@@ -281,10 +281,10 @@ class Planner(ABC):
 
 
 def rank(values: Tensor, excess: Tensor) -> Tensor:
-    """Scores that order one pool `[B, N]`: what keeps the limits first, then by how little it exceeds them."""
-    lost = values.isinf()
-    worst = values.masked_fill(lost, math.inf).amin(1, keepdim=True).clamp(max=1e30)
-    return torch.where((excess > 0) & ~lost, worst - 1 - excess, values)
+    """Scores that order one pool `[B, N]`: candidates within the limits first, the others by how little they exceed."""
+    invalid = values.isinf()
+    worst = values.masked_fill(invalid, math.inf).amin(1, keepdim=True).clamp(max=1e30)
+    return torch.where((excess > 0) & ~invalid, worst - 1 - excess, values)
 
 
 def join(parts: list[Scored], batch: int) -> Scored:
@@ -302,15 +302,15 @@ def conclude(
     spread: Tensor,
     std: Tensor,
     iterations: int,
-    rest: Tensor,
+    fallback: Tensor,
 ) -> Plan:
-    """The plan of the best candidates `[B, H, A]` of a search, where their `score` `[B]` is finite, else of `rest`.
+    """The plan of the best candidates `[B, H, A]` of a search where their `score` `[B]` is finite, else of `fallback`.
 
-    `rest` `[H, A]` is the fallback, which is then imagined too.
+    `fallback` `[H, A]` is then imagined too.
     """
     found = score.isfinite()
     if not bool(found.all()):
-        actions = torch.where(found[:, None, None], actions, rest)
+        actions = torch.where(found[:, None, None], actions, fallback)
         states = problem.evaluate(actions[:, None])[2]
     return Plan(
         actions=actions,
@@ -325,7 +325,7 @@ def conclude(
 
 
 def check_pool(planner: Planner, kept: str, given: int) -> None:
-    """Raise `UserError` unless the samples are more than are `given`, and so not drawn, and not fewer than `kept`."""
+    """Raise `UserError` unless there are more samples than `given` ones, which are not drawn, and at least `kept`."""
     samples, number = planner.samples, getattr(planner, kept)
     if samples <= given:
         raise UserError(f"samples is {samples}, but must be at least {given + 1}, as {given} of them are not drawn")
@@ -334,6 +334,6 @@ def check_pool(planner: Planner, kept: str, given: int) -> None:
 
 
 def check_widths(min_std: float, max_std: float) -> None:
-    """Raise `UserError` for widths of a search distribution that no draw can have."""
+    """Raise `UserError` for limits of a search distribution's width that contradict each other."""
     if max_std < min_std:
         raise UserError(f"max_std is {max_std}, but must be at least min_std, which is {min_std}")

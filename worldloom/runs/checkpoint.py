@@ -13,6 +13,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from worldloom import registry
+from worldloom.data.spec import DataSpec
 from worldloom.errors import NotAllowed, UserError
 from worldloom.model import WorldModel
 from worldloom.models import FAMILIES, rebuild
@@ -29,7 +30,7 @@ NOT_PROGRESS = frozenset({"format", "step", "family", "config", "spec", "hash", 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One saved moment. `model` are the weights; `trainer` the optimiser's tensors and the random states.
+    """One saved training state. `model` are the weights; `trainer` the optimiser's tensors and the random states.
 
     `auxiliary` are the weights of what was trained along with the model, a policy and its critic, where there was one.
     `progress` is JSON: seconds of training, losses, and the loader's position. `spec` is the `DataSpec` as JSON, which
@@ -249,8 +250,9 @@ def check_origin(record: RunRecord, checkpoint: Checkpoint, run: Path) -> None:
             raise UserError(
                 f"{path} was made with {name} = {theirs!r}, but {run}/run.json says {ours!r}: it belongs to another run"
             )
-    for name, ours in json.loads(json.dumps(record.spec.to_json())).items():
-        if ours != checkpoint.spec.get(name):
+    theirs = DataSpec.from_json(checkpoint.spec).to_json()  # whichever version wrote it
+    for name, ours in record.spec.to_json().items():
+        if ours != theirs[name]:
             raise UserError(
                 f"{path} was made for other data than {run}/run.json describes: {name!r} differs, and with it how "
                 f"numbers are scaled. Put back the run.json that this run was started with"

@@ -46,7 +46,7 @@ class Run:
 
     @property
     def side(self) -> int:
-        """Of the square pictures that an environment shows this model; 0 is the environment's own size."""
+        """Of the square pictures that this model observes; 0 is the environment's own size."""
         return self.image_size[0] if self.image_size and self.image_size[0] == self.image_size[1] else 0
 
 

@@ -12,21 +12,21 @@ from worldloom.runs.sources import Source
 
 @dataclass(frozen=True)
 class StartRow:
-    """Where a dream begins: the last real row that is seen, and the real rows around it `[1, T]`."""
+    """Where a rollout begins: the real rows up to it and those after it `[1, T]`."""
 
     source: Source
     episode: int
     frame: int
-    seen: Segment
-    ahead: Segment | None
+    observed: Segment
+    future: Segment | None
 
     @property
     def recorded_actions(self) -> np.ndarray:
-        """The actions taken from the last seen row on `[H, A]`."""
-        here = self.seen.action[0, -1:].numpy()
-        if self.ahead is None:
+        """The actions taken from the start row on `[H, A]`."""
+        here = self.observed.action[0, -1:].numpy()
+        if self.future is None:
             return here[:0]
-        return np.concatenate([here, self.ahead.action[0, :-1].numpy()])
+        return np.concatenate([here, self.future.action[0, :-1].numpy()])
 
 
 def parse_start(start: str, flag: str = "--from") -> tuple[int, int]:
@@ -38,7 +38,7 @@ def parse_start(start: str, flag: str = "--from") -> tuple[int, int]:
 
 
 def find_start(source: Source, episode: int, frame: int, context: int, flag: str = "--from") -> StartRow:
-    """The rows around a moment. Raises `UserError` with the range when there is no such row."""
+    """The rows around a start row. Raises `UserError` with the range when there is no such row."""
     dataset = source.dataset
     if episode >= len(dataset):
         raise UserError(f"{flag} {episode}:{frame}: {dataset.path} has episodes 0 to {len(dataset) - 1}.")
@@ -46,5 +46,5 @@ def find_start(source: Source, episode: int, frame: int, context: int, flag: str
     if frame >= length:
         raise UserError(f"{flag} {episode}:{frame}: episode {episode} of {dataset.path} has frames 0 to {length - 1}.")
     first = max(0, frame - context + 1)
-    ahead = dataset.segment(episode, frame + 1) if frame + 1 < length else None
-    return StartRow(source, episode, frame, dataset.segment(episode, first, frame + 1 - first), ahead)
+    future = dataset.segment(episode, frame + 1) if frame + 1 < length else None
+    return StartRow(source, episode, frame, dataset.segment(episode, first, frame + 1 - first), future)

@@ -53,7 +53,7 @@ class TrainSettings:
     final_lr: float = OptimizerSettings.final_lr
     """Learning rate at the end, as a share of --lr; a cosine leads there over the last third. 1 keeps it constant."""
     average: float = OptimizerSettings.ema_decay
-    """Judge, save and use weights that follow the trained ones this slowly, such as 0.999; 0 uses the trained ones."""
+    """EMA decay, such as 0.999, of the weights that are evaluated, saved and used; 0 uses the trained ones."""
     clip: float = OptimizerSettings.clip
     """A parameter's gradient norm is held below this share of the parameter's own norm; 0 switches clipping off."""
     weight_decay: float = OptimizerSettings.weight_decay
@@ -63,8 +63,8 @@ class TrainSettings:
     image_size: Annotated[int | tuple[int, int], between(0, 100_000)] = 64
     """Images are resized to this many pixels, height and width, or to HEIGHT WIDTH; 0 keeps each camera's own size."""
     role: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="KEY=ROLE")] = ()
-    """What a key is for: observed (the default), given (context that is seen and not predicted) or target (predicted
-    and never seen)."""
+    """What a key is for: observed (the default), given (context that is observed and not predicted) or target
+    (predicted and never observed)."""
     held_out: Annotated[float, strictly_between(0, 1)] = 0.1
     """Share of episodes never trained on, at least one."""
     weights: Annotated[tuple[float, ...], at_least(0)] = ()

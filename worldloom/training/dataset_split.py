@@ -37,7 +37,7 @@ class DatasetSplit:
         weights: Sequence[float] = (),
         roles: Mapping[str, str] | None = None,
     ) -> Self:
-        """Split by episode, a share `held_out` of them kept aside, and fit the description on the others alone.
+        """Split by episode, a share `held_out` of them held out, and fit the description on the others alone.
 
         `roles` are those of some keys, by name. Raises `UserError` for a role that a key cannot have.
         """

@@ -1,4 +1,4 @@
-"""An exponential moving average of a model's weights, which is judged, saved and used in place of the trained ones.
+"""An exponential moving average of a model's weights, which is evaluated, saved and used in place of the trained ones.
 
 The last few updates alone can spoil what the thousand before agreed on (Polyak & Juditsky, 1992).
 """

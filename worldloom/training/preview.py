@@ -42,7 +42,7 @@ def save_previews(strips: dict[str, Image.Image], folder: Path, step: int) -> li
 
 def _strip(imagined: torch.Tensor, real: torch.Tensor, context: int) -> Image.Image:
     """`imagined` float `[H, C, h, w]` follows after `context` rows of `real` uint8 `[T, C, h, w]`."""
-    truth = real.cpu().numpy()[context:]
+    recorded = real.cpu().numpy()[context:]
     frames = as_frames(imagined.cpu().numpy())
-    rows = [("real", truth), ("imagined", frames), ("difference", difference(truth, frames))]
-    return film_strip(rows, ticks=[f"+{t + 1}" for t in range(len(truth))])
+    rows = [("real", recorded), ("imagined", frames), ("difference", difference(recorded, frames))]
+    return film_strip(rows, ticks=[f"+{t + 1}" for t in range(len(recorded))])

@@ -1,4 +1,4 @@
-"""Does the model listen to its actions? Its loss with the actions of other windows, over its loss with the true ones.
+"""Does the model use its actions? Its loss with the actions of other windows, over its loss with the true ones.
 
 A model that ignores its actions has exactly 1, because both passes draw the same samples. B windows, T time.
 """
@@ -17,8 +17,8 @@ from worldloom.model import WorldModel
 from worldloom.training.objective import weigh_windows
 
 RESAMPLES = 2000
-# A term has to grow by 1 % for certain. One term is enough: in most families the largest term, the reconstruction of
-# what was just seen, hardly depends on actions, and would hide in the total that the dynamics do.
+# A term has to grow by 1 % at the lower end of the interval. One term is enough: in most families the largest term, the
+# reconstruction of what was just observed, hardly depends on actions, and would hide in the total that the dynamics do.
 LEAST_RATIO = 1.01
 
 
@@ -43,7 +43,7 @@ class ShuffleTest:
 
     @property
     def ignores_actions(self) -> bool:
-        """Whether no term, nor their sum, is for certain larger with the actions of other windows."""
+        """Whether no term, nor their sum, is clearly larger with the actions of other windows."""
         ratios = [ratio for ratio in (self.total, *self.terms.values()) if ratio is not None]
         return bool(ratios) and not any(ratio.low > LEAST_RATIO for ratio in ratios)
 
@@ -93,7 +93,7 @@ def bootstrap_ratio(above: np.ndarray, below: np.ndarray, seed: int = 0) -> Rati
 
 
 def warning(test: ShuffleTest, steps: int) -> Panel:
-    """What to tell somebody whose model ignores its actions."""
+    """Advice for a model that ignores its actions."""
     assert test.total is not None, "there is nothing to warn of without a measurement"
     total = f"{test.total.value:.4f} [{test.total.low:.4f}, {test.total.high:.4f}]"
     spread = ", ".join(f"{value:.3g}" for value in test.action_std)
@@ -101,7 +101,7 @@ def warning(test: ShuffleTest, steps: int) -> Panel:
         f"With the actions of other windows its loss is {total} times that with the true ones,",
         f"and no term grows by {100 * (LEAST_RATIO - 1):.0f} % for certain. What it imagines will not depend on them.",
         "Likely causes:",
-        "* the actions in the data hardly vary, or always follow from what is seen: see `worldloom inspect DATA`",
+        "* the actions in the data hardly vary, or always follow from the observation: see `worldloom inspect DATA`",
         f"* their declared range is wrong, so that scaled to [-1, 1] they nearly vanish (spread here: {spread})",
         "* actions and observations are shifted against each other by a row or more",
         f"* {steps} updates are too few: the loss of the dynamics falls last",

@@ -128,7 +128,7 @@ class Trainer:
 
     @contextmanager
     def evaluation_mode(self, seed: int = 0) -> Iterator[WorldModel]:
-        """The model to be judged: eval mode, no gradients, and training's random state left as it is."""
+        """The model to evaluate: eval mode, no gradients, and training's random state left as it is."""
         devices = [self.device] if self.device.type == "cuda" else []
         training = self.ema_model.training
         with torch.random.fork_rng(devices), torch.no_grad(), autocast(self.precision, self.device):

@@ -31,7 +31,7 @@ def filmed(times: int = 1, most: int = 100, every: int = 1) -> tuple[Film, list[
         if decision.seed == 2:
             seen.append(decision)
 
-    play(Repeat(agent, times) if times > 1 else agent, toy, [1, 2, 3], 3, watch=watch)
+    play(Repeat(agent, times) if times > 1 else agent, toy, [1, 2, 3], 3, on_decision=watch)
     return film, seen
 
 
@@ -44,14 +44,14 @@ def planned(decision: Decision) -> PlanningMemory:
 @pytest.mark.parametrize("every", [1, 3])
 def test_what_is_shown_as_imagined_is_what_the_plan_in_force_held(every: int) -> None:
     film, seen = filmed(every=every)
-    assert len(film.moments) == len(seen)
-    for t, (moment, decision) in enumerate(zip(film.moments[:-1], seen[:-1], strict=True)):
+    assert len(film.frames) == len(seen)
+    for t, (frame, decision) in enumerate(zip(film.frames[:-1], seen[:-1], strict=True)):
         states = planned(decision).plan.states
-        assert moment.made == t - t % every
+        assert frame.made == t - t % every
         with torch.no_grad():
             for key in ("reward", "state"):
-                torch.testing.assert_close(torch.from_numpy(moment.imagined[key]), film.model.decode(states, key)[0])
-        assert moment.pictures["image"].shape == (len(picture_steps(5)), 3, 16, 16)
+                torch.testing.assert_close(torch.from_numpy(frame.imagined[key]), film.model.decode(states, key)[0])
+        assert frame.pictures["image"].shape == (len(picture_steps(5)), 3, 16, 16)
 
 
 def test_what_is_shown_as_real_is_what_happened() -> None:
@@ -65,15 +65,15 @@ def test_what_is_shown_as_real_is_what_happened() -> None:
 
 def test_rewards_of_a_repeated_action_are_added_up() -> None:
     film, seen = filmed(times=4)
-    assert [moment.step for moment in film.moments[:-1]] == [d.step for d in seen[:-1] if d.step % 4 == 0]
-    assert sum(m.reward for m in film.moments) == pytest.approx(sum(d.reward for d in seen))
-    assert film.moments[1].reward == pytest.approx(sum(d.reward for d in seen[1:5]))
+    assert [frame.step for frame in film.frames[:-1]] == [d.step for d in seen[:-1] if d.step % 4 == 0]
+    assert sum(m.reward for m in film.frames) == pytest.approx(sum(d.reward for d in seen))
+    assert film.frames[1].reward == pytest.approx(sum(d.reward for d in seen[1:5]))
 
 
 def test_past_the_last_filmed_decision_only_what_happened_is_kept() -> None:
     film, seen = filmed(most=3)
-    assert len(film.moments) == len(seen)
-    assert [bool(moment.imagined) for moment in film.moments] == [True] * 3 + [False] * (len(seen) - 3)
+    assert len(film.frames) == len(seen)
+    assert [bool(frame.imagined) for frame in film.frames] == [True] * 3 + [False] * (len(seen) - 3)
     assert len(Frames(film, "", 0.9, 10.0)) == 3
 
 

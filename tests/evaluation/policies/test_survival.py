@@ -61,13 +61,13 @@ def agent() -> Any:
 
 
 @pytest.fixture
-def moments() -> SurvivalSamples:
+def samples() -> SurvivalSamples:
     steps = [0, 5, 10, 0, 5, 10, 15]
     return SurvivalSamples([1] * 3 + [2] * 4, steps, [Count(torch.zeros(1, 1)) for _ in steps])
 
 
-def test_those_live_on_whose_episode_does_and_a_cut_off_one_does_not_tell(agent: Any, moments: SurvivalSamples) -> None:
-    found = survival(agent, moments, [episode(1, 12, True), episode(2, 20, False)], NOISE)
+def test_those_live_on_whose_episode_does_and_a_cut_off_one_does_not_tell(agent: Any, samples: SurvivalSamples) -> None:
+    found = survival(agent, samples, [episode(1, 12, True), episode(2, 20, False)], NOISE)
     # Ten steps on: of the first only its first moment; of the second three, and nobody knows of the last.
     assert found["reality@10"].value == pytest.approx(4 / 6)
     assert found["reality@1"].value == 1
@@ -77,16 +77,16 @@ def test_those_live_on_whose_episode_does_and_a_cut_off_one_does_not_tell(agent:
     assert found["dream minus reality@10"].value == pytest.approx(0.9**10 - 4 / 6, abs=1e-5)
 
 
-def test_what_no_episode_lasted_for_is_not_measured(agent: Any, moments: SurvivalSamples) -> None:
-    found = survival(agent, moments, [episode(1, 12, False), episode(2, 20, False)], NOISE)
+def test_what_no_episode_lasted_for_is_not_measured(agent: Any, samples: SurvivalSamples) -> None:
+    found = survival(agent, samples, [episode(1, 12, False), episode(2, 20, False)], NOISE)
     assert found["reality@15"].value == 1
     assert found["reality@30"].value is None
     assert "played on for so long" in str(found["reality@30"].why)
 
 
-def test_a_model_that_knows_no_ends_has_no_such_figures(agent: Any, moments: SurvivalSamples) -> None:
+def test_a_model_that_knows_no_ends_has_no_such_figures(agent: Any, samples: SurvivalSamples) -> None:
     agent.model.decodes = ("reward",)
-    assert survival(agent, moments, [episode(1, 12, True), episode(2, 20, False)], NOISE) == {}
+    assert survival(agent, samples, [episode(1, 12, True), episode(2, 20, False)], NOISE) == {}
 
 
 def test_the_verdict_says_from_how_many_steps_on_deaths_are_not_foreseen() -> None:
@@ -97,5 +97,5 @@ def test_the_verdict_says_from_how_many_steps_on_deaths_are_not_foreseen() -> No
         "reality@10": Figure(0.9), "dream@10": Figure(0.97), "dream minus reality@10": Figure(0.07, 0.05, 0.09),
     }  # fmt: skip
     words = verdict({"policy": returns, "policy_survival": lives}, [], [1], 10.0)[-1].words
-    assert "in the dream 0.97 of its moments go on for 10 steps, in reality 0.9" in words
+    assert "in the dream 0.97 of its samples go on for 10 steps, in reality 0.9" in words
     assert "5 steps" not in words

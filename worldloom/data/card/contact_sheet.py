@@ -1,4 +1,4 @@
-"""One picture of a dataset: several episodes at several moments through every camera.
+"""One picture of a dataset: several episodes at several times through every camera.
 
 T rows, C H W image channels, height, width.
 """
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from worldloom.data.episode import EpisodeSource
 
-EPISODES, MOMENTS = 5, 6
+EPISODES, TIMES = 5, 6
 CELL = 176  # width of one frame
 GAP, CAPTION = 6, 22
 BACKGROUND, INK, FAINT = (18, 20, 24), (235, 237, 240), (150, 156, 165)
@@ -38,12 +38,12 @@ def contact_sheet(
 
 
 def _strip(source: EpisodeSource, index: int, image_size: tuple[int, int] | None) -> Image.Image:
-    """One episode: a caption, a row of moments per camera, the time under them."""
+    """One episode: a caption, a row of times per camera, the time under them."""
     episode, keys = source.read(index, image_size), source.spec.obs
-    moments = np.linspace(0, len(episode) - 1, MOMENTS).round().astype(int)
-    rows = [[_cell(episode.obs[key][t], keys[key].shape) for t in moments] for key in source.spec.image_keys]
+    times = np.linspace(0, len(episode) - 1, TIMES).round().astype(int)
+    rows = [[_cell(episode.obs[key][t], keys[key].shape) for t in times] for key in source.spec.image_keys]
     heights = [row[0].height for row in rows]
-    width = MOMENTS * (CELL + GAP) + GAP
+    width = TIMES * (CELL + GAP) + GAP
     strip = Image.new("RGB", (width, CAPTION * 2 + sum(heights) + GAP * len(rows)), BACKGROUND)
     pen = ImageDraw.Draw(strip)
     title = f"episode {index}, {len(episode)} rows" + (f": {episode.task}" if episode.task else "")
@@ -55,7 +55,7 @@ def _strip(source: EpisodeSource, index: int, image_size: tuple[int, int] | None
         if len(rows) > 1:
             _label(pen, (GAP + 3, top + 3), key)
         top += height + GAP
-    for i, t in enumerate(moments):
+    for i, t in enumerate(times):
         pen.text((GAP + i * (CELL + GAP), top - 2), f"{t / source.spec.fps:.1f} s", FAINT, _font())
     return strip
 

@@ -1,6 +1,7 @@
-"""Find episodes that are the same, or nearly: they make a held-out figure lie when one is trained on and one judged.
+"""Find episodes that are the same, or nearly: they bias a held-out figure when one is in training and one in
+evaluation.
 
-K moments per episode, C H W image channels, height, width.
+K times per episode, C H W image channels, height, width.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ from PIL import Image
 from worldloom.data.episode import Episode
 from worldloom.data.spec import DataSpec
 
-MOMENTS = 8
+TIMES = 8
 THUMBNAIL = 16
 NEAR_LEVELS = 10.0  # of 255: a re-encoded copy stays below, a sprite that moved one thumbnail pixel does not
 NEAR_DEVIATIONS = 0.1  # of each vector's standard deviation over the dataset
@@ -23,7 +24,7 @@ BLOCK = 512
 
 @dataclass(frozen=True)
 class Signature:
-    """digest: of all observations and actions. thumbnails: grey levels and vectors: own units, at `MOMENTS` moments."""
+    """digest: of all observations and actions. thumbnails: grey levels and vectors: own units, at `TIMES` times."""
 
     length: int
     digest: str
@@ -33,7 +34,7 @@ class Signature:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Episodes that are `identical` byte by byte, or alike at every compared moment."""
+    """Episodes that are `identical` byte by byte, or alike at every compared time."""
 
     episodes: list[int]
     identical: bool
@@ -44,14 +45,14 @@ def signature(episode: Episode, spec: DataSpec) -> Signature:
     digest = hashlib.blake2b(np.ascontiguousarray(episode.action).data, digest_size=16)
     for key in (*spec.image_keys, *spec.vector_keys):
         digest.update(np.ascontiguousarray(episode.obs[key]).data)
-    moments = np.linspace(0, len(episode) - 1, MOMENTS).round().astype(int)
-    thumbnails = [_thumbnail(episode.obs[key][t]) for key in spec.image_keys for t in moments]
-    vectors = [episode.obs[key][moments] for key in spec.vector_keys]
+    times = np.linspace(0, len(episode) - 1, TIMES).round().astype(int)
+    thumbnails = [_thumbnail(episode.obs[key][t]) for key in spec.image_keys for t in times]
+    vectors = [episode.obs[key][times] for key in spec.vector_keys]
     return Signature(
         length=len(episode),
         digest=digest.hexdigest(),
         thumbnails=np.concatenate(thumbnails) if thumbnails else np.zeros(0, np.float32),
-        vectors=np.concatenate(vectors, 1) if vectors else np.zeros((MOMENTS, 0), np.float32),
+        vectors=np.concatenate(vectors, 1) if vectors else np.zeros((TIMES, 0), np.float32),
     )
 
 

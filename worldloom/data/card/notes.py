@@ -11,7 +11,7 @@ def notes_on(card: DataCard) -> list[str]:
     """One line per oddity; an empty list is a healthy dataset."""
     notes = []
     if card.broken:
-        notes.append(f"{len(card.broken)} of {card.episodes} episodes cannot be read: mend them, or --skip-broken.")
+        notes.append(f"{len(card.broken)} of {card.episodes} episodes cannot be read: fix them, or --skip-broken.")
     for key, figures in card.keys.items():
         notes += _key_notes(key, figures)
     return notes + _action_notes(card) + _episode_notes(card) + _about_notes(card)
@@ -36,7 +36,7 @@ def _wrap_notes(
     wrapped = [i for i, jump in enumerate(jumps) if any(high[i] - low[i] <= 1.01 * t and jump > 0.9 * t for t in turns)]
     if not wrapped:
         return []
-    words = "an angle that jumps by a whole turn between rows; a model sees two far ends. Store its sine and cosine."
+    words = "an angle that jumps by a whole turn between rows, so near angles are far apart. Store its sine and cosine."
     return [f"{key}: {_named(names, wrapped)}: {words}"]
 
 

@@ -25,7 +25,7 @@ from worldloom.errors import UserError
 LARGEST_VECTOR = 4096
 SMALLEST_IMAGE = 8
 ASSUMED_FPS = 20.0
-SKIP = "mend the file, or leave this episode out with --skip-broken"
+SKIP = "fix the file, or leave this episode out with --skip-broken"
 
 
 def key_spec(shape: tuple[int, ...], dtype: np.dtype) -> KeySpec | None:

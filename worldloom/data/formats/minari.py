@@ -53,14 +53,14 @@ class MinariSource(EpisodeSource):
         with open_hdf5(self.file) as file:
             found = names(file, str(self.file))
             self.groups = sorted((name for name in found if name.startswith("episode_")), key=_number)
-            looks = [self._look(file, name) for name in self.groups]
-        self.episodes = [info for info, _ in looks]
+            inspected = [self._inspect(file, name) for name in self.groups]
+        self.episodes = [info for info, _ in inspected]
         if not self.groups:
             raise UserError(f"{self.file} holds no episode")
         self.spec = DataSpec(
             {
                 **{leaf.key: spec for leaf, spec in self.kept},
-                **signal_keys(reward=True, terminated=any(terminates for _, terminates in looks)),
+                **signal_keys(reward=True, terminated=any(terminates for _, terminates in inspected)),
             },
             action_spec(self.acted, str(self.file)),
             ASSUMED_FPS,
@@ -76,15 +76,15 @@ class MinariSource(EpisodeSource):
         where = f"{self.file}: {self.groups[index]}"
         with open_hdf5(self.file) as file:
             group = child(file, self.groups[index], str(self.file))
-            paid = array(group, "rewards", where)
-            rows = len(paid) + 1
+            reward = array(group, "rewards", where)
+            rows = len(reward) + 1
             if rows == 1:
                 raise BrokenEpisode(f"{where} holds no step; {SKIP}")
             terminated, _ = (_ended(group, name, rows, where) for name in ("terminations", "truncations"))
             return Episode(
                 obs=self._observations(group, rows, where, image_size),
                 action=self._actions(group, rows, where),
-                reward=rewards(paid, rows, f"{where}/rewards"),
+                reward=rewards(reward, rows, f"{where}/rewards"),
                 terminated=at_end(rows, terminated),
                 truncated=at_end(rows, not terminated),
                 task=_task(group, self.texts, where),
@@ -94,7 +94,7 @@ class MinariSource(EpisodeSource):
     def fingerprint(self) -> str:
         return file_digest(self.file.parent.glob("*"), self.spec.to_json())
 
-    def _look(self, file: Any, name: str) -> tuple[EpisodeInfo, bool]:
+    def _inspect(self, file: Any, name: str) -> tuple[EpisodeInfo, bool]:
         """Length, task, and whether it ends in a terminal row; nothing of an episode that `read` will find broken."""
         try:
             group = child(file, name, str(self.file))

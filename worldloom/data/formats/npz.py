@@ -109,11 +109,11 @@ class NpzSource(EpisodeSource):
         taken = _slice(one, "actions", where)
         if self.spec.action.kind == "discrete":
             taken = taken.reshape(len(taken), -1)
-        paid = _slice(one, "rewards", where) if self.spec.has_reward else np.zeros(one.stop - one.start)
+        reward = _slice(one, "rewards", where) if self.spec.has_reward else np.zeros(one.stop - one.start)
         return Episode(
             obs={key: resize(column, image_size) for key, column in obs.items()},
             action=actions(taken, rows, self.spec.action, f"{where}: actions"),
-            reward=rewards(paid, rows, f"{where}: rewards"),
+            reward=rewards(reward, rows, f"{where}: rewards"),
             terminated=at_end(rows, one.terminated),
             truncated=at_end(rows, not one.terminated),
         )

@@ -91,11 +91,11 @@ class RobomimicSource(EpisodeSource):
             rows = steps + int(self.after)
             obs = {key: self._observation(group, key, steps, where) for key in self.spec.obs}
             ended = self.after and _done(group, where)
-            paid = _entries(group, "rewards", steps, where) if self.spec.has_reward else np.zeros(steps)
+            reward = _entries(group, "rewards", steps, where) if self.spec.has_reward else np.zeros(steps)
         return Episode(
             obs={key: resize(column, image_size) for key, column in obs.items()},
             action=actions(taken, rows, self.spec.action, f"{where}/actions"),
-            reward=rewards(paid, rows, f"{where}/rewards"),
+            reward=rewards(reward, rows, f"{where}/rewards"),
             terminated=at_end(rows, ended),
             truncated=at_end(rows, not ended),
             task=self.episodes[index].task,
@@ -110,9 +110,10 @@ class RobomimicSource(EpisodeSource):
         self.facts = self.facts or facts
         for demo in sorted((name for name in names(data, str(file)) if name.startswith("demo")), key=_number):
             self.demos.append((file, demo))
-            self.episodes.append(self._look(data, demo, facts.get("problem_info", {}).get("language_instruction", "")))
+            task = facts.get("problem_info", {}).get("language_instruction", "")
+            self.episodes.append(self._inspect(data, demo, task))
 
-    def _look(self, data: Any, demo: str, task: str) -> EpisodeInfo:
+    def _inspect(self, data: Any, demo: str, task: str) -> EpisodeInfo:
         """Length and task of a demo; nothing of one that `read` will find broken."""
         try:
             group = child(data, demo, demo)
@@ -165,13 +166,13 @@ def _first_readable(demos: list[tuple[Path, str]]) -> FirstEpisode:
     for file, demo in demos:
         try:
             with open_hdf5(file) as opened:
-                return _look_at(child(opened, f"data/{demo}", str(file)), f"{file}: {demo}")
+                return _inspect_demo(child(opened, f"data/{demo}", str(file)), f"{file}: {demo}")
         except BrokenEpisode as error:
             problem = problem or error
     raise UserError(f"no demo of {demos[0][0]} can be read: {problem}")
 
 
-def _look_at(group: Any, where: str) -> FirstEpisode:
+def _inspect_demo(group: Any, where: str) -> FirstEpisode:
     held = names(group, where)
     if "obs" not in held:
         raise UserError(f"{where} has no 'obs': extract observations first (robomimic's dataset_states_to_obs.py does)")

@@ -160,7 +160,7 @@ def _is_scalar(feature: Any) -> bool:
 
 
 def _key_spec(feature: dict[str, Any]) -> KeySpec | None:
-    """None for what a model cannot look at: strings and depth maps (12-bit depth in a video is not a picture)."""
+    """None for what a model cannot observe: strings and depth maps (12-bit depth in a video is not a picture)."""
     dtype, shape = feature["dtype"], tuple(feature["shape"])
     if dtype in ("image", "video"):
         info = feature.get("info") or feature.get("video_info") or {}

@@ -1,4 +1,4 @@
-"""Reading meta/info.json and its neighbours, with errors that say what to mend. Shared by v3.0 and v2.1."""
+"""Reading meta/info.json and its neighbours, with errors that say what to fix. Shared by v3.0 and v2.1."""
 
 import hashlib
 import json
@@ -44,7 +44,7 @@ def read_info(path: Path) -> dict[str, Any]:
             raise UserError(f"{where}: {name!r} is {info.get(name, 'missing')!r}. Restore the field.")
     if info["fps"] <= 0 or info["chunks_size"] <= 0 or info["total_episodes"] < 0:
         raise UserError(
-            f"{where}: fps, chunks_size and total_episodes must be positive, fps is {info['fps']}. Mend them."
+            f"{where}: fps, chunks_size and total_episodes must be positive, fps is {info['fps']}. Fix them."
         )
     for name, feature in info["features"].items():
         _check_feature(feature, f"{where}, feature {name!r}")
@@ -111,7 +111,7 @@ def read_json(path: Path) -> Any:
 def fill(path: Path, info: dict[str, Any], template: str, place: dict[str, Any]) -> str:
     """info.json's "data_path" or "video_path" for one episode, relative to the dataset.
 
-    Raises `UserError` for a placeholder nobody fills and for a path out of the dataset: a stranger's info.json must not
+    Raises `UserError` for a placeholder nobody fills and for a path out of the dataset: a foreign info.json must not
     decide which other files are read, or overwritten.
     """
     where = f"{path / 'meta/info.json'}: {template} is {info[template]!r}"

@@ -97,7 +97,7 @@ def lock(root: Path) -> int | None:
         except BlockingIOError:
             os.close(descriptor)
             return None
-        # Whoever had it may have finished, and deleted the file, between our opening and locking it.
+        # Its writer may have finished, and deleted the file, between our opening and locking it.
         if path.exists() and os.fstat(descriptor).st_ino == path.stat().st_ino:
             return descriptor
         os.close(descriptor)

@@ -155,7 +155,7 @@ def read_video(
     where = f"{path}, episode {episode}"
     if not path.exists():
         others = sorted(str(p) for p in path.parent.parent.rglob(path.name))[:1] if path.parent.parent.exists() else []
-        hint = f"There is {others[0]}; if that is it, mend video_path in meta/info.json. " if others else ""
+        hint = f"There is {others[0]}; if that is it, fix video_path in meta/info.json. " if others else ""
         raise BrokenEpisode(f"{where}: the video is missing. {hint}{SKIP}")
     try:
         frames = video.decode(path, times, fps, image_size, shape[0])

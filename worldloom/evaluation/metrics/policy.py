@@ -31,21 +31,21 @@ def works_outside(findings: Findings) -> Iterator[Sentence]:
     )
     if more.low is not None and more.low > 0:
         why = unforeseen_ends(findings)
-        yield Sentence("no", f"{words}: it exploits the dream, which pays it {interval(more)} more than reality{why}.")
+        yield Sentence("no", f"{words}: it exploits the dream, whose return is {interval(more)} above reality{why}.")
     else:
         yield Sentence(
             "yes" if better else "partly",
-            f"{words}: the dream does not flatter it beyond the interval of the difference, {interval(more)}.",
+            f"{words}: the dream does not overestimate it beyond the interval of the difference, {interval(more)}.",
         )
 
 
 def unforeseen_ends(findings: Findings) -> str:
-    """From how many steps ahead on the dream lets a policy live where it dies, nothing if it does not."""
+    """From how many steps ahead on the model overestimates survival, empty if it does not."""
     found = findings.of("policy_survival")
     for step, more in findings.at_steps("policy_survival", "dream minus reality").items():
         if more.low is not None and more.low > 0:
             dream, real = interval(found[f"dream@{step}"]), interval(found[f"reality@{step}"])
-            return f"; in the dream {dream} of its moments go on for {step} steps, in reality {real}"
+            return f"; in the dream {dream} of its rows go on for {step} steps, in reality {real}"
     return ""
 
 
@@ -56,7 +56,7 @@ def ranks_policies(findings: Findings) -> Iterator[Sentence]:
         return
     ranks, lost = found["spearman"], found["regret"]
     if ranks.value is None:
-        yield Sentence("open", f"policies: whether the dream tells the better one was not measured: {ranks.why}.")
+        yield Sentence("open", f"policies: whether the dream ranks them was not measured: {ranks.why}.")
         return
     dream, real = findings.of("policy_dream"), findings.of("policy_reality")
     best = max(dream, key=lambda name: dream[name].value or float("-inf"))
@@ -78,5 +78,7 @@ POLICY = Metric(
     sentence=sentence,
 )
 POLICY_SURVIVAL = Metric(
-    "A policy's survival", "Share of the moments of its play after which it goes on for k steps.", played_apart
+    "A policy's survival",
+    "Share of its rows after which the episode goes on for k steps.",
+    played_apart,
 )

@@ -50,7 +50,7 @@ def sentence(findings: Findings, key: str) -> Iterator[Sentence]:
         yield Sentence("open", f"rewards: not measured: {tracked.why if tracked else 'no head'}.")
         return
     ahead = {k: f for k, f in findings.at_steps("reward_r2", "open_loop").items() if f.value is not None}
-    words = f"rewards: R² {interval(tracked)} when seen"
+    words = f"rewards: R² {interval(tracked)} when tracked"
     if ahead:
         words += "; " + ", ".join(f"{interval(f)} at {k}" for k, f in ahead.items()) + " steps ahead"
     usable = [f for f in ahead.values() if f.low is not None and f.low > 0]

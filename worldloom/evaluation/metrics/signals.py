@@ -15,8 +15,8 @@ from worldloom.stats import scores
 from worldloom.stats.bootstrap import Figure, figure, on
 
 OWN_METRICS = ("reward", "terminated")
-ONE_KIND = "the held-out rows that were looked at all have or all lack it"
-CONSTANT = "it is the same in all held-out rows that were looked at"
+ONE_KIND = "the held-out rows that were evaluated all have or all lack it"
+CONSTANT = "it is the same in all held-out rows that were evaluated"
 GOOD_AUROC = 0.8
 
 
@@ -85,7 +85,7 @@ def sentence(findings: Findings, key: str) -> Iterator[Sentence]:
         if "@" in name or found.value is None:
             continue
         ahead = {k: f for k, f in findings.at_steps("signal_auroc", name).items() if f.value is not None}
-        words = f"{name}: told apart with AUROC {interval(found)} when observed"
+        words = f"{name}: told apart with AUROC {interval(found)} when tracked"
         if ahead:
             words += "; " + ", ".join(f"{interval(f)} at {k}" for k, f in ahead.items()) + " steps ahead"
         good, later = found.value >= GOOD_AUROC, any((f.value or 0) >= GOOD_AUROC for f in ahead.values())

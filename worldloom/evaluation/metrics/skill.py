@@ -47,6 +47,6 @@ def skill(evidence: Evidence, predictor: str, label: str, mse: np.ndarray, uncha
 SKILL = Metric(
     "Skill",
     "1 - MSE / MSE of nothing-changes. 1 is perfect, 0 is no better than persistence. "
-    "The row latent is the model judged by its own beliefs: it says nothing of the world by itself.",
+    "The row latent scores the model by its own beliefs: it says nothing of the world by itself.",
     compute,
 )

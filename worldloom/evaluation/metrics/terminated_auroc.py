@@ -1,4 +1,4 @@
-"""Metric 11: whether ends of episodes are told from other rows, tracked and ahead."""
+"""Metric 11: whether ends of episodes are told apart from other rows, tracked and ahead."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -35,12 +35,12 @@ def sentence(findings: Findings, key: str) -> Iterator[Sentence]:
         yield Sentence("open", f"ends of episodes: not measured: {tracked.why if tracked else 'no head'}.")
         return
     ahead = {k: f for k, f in findings.at_steps("terminated_auroc", "open_loop").items() if f.value is not None}
-    foreseen = [k for k, f in ahead.items() if (f.value or 0) >= GOOD_AUROC]
-    words = f"ends of episodes: recognised when seen with AUROC {interval(tracked)}"
+    predicted = [k for k, f in ahead.items() if (f.value or 0) >= GOOD_AUROC]
+    words = f"ends of episodes: recognised when tracked with AUROC {interval(tracked)}"
     if ahead:
-        words += "; foreseen " + ", ".join(f"{interval(f)} at {k}" for k, f in ahead.items()) + " steps ahead"
+        words += "; predicted " + ", ".join(f"{interval(f)} at {k}" for k, f in ahead.items()) + " steps ahead"
     good, off = tracked.value >= GOOD_AUROC, miscalibrated(findings)
-    mark: Literal["yes", "partly", "no"] = "yes" if good and foreseen else "partly" if good or foreseen else "no"
+    mark: Literal["yes", "partly", "no"] = "yes" if good and predicted else "partly" if good or predicted else "no"
     if off:
         mark = "no" if mark == "no" else "partly"
         off = f", but their probability is off by {off}: dreams do not end when they should"
@@ -48,8 +48,8 @@ def sentence(findings: Findings, key: str) -> Iterator[Sentence]:
 
 
 def miscalibrated(findings: Findings) -> str:
-    """Where. Who ranks moments well may still be sure of ends that do not come, and a policy learns from that."""
-    places = {"when seen": findings.of("terminated_ece").get("tracked")}
+    """Where. A model that ranks rows well may still predict ends that do not come, and a policy learns from that."""
+    places = {"when tracked": findings.of("terminated_ece").get("tracked")}
     places |= {f"at {k}": figure for k, figure in findings.at_steps("terminated_ece", "open_loop").items()}
     off = {where: each for where, each in places.items() if each and each.low is not None and each.low > BAD_ECE}
     return ", ".join(f"{interval(figure)} {where}" for where, figure in off.items())

@@ -66,7 +66,7 @@ def not_at_first(findings: Findings, key: str) -> Sentence:
     words = f"{key}: one step ahead, assuming that nothing changes is closer"
     later = [k for k, f in findings.at_steps("skill", key).items() if f.low is not None and f.low > 0]
     if not later:
-        return Sentence("no", f"{words}, and at no later step is the model certain to be better.")
+        return Sentence("no", f"{words}, and at no later step is the interval above zero.")
     skills = ", ".join(interval(findings.of("skill")[f"{key}@{k}"]) for k in later)
     return Sentence("partly", f"{words}, but the model is better at {list_steps(later)} (skill {skills}).")
 

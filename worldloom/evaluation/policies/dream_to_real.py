@@ -1,4 +1,4 @@
-"""Does a policy learned in a dream work outside it? Its score in reality, in the dream, and that of chance.
+"""The dream-to-real gap of a policy: its return in the environment, in the model, and that of random actions.
 
 N episodes, H steps.
 """
@@ -11,7 +11,7 @@ import torch
 
 from worldloom.agents.agent import Agent
 from worldloom.agents.environment import to_obs
-from worldloom.agents.play import Decision, EpisodeResult, Watcher, play
+from worldloom.agents.play import Decision, EpisodeResult, OnDecision, play
 from worldloom.agents.policy import PolicyAgent
 from worldloom.agents.reference import RandomAgent
 from worldloom.agents.saved import load_agent
@@ -34,13 +34,13 @@ Where = tuple[str, tuple[str, ...], int | None]
 
 @dataclass(frozen=True)
 class Real:
-    """Real episodes `[N]` and what each showed first."""
+    """Real episodes `[N]` and their first observations."""
 
     played: list[EpisodeResult]
     first: Obs
 
     @property
-    def paid(self) -> list[float]:
+    def returns(self) -> list[float]:
         return [each.episode_return for each in self.played]
 
     @property
@@ -50,7 +50,7 @@ class Real:
 
 @dataclass(frozen=True)
 class DreamToRealGap:
-    """Who is asked, where, on how many fixed seeds, and at which temperature dreams are sampled."""
+    """One policy, one environment, the number of fixed seeds, and the temperature of the model's samples."""
 
     agent: PolicyAgent
     world: World
@@ -68,51 +68,51 @@ class DreamToRealGap:
 
     def measure(self) -> Table:
         """As the card holds them: under "policy" mean returns of "reality", "dream" and "random", and "dream minus
-        reality"; under "policy_survival" how probably its episodes go on (`survival`).
+        reality"; under "policy_survival" how probably its episodes have not terminated (`survival`).
 
-        Each dream begins with what a real episode showed first and lasts as long as the longest real one, so that the
-        two can be compared; what a dream pays counts by the probability that it has come so far.
+        Each dream begins with the first observation of a real episode and lasts as long as the longest real one, so
+        that the two can be compared; each imagined reward is weighted by the probability that the episode has not
+        terminated.
         """
-        moments = SurvivalSamples()
-        real = self.play(moments.watch)
+        samples = SurvivalSamples()
+        real = self.play(samples.watch)
         random = play(RandomAgent(self.agent.spec), self.world.make, self.seeds, MOST_ENVS, self.world.max_steps)
         dreamed = self.dream(real.first, real.longest)
         returns = {
-            "reality": mean(real.paid),
+            "reality": mean(real.returns),
             "dream": mean(dreamed),
-            "dream minus reality": mean([more - less for more, less in zip(dreamed, real.paid, strict=True)]),
+            "dream minus reality": mean([more - less for more, less in zip(dreamed, real.returns, strict=True)]),
             "random": mean([episode.episode_return for episode in random]),
         }
-        lives = survival(self.agent, moments, real.played, self.noise)
-        return {"policy": returns} | ({"policy_survival": lives} if lives else {})
+        survived = survival(self.agent, samples, real.played, self.noise)
+        return {"policy": returns} | ({"policy_survival": survived} if survived else {})
 
-    def play(self, watcher: Watcher | None = None) -> Real:
+    def play(self, watcher: OnDecision | None = None) -> Real:
         """One real episode for each seed."""
-        looks: list[dict[str, np.ndarray]] = []
+        at_reset: list[dict[str, np.ndarray]] = []
 
         def watch(decision: Decision) -> None:
             if watcher is not None:
                 watcher(decision)
             if decision.step == 0 and decision.action is not None:
-                looks.append(decision.obs)
+                at_reset.append(decision.obs)
 
         played = play(self.agent, self.world.make, self.seeds, MOST_ENVS, self.world.max_steps, watch)
-        first = to_obs(looks, self.agent.spec, self.agent.device)
-        return Real(played, first)
+        return Real(played, to_obs(at_reset, self.agent.spec, self.agent.device))
 
     @torch.no_grad()
     def dream(self, first: Obs, steps: int) -> list[float]:
-        """The return of one dream from each of the first looks `[N]`."""
+        """The return of one dream from each of the first observations `[N]`."""
         model, actor, noise = self.agent.model, self.agent.actor, self.noise
         belief = model.start(first, noise)
-        alive = torch.ones(len(belief.features), device=self.agent.device)
-        total = torch.zeros_like(alive)
+        survives = torch.ones(len(belief.features), device=self.agent.device)
+        total = torch.zeros_like(survives)
         for _ in range(steps):
             chosen = actor(belief.features)
             belief = model.predict(belief, chosen.carried_out(chosen.mode), noise)
-            total = total + alive * model.decode(belief, "reward")
+            total = total + survives * model.decode(belief, "reward")
             if "terminated" in model.decodes:
-                alive = alive * (1 - model.decode(belief, "terminated"))
+                survives = survives * (1 - model.decode(belief, "terminated"))
         return total.tolist()
 
 
@@ -134,12 +134,12 @@ def measure_gap(name: Path, run: Run, played: Where | None, episodes: int, devic
     named = Named.parse(name)
     named.check(run)
     agent, world = policy_of(named, device), world_of(named, run, played)
-    world.rehearse(agent)
+    world.dry_run(agent)
     return DreamToRealGap(agent, world, episodes).measure()
 
 
 def world_of(named: Named, run: Run, played: Where | None) -> World:
-    """Where a policy is played, drawn as the model of `run` sees it."""
+    """Where a policy is played, drawn at the image size of the model of `run`."""
     name, options, limit = played or environment_of(named.folder)
     return World(name, parse_options(options), run.side, limit)
 

@@ -40,12 +40,12 @@ class FilmFrame:
 
 @dataclass
 class Film:
-    """A watcher of `play` for one episode: every decision is kept, the first `most` with what was imagined."""
+    """An observer of `play` for one episode: every decision is kept, the first `most` with what was imagined."""
 
     model: WorldModel
     seed: int
     most: int
-    moments: list[FilmFrame] = field(default_factory=list)
+    frames: list[FilmFrame] = field(default_factory=list)
     horizon: int = 1
     _reward: float = 0.0
     _made: int = 0
@@ -55,30 +55,30 @@ class Film:
         return self.model.spec
 
     def watch(self, decision: Decision) -> None:
-        """Take note of one moment of play; other episodes than the one of `seed` are ignored."""
+        """Keep one decision; episodes of other seeds are ignored."""
         if decision.seed != self.seed:
             return
         if decision.step == 0:
-            self.moments, self._reward = [], 0.0
+            self.frames, self._reward = [], 0.0
         self._reward += decision.reward
         memory, fresh = innermost(decision.memory)
         if decision.action is None:
-            self.moments.append(FilmFrame(decision.step, self._made, self._reward, decision.obs, None, {}, {}))
+            self.frames.append(FilmFrame(decision.step, self._made, self._reward, decision.obs, None, {}, {}))
         elif fresh and isinstance(memory, PlanningMemory):
             self._decided(decision, memory)
 
     def _decided(self, decision: Decision, memory: PlanningMemory) -> None:
-        shown = len(self.moments) < self.most
+        shown = len(self.frames) < self.most
         age = int(memory.age[0])
-        self._made = len(self.moments) - age
+        self._made = len(self.frames) - age
         view = self.view(decision) if shown else None
         if not shown:
             imagined, pictures = {}, {}
         elif age:
-            imagined, pictures = self.moments[-1].imagined, self.moments[-1].pictures
+            imagined, pictures = self.frames[-1].imagined, self.frames[-1].pictures
         else:
             imagined, pictures = self._imagined(memory)
-        self.moments.append(FilmFrame(decision.step, self._made, self._reward, decision.obs, view, imagined, pictures))
+        self.frames.append(FilmFrame(decision.step, self._made, self._reward, decision.obs, view, imagined, pictures))
         self._reward = 0.0
 
     @torch.no_grad()
@@ -97,18 +97,18 @@ class Film:
         return numbers, pictures
 
     def view(self, decision: Decision) -> np.ndarray | None:
-        """What a spectator sees: the model's first camera, else the environment's own picture, `[H, W, 3]`."""
+        """The picture for the video: the model's first camera, else the environment's own picture, `[H, W, 3]`."""
         seen = [*self.spec.image_keys[:1], "image"]
         found = next((decision.obs[key] for key in seen if key in decision.obs), None)
         return found if found is not None else render(decision.env)
 
     def real(self, key: str, discount: float) -> np.ndarray:
         """What happened, `[T]` or `[T, D]`: a vector, the reward, or for "value" the discounted reward to come."""
-        rewards = np.array([moment.reward for moment in self.moments])
+        rewards = np.array([frame.reward for frame in self.frames])
         if key == "reward":
             return np.concatenate([[np.nan], rewards[1:]])  # nothing has arrived with the first observation
         if key != "value":
-            rows = to_obs([moment.obs for moment in self.moments], only(self.spec, key))
+            rows = to_obs([frame.obs for frame in self.frames], only(self.spec, key))
             return rows[key].numpy()
         value = np.zeros(len(rewards))
         for t in range(len(rewards) - 2, -1, -1):

@@ -1,4 +1,4 @@
-"""Metric 12, policy evaluation: would the dream have told which of several policies is the best in reality?
+"""Metric 12, policy evaluation: would the model have ranked several policies as reality does?
 
 P policies, N episodes.
 """
@@ -17,7 +17,7 @@ from worldloom.runs.run import Run
 from worldloom.stats import agreement
 from worldloom.stats.bootstrap import Figure, figure
 
-FEWEST = 8  # with fewer, one lucky order decides
+FEWEST = 8  # with fewer, a chance order decides
 NOT_FINITE = "its dreams lead to numbers that are not finite"
 SCORES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "pearson": agreement.pearson,
@@ -38,8 +38,8 @@ def measure_policies(names: Sequence[Path], run: Run, played: Where | None, epis
     named = parse_all(names, run)
     real, dream = play_all(named, run, played, episodes, device)
     return {
-        "policy_reality": {str(each): mean(paid.tolist()) for each, paid in zip(named, real, strict=True)},
-        "policy_dream": {str(each): dream_score(paid) for each, paid in zip(named, dream, strict=True)},
+        "policy_reality": {str(each): mean(returns.tolist()) for each, returns in zip(named, real, strict=True)},
+        "policy_dream": {str(each): dream_score(returns) for each, returns in zip(named, dream, strict=True)},
         "policy_ranking": rank(dream, real),
     }
 
@@ -62,22 +62,22 @@ def play_all(
     world = world_of(named[0], run, played)
     agents = [policy_of(each, device) for each in named]
     agents = [replace(agent, model=agents[0].model) for agent in agents]  # the models are equal: one is kept
-    world.rehearse(agents[0])
+    world.dry_run(agents[0])
     gaps = [DreamToRealGap(agent, world, episodes) for agent in agents]
     real = [gap.play() for gap in gaps]
     longest = max(each.longest for each in real)
     dreamed = [gap.dream(each.first, longest) for gap, each in zip(gaps, real, strict=True)]
-    return np.array([each.paid for each in real]), np.array(dreamed)
+    return np.array([each.returns for each in real]), np.array(dreamed)
 
 
-def dream_score(paid: np.ndarray) -> Figure:
-    return mean(paid.tolist()) if np.isfinite(paid).all() else Figure.missing(NOT_FINITE)
+def dream_score(returns: np.ndarray) -> Figure:
+    return mean(returns.tolist()) if np.isfinite(returns).all() else Figure.missing(NOT_FINITE)
 
 
 def rank(dream: np.ndarray, real: np.ndarray) -> dict[str, Figure]:
-    """How well mean returns in the dream `[P, N]` tell those in reality, with intervals over the N episodes.
+    """How well mean returns in the dream `[P, N]` predict those in reality, with intervals over the N episodes.
 
-    A resample draws episodes for all policies and for dream and reality alike, as these share their first looks.
+    A resample draws episodes for all policies and for dream and reality alike, as these share their first observations.
     """
     return {name: agree(score, dream, real, why_not(name, dream, real)) for name, score in SCORES.items()}
 

@@ -1,7 +1,7 @@
-"""Does the dream foresee how a policy's episodes end? From where it really went: who lives on, in the dream and really.
+"""Does the model predict when the episodes of a policy terminate? Survival from real rows, predicted and recorded.
 
-That a dream pays too much says that a policy is flattered; this says how far ahead the dream begins to flatter.
-M moments of real play.
+The dream-to-real gap says that the return is overestimated; this says from how many steps ahead on.
+M rows of real play.
 """
 
 from collections.abc import Sequence
@@ -17,20 +17,20 @@ from worldloom.noise import Noise
 from worldloom.stats.bootstrap import Figure, figure
 
 STEPS = (1, 5, 10, 15, 30)
-EVERY = 5  # neighbouring moments have nearly the same future
+EVERY = 5  # neighbouring rows have nearly the same future
 UNKNOWN = "no episode was played on for so long"
 
 
 @dataclass
 class SurvivalSamples:
-    """Every fifth moment of real episodes: whose it was, at which step, and what was believed `[1]`."""
+    """Every fifth row of real episodes: its seed, its step and the belief `[1]`."""
 
     seeds: list[int] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
     beliefs: list[State] = field(default_factory=list)
 
     def watch(self, decision: Decision) -> None:
-        """Keep the moment if it is one of them and something is decided in it."""
+        """Keep every fifth row in which an action is chosen."""
         if decision.action is not None and decision.step % EVERY == 0:
             assert isinstance(decision.memory, PolicyMemory)
             self.seeds.append(decision.seed)
@@ -40,36 +40,37 @@ class SurvivalSamples:
 
 @torch.no_grad()
 def survival(
-    agent: PolicyAgent, moments: SurvivalSamples, played: Sequence[EpisodeResult], noise: Noise
+    agent: PolicyAgent, samples: SurvivalSamples, played: Sequence[EpisodeResult], noise: Noise
 ) -> dict[str, Figure]:
-    """The share of moments after which an episode goes on for k steps: "reality@k", "dream@k" and their difference.
+    """The share of rows after which an episode goes on for k steps: "reality@k", "dream@k" and their difference.
 
-    Nothing for a model that knows no ends. An episode that was cut off does not say what would have come.
+    Empty for a model without a terminated head. A truncated episode counts only up to its last row.
     """
     if "terminated" not in agent.model.decodes:
         return {}
     ends = {each.seed: each for each in played}
-    left = np.array([ends[seed].length - step for seed, step in zip(moments.seeds, moments.steps, strict=True)])
-    died = np.array([ends[seed].terminated for seed in moments.seeds])
+    left = np.array([ends[seed].length - step for seed, step in zip(samples.seeds, samples.steps, strict=True)])
+    terminated = np.array([ends[seed].terminated for seed in samples.seeds])
     found: dict[str, Figure] = {}
-    for step, dreamt in foretold(agent, State.cat(moments.beliefs), noise).items():
-        known, lived = died | (left >= step), (~died | (left > step)).astype(float)
-        episodes = np.array(moments.seeds)[known]
-        for name, shares in (("reality", lived), ("dream", dreamt), ("dream minus reality", dreamt - lived)):
+    for step, predicted in predicted_survival(agent, State.cat(samples.beliefs), noise).items():
+        known, survived = terminated | (left >= step), (~terminated | (left > step)).astype(float)
+        episodes = np.array(samples.seeds)[known]
+        difference = predicted - survived
+        for name, shares in (("reality", survived), ("dream", predicted), ("dream minus reality", difference)):
             found[f"{name}@{step}"] = share(shares[known], episodes)
     return found
 
 
-def foretold(agent: PolicyAgent, belief: State, noise: Noise) -> dict[int, np.ndarray]:
-    """The probability `[M]` of living on from each belief, by steps, when the policy goes on in the dream."""
+def predicted_survival(agent: PolicyAgent, belief: State, noise: Noise) -> dict[int, np.ndarray]:
+    """The probability `[M]` that the episode still runs, by steps, when the policy acts in the model."""
     found: dict[int, np.ndarray] = {}
-    alive = torch.ones(len(belief.features), device=agent.device)
+    survives = torch.ones(len(belief.features), device=agent.device)
     for step in range(1, max(STEPS) + 1):
         chosen = agent.actor(belief.features)
         belief = agent.model.predict(belief, chosen.carried_out(chosen.mode), noise)
-        alive = alive * (1 - agent.model.decode(belief, "terminated"))
+        survives = survives * (1 - agent.model.decode(belief, "terminated"))
         if step in STEPS:
-            found[step] = alive.cpu().numpy().astype(float)
+            found[step] = survives.cpu().numpy().astype(float)
     return found
 
 

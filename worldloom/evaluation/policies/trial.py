@@ -1,4 +1,4 @@
-"""A planning agent on trial in one environment: play, compare, write the score card, the video and the agent."""
+"""Evaluate a planning agent in one environment: play, compare, write the score card, the video and the agent."""
 
 import platform
 from collections.abc import Iterator, Sequence
@@ -49,19 +49,19 @@ class PolicyEvaluation:
     num_envs: int
     folder: Path
 
-    def hold(self, video_steps: int, floors: bool, profiled: bool) -> dict[str, Any]:
-        """Play, judge, write and print; returns the score card. `video_steps` 0 films nothing."""
+    def evaluate(self, video_steps: int, baselines: bool, profiled: bool) -> dict[str, Any]:
+        """Play, score, write and print; returns the score card. `video_steps` 0 films nothing."""
         began = perf_counter()
         profile = Profile(next(self.model.parameters()).device) if profiled else None
         agent = self.settings.make(self.model, self.run, **({"make_clock": profile.clock} if profile else {}))
-        fps = self.world.rehearse(agent, self.settings.action_repeat)
+        fps = self.world.dry_run(agent, self.settings.action_repeat)
         with self._writing():  # said now and not after minutes of play
             make_folder(self.folder)
         film, tally = Film(self.model, self.seeds[0], video_steps), Tally()
         if profile:
             profile.clocks.clear()
         played = self._play(agent, film, tally)
-        compared = self._play_floors() if floors else {}
+        compared = self._play_baselines() if baselines else {}
         card = self._card(agent, played, compared, tally, profile) | {"seconds": round(perf_counter() - began, 1)}
         self._write(card, film, fps / self.settings.action_repeat)
         print("\n".join(self._lines(played, compared, card)))
@@ -70,7 +70,7 @@ class PolicyEvaluation:
     def _play(self, agent: Agent, film: Film, tally: "Tally") -> list[EpisodeResult]:
         """All seeds. The filmed one goes first and alone, in a world that is drawn."""
         world, limit = self.world, self.world.max_steps
-        watched = 1 if film.most else 0
+        filmed = 1 if film.most else 0
 
         def watch(decision: Decision) -> None:
             film.watch(decision)
@@ -80,15 +80,15 @@ class PolicyEvaluation:
             return world.make_for_spectators(agent.spec)
 
         played: list[EpisodeResult] = []
-        if watched:
+        if filmed:
             played += play(agent, spectated, self.seeds[:1], 1, limit, watch)
-        if self.seeds[watched:]:
-            played += play(agent, world.make, self.seeds[watched:], self.num_envs, limit, watch)
+        if self.seeds[filmed:]:
+            played += play(agent, world.make, self.seeds[filmed:], self.num_envs, limit, watch)
         return played
 
-    def _play_floors(self) -> dict[str, list[EpisodeResult]]:
+    def _play_baselines(self) -> dict[str, list[EpisodeResult]]:
         """The same seeds with a random action at every decision, and with none."""
-        env = self.world.make_blind()
+        env = self.world.make_without_pictures()
         try:
             spec, times = describe(env), self.settings.action_repeat
             agents = {"random": RandomAgent(spec), "do_nothing": NoOpAgent(spec)}
@@ -108,7 +108,7 @@ class PolicyEvaluation:
                 write_video(film, self.folder / VIDEO, self._caption(film), self.settings.discount, fps)
                 written.append(VIDEO)
             else:
-                remove(self.folder / VIDEO)  # that of an earlier trial would be taken for this one's
+                remove(self.folder / VIDEO)  # that of an earlier evaluation would be taken for this one's
         say(f"{self.folder}: {', '.join(written)} written")
 
     @contextmanager

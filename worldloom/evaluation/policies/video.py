@@ -45,13 +45,13 @@ class Frames(Sequence[np.ndarray]):
     """The video's frames, uint8 `[C, H, W]`, each drawn when it is asked for: a long film need not fit in memory."""
 
     def __init__(self, film: Film, caption: str, discount: float, fps: float):
-        self.moments = [m for m in film.moments if m.imagined or m.pictures]
+        self.frames = [m for m in film.frames if m.imagined or m.pictures]
         self.film, self.caption, self.fps = film, caption, fps
         self.layout = FrameLayout.of(film, discount)
-        self.total = np.cumsum([moment.reward for moment in film.moments])
+        self.total = np.cumsum([frame.reward for frame in film.frames])
 
     def __len__(self) -> int:
-        return len(self.moments)
+        return len(self.frames)
 
     @overload
     def __getitem__(self, index: int) -> np.ndarray: ...
@@ -66,12 +66,12 @@ class Frames(Sequence[np.ndarray]):
 
     def draw(self, now: int) -> Image.Image:
         """The frame of decision `now`."""
-        layout, moment = self.layout, self.moments[now]
+        layout, frame = self.layout, self.frames[now]
         canvas = Image.new("RGB", layout.size, BACKGROUND)
         pen = ImageDraw.Draw(canvas)
         self._write(pen, now)
-        if layout.view and moment.view is not None:
-            view = fit(moment.view.transpose(2, 0, 1), VIEW)
+        if layout.view and frame.view is not None:
+            view = fit(frame.view.transpose(2, 0, 1), VIEW)
             canvas.paste(view, (GAP + (VIEW - view.width) // 2, HEAD + (VIEW - view.height) // 2))
         if layout.camera:
             self._paste_pictures(canvas, pen, now, layout.camera)
@@ -80,13 +80,13 @@ class Frames(Sequence[np.ndarray]):
 
     def _paste_pictures(self, canvas: Image.Image, pen: ImageDraw.ImageDraw, now: int, camera: str) -> None:
         """Two rows: what was imagined for some steps ahead, and below it what then happened."""
-        layout, moment, all_moments = self.layout, self.moments[now], self.film.moments
+        layout, frame, all_frames = self.layout, self.frames[now], self.film.frames
         for number, step in enumerate(layout.steps):
-            when = moment.made + step + 1
+            when = frame.made + step + 1
             left = layout.left + number * (PANEL // len(layout.steps))
-            rows = [("imagined", DREAMING, moment.pictures[camera][number])]
-            if when < len(all_moments):
-                rows.append(("happened", REAL, all_moments[when].obs[camera].transpose(2, 0, 1)))
+            rows = [("imagined", DREAMING, frame.pictures[camera][number])]
+            if when < len(all_frames):
+                rows.append(("happened", REAL, all_frames[when].obs[camera].transpose(2, 0, 1)))
             for row, (words, colour, frame) in enumerate(rows):
                 top = HEAD + row * (PICTURE + TITLE)
                 pen.text((left, top), f"{words}, {when - now:+d}", colour, font(13))
@@ -134,7 +134,7 @@ class FrameLayout:
 
     @classmethod
     def of(cls, film: Film, discount: float) -> "FrameLayout":
-        shown = [moment for moment in film.moments if moment.imagined or moment.pictures]
+        shown = [frame for frame in film.frames if frame.imagined or frame.pictures]
         if not shown:
             raise UserError("the model decodes nothing that a video could show: plan with --no-video")
         camera = next(iter(shown[0].pictures), None)

@@ -1,4 +1,4 @@
-"""The environment an agent is tried in: made as asked, made to be looked at, and made as cheaply as possible."""
+"""The environment an agent is evaluated in: as asked, with pictures for a video, and without pictures."""
 
 from dataclasses import dataclass, replace
 from inspect import signature
@@ -29,7 +29,7 @@ class World:
         return make_env(self.name, image_size=self.image_size, **self.options)
 
     def make_for_spectators(self, spec: DataSpec) -> AdaptedEnv:
-        """The same world, drawn in its own size where it can be drawn and the agent does not look at pictures."""
+        """The same world, drawn in its own size where it can be drawn and the agent needs no pictures."""
         head = self.name.partition(":")[0]
         drawable = head in ENVIRONMENTS.entries and "pixels" in signature(ENVIRONMENTS[head]).parameters
         if drawable and not spec.image_keys and "pixels" not in self.options:
@@ -39,14 +39,14 @@ class World:
                 return self.make()  # nothing here can draw it; its own render() may still do
         return self.make()
 
-    def make_blind(self) -> AdaptedEnv:
-        """The world without its pictures where it can do without: who does not look needs none drawn."""
+    def make_without_pictures(self) -> AdaptedEnv:
+        """The same environment without pictures, where it can omit them."""
         if self.options.get("pixels") is True and self.options.get("state", True) is True:
             return replace(self, options={**self.options, "pixels": False}).make()
         return self.make()
 
-    def rehearse(self, agent: Agent, action_repeat: int = 1) -> float:
-        """One decision that nobody carries out; returns the world's steps a second.
+    def dry_run(self, agent: Agent, action_repeat: int = 1) -> float:
+        """One decision that is not carried out; returns the steps a second of the environment.
 
         Raises `UserError` when this is another world than the agent's, or a planner that cannot search its actions.
         """
