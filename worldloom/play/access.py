@@ -20,9 +20,7 @@ class Access:
         page = connection.headers.get("origin")
         if self.token is None and not local(connection.url.hostname or ""):
             # Another site's name may resolve to this machine (DNS rebinding): its pages would share our origin.
-            return (
-                f"{(connection.url.hostname or 'this host')[:100]} is not this machine: open the address that was printed"
-            )
+            return f"{(connection.url.hostname or 'this host')[:100]} is not this machine: open the address that was printed"
         if page is not None and site(page) != connection.headers.get("host"):
             return f"a page of {page[:100]} may not play here"
         given = connection.query_params.get("token", "")

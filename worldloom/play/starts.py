@@ -152,9 +152,9 @@ def recorded_start(source: Source, start: str, flag: str = "--from") -> Start:
     """EPISODE:FRAME of a dataset. Raises `UserError` with the range when there is no such row."""
     episode, frame = parse_start(start, flag)
     row = find_start(source, episode, frame, CONTEXT, flag)
-    observed = rows_of(row.seen)
-    later = [] if row.ahead is None else rows_of(row.ahead)
-    actions = row.seen.action[0].numpy()
+    observed = rows_of(row.observed)
+    later = [] if row.future is None else rows_of(row.future)
+    actions = row.observed.action[0].numpy()
     context = tuple((actions[t], observed[t + 1]) for t in range(len(observed) - 1))
     recorded = row.recorded_actions
     ahead = tuple((recorded[t], later[t]) for t in range(len(later)))
