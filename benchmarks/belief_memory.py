@@ -54,7 +54,7 @@ def grow(model: SharedCache, nodes: int) -> Callable[[], object]:
     rng = np.random.default_rng(0)
     session = PlaySession(Engine(model, particles=1), {"state": np.zeros(5, np.float32)}, most=nodes)
 
-    def work() -> Session:
+    def work() -> PlaySession:
         while len(session.moments) < nodes:
             session.fork(int(rng.integers(len(session.moments))))
             session.step(rng.uniform(-1, 1, 3))

@@ -1,1 +1,1 @@
-"""Walk into a model: a tree of imagined moments, a server that many can play on, and one web page."""
+"""Act in a model: a tree of imagined nodes, a server for many players, and one web page."""

@@ -28,8 +28,8 @@ MAX_NODES = 10_000
 class Node:
     """One node of the tree: `steps` from the root, and `open_loop_steps` since the last observation.
 
-        source: the current node when this one was made. For a correction or an edit that is not the parent but the
-    corrected node, which stays in the tree as a branch of its own.
+            source: the current node when this one was made. For a correction or an edit that is not the parent but the
+        corrected node, which stays in the tree as a branch of its own.
     observation: what the model was given at this node; empty for a prediction.
     residual: by key, the prediction error (root mean square, pictures in [0, 1]) of a corrected node.
     twin: below an edit at the node `edited`, the result of the same actions without the edit.
