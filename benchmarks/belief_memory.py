@@ -52,11 +52,11 @@ def plan(model: SharedCache) -> Callable[[], object]:
 def grow(model: SharedCache, nodes: int) -> Callable[[], object]:
     """A session in which every step is taken from a node chosen at random."""
     rng = np.random.default_rng(0)
-    session = PlaySession(Engine(model, particles=1), {"state": np.zeros(5, np.float32)}, most=nodes)
+    session = PlaySession(Engine(model, particles=1), {"state": np.zeros(5, np.float32)}, max_nodes=nodes)
 
     def work() -> PlaySession:
-        while len(session.moments) < nodes:
-            session.fork(int(rng.integers(len(session.moments))))
+        while len(session.nodes) < nodes:
+            session.fork(int(rng.integers(len(session.nodes))))
             session.step(rng.uniform(-1, 1, 3))
         return session
 

@@ -99,6 +99,7 @@ def main(options: Options) -> dict[str, Any]:
         "seeds": {"training": 0, "drives": f"{drives[0]} to {drives[-1]}"},
         "options": {k: v for k, v in vars(options).items() if k not in ("out", "json", "debug")},
         "card": card(options.out / "run"),
+        "promise": {"alpha": options.alpha, "scope": learned.scope},
         "missed_by_horizon": [
             round(value, 4)
             for value in miscovered(learned, model, GUARD, held_out[half:]).float().mean(0).tolist()

@@ -15,8 +15,9 @@ from .acting import (
 from .dreams import carracing_world_models, doom_dream, doom_policies
 from .page import Result, Section
 from .prediction import doom_demo, franka, precision
-from .safety import shield_arm, shield_point, trust
+from .safety import shield_arm, shield_cost, shield_point, trust
 from .speed import (
+    belief_memory,
     checkpoint,
     data_loading,
     imagination,
@@ -25,6 +26,7 @@ from .speed import (
     planning_speed,
     play,
     rssm_update,
+    side_by_side,
     startup,
 )
 
@@ -46,7 +48,12 @@ CHAPTERS: Mapping[str, Mapping[str, Callable[[Result], Section]]] = {
         "carracing_world_models": carracing_world_models,
         "augment_fractions": augment_fractions,
     },
-    "Safety and trust": {"shield_point": shield_point, "shield_arm": shield_arm, "trust": trust},
+    "Safety and trust": {
+        "shield_point": shield_point,
+        "shield_arm": shield_arm,
+        "shield_cost": shield_cost,
+        "trust": trust,
+    },
     "Planning": {
         "planning_speed": planning_speed,
         "planning_curve_cartpole-swingup": planning_curve,
@@ -60,5 +67,7 @@ CHAPTERS: Mapping[str, Mapping[str, Callable[[Result], Section]]] = {
         "play": play,
         "checkpoint": checkpoint,
         "startup": startup,
+        "belief_memory": belief_memory,
+        "side_by_side": side_by_side,
     },
 }

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from .page import Result, Section, Table, number, percent, span
+from .page import Result, Section, Table, estimate, number, percent, span
 
 AGENTS = ("shielded", "tolerant", "tolerant_not_adaptive")
 
@@ -21,6 +21,30 @@ def shield_point(result: Result) -> Section:
 
 def shield_arm(result: Result) -> Section:
     return shield(result, "Shield: a MuJoCo arm with a joint limit")
+
+
+def shield_cost(result: Result) -> Section:
+    """The recipe whose rule is a learned signal."""
+    promise, card = result["promise"], result["card"]
+    auroc = [(key, estimate(figure, 3)) for key, figure in card["signal_auroc"].items()]
+    rows = [
+        (name, number(agent["violations"]), number(agent["violated_episodes"]), percent(agent["return_lost"], 1))
+        for name, agent in result["drives"].items()
+    ]
+    missed = span((100 * share for share in result["missed_by_horizon"]), 1)
+    return Section(
+        "Shield: a learned cost as the rule",
+        f"The agent is {result['agent']}. Rule: {result['rule']}. {result['options']['drives']} episodes, counted by "
+        "the true obstacles.",
+        (
+            Table(("agent", "violations", "episodes with one", "return lost"), rows),
+            Table(("`signal_auroc`", "estimate"), auroc, "The learned cost on the card:"),
+        ),
+        (
+            f"The true margin fell below its bound in {missed} % of held-out {promise['scope']}s, by horizon; "
+            f"{percent(promise['alpha'])} is promised.",
+        ),
+    )
 
 
 def shield(result: Result, title: str, *remarks: str) -> Section:

@@ -51,6 +51,30 @@ def milliseconds(found: Mapping[str, Mapping[str, Any]], name: str) -> str:
     return f"{measured(found[name]['value'])} / {measured(found[f'{name}, slowest']['value'])} ({found[name]['dtype']})"
 
 
+def side_by_side(result: Result) -> Section:
+    """Every benchmark of two checkouts, measured in turns."""
+    rows = [
+        (row["name"], measured(row["before"]), measured(row["after"]), row["unit"], number(row["ratio"], 3))
+        for row in result["rows"]
+    ]
+    return Section(
+        "The redesign beside the commit before",
+        f"The best of {result['rounds']} rounds of each, taken in turns. A ratio above 1 is faster.",
+        (Table(("what", "before", "after", "unit", "ratio"), rows),),
+    )
+
+
+def belief_memory(result: Result) -> Section:
+    """What consumers add to memory when beliefs share a cache."""
+    columns = ("what", "added, MB", "at most, MB", "if nothing were shared, MB")
+    rows = [(row["name"], *(measured(row[key]) for key in ("value", "most", "unshared"))) for row in result["rows"]]
+    return Section(
+        "Memory of beliefs that share a cache",
+        "A fake family whose belief holds a cache of keys and values; peak memory that each consumer adds.",
+        (Table(columns, rows),),
+    )
+
+
 def planning_curve(result: Result) -> Section:
     task = result["env"].removeprefix("dmc:")
     values = {row["name"]: row["value"] for row in result["rows"]}
