@@ -11,7 +11,7 @@ from worldloom.errors import UserError
 from worldloom.evaluation.measure import measure
 from worldloom.evaluation.metric import BASELINES, MODEL, Evidence, Metric
 from worldloom.evaluation.metrics import METRICS, chosen
-from worldloom.evaluation.rollout import Plan
+from worldloom.evaluation.rollout import RolloutSettings
 from worldloom.evaluation.verdict import verdict
 from worldloom.evaluation.wording import Findings, Sentence
 from worldloom.stats.bootstrap import Figure
@@ -28,7 +28,7 @@ COUNT = Metric("Count", "Letters of the predictor's name.", count, digits=0)
 def evidence() -> Evidence:
     model = LinearModel(linear_spec())
     judged = judge_linear(model, linear_dataset(linear_spec(), 12), num_windows=16)
-    plan = Plan(4, judged.errors.horizons, judged.errors.grid, 1, 8, 0, "cpu")
+    plan = RolloutSettings(4, judged.errors.horizons, judged.errors.grid, 1, 8, 0, "cpu")
     return Evidence(model, [], plan, judged.errors, judged.tracked, judged.ends, judged.baselines)
 
 

@@ -87,10 +87,10 @@ class Frames(Sequence[np.ndarray]):
             rows = [("imagined", DREAMING, frame.pictures[camera][number])]
             if when < len(all_frames):
                 rows.append(("happened", REAL, all_frames[when].obs[camera].transpose(2, 0, 1)))
-            for row, (words, colour, picture) in enumerate(rows):
+            for row, (words, colour, pixels) in enumerate(rows):
                 top = HEAD + row * (PICTURE + TITLE)
                 pen.text((left, top), f"{words}, {when - now:+d}", colour, font(13))
-                canvas.paste(fit(picture, PICTURE), (left, top + TITLE))
+                canvas.paste(fit(pixels, PICTURE), (left, top + TITLE))
 
     def _write(self, pen: ImageDraw.ImageDraw, now: int) -> None:
         layout = self.layout
