@@ -152,9 +152,9 @@ RECORDER = """
 import sys
 from pathlib import Path
 from tests.data.recorded import SPEC, make_episode
-from worldloom.data.lerobot.writer import LeRobotWriter, Limits
+from worldloom.data.lerobot.writer import LeRobotWriter, FileLimits
 
-with LeRobotWriter(Path(sys.argv[1]), SPEC, limits=Limits(0, 0)) as writer:
+with LeRobotWriter(Path(sys.argv[1]), SPEC, limits=FileLimits(0, 0)) as writer:
     print(writer.num_episodes, flush=True)
     for _ in range(int(sys.argv[2])):
         index = writer.num_episodes

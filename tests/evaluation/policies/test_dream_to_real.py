@@ -59,9 +59,7 @@ def test_one_that_learned_inside_a_model_must_be_told_where_to_play(run: Path, t
     )
 
 
-@pytest.mark.parametrize(
-    ("low", "mark", "words"), [(3.0, "no", "exploits the dream"), (-3.0, "yes", "not overestimate")]
-)
+@pytest.mark.parametrize(("low", "mark", "words"), [(3.0, "no", "exploits the dream"), (-3.0, "yes", "overestimate")])
 def test_the_card_says_when_a_policy_exploits_the_dream(low: float, mark: str, words: str) -> None:
     figures = {
         "reality": Figure(10.0, 8.0, 12.0),
