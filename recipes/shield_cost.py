@@ -94,7 +94,7 @@ def main(options: Options) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "command": "python recipes/shield_cost.py --out runs/shield_cost --json results/shield_cost.json",
         "agent": "scripted: pushes straight to the goal, knows no obstacle",
-        "rule": "the learned chance of cost stays below 0.5; the obstacles are told to nobody",
+        "rule": "the learned probability of cost stays below 0.5; the obstacles are given to nobody",
         "hardware": hardware("cpu"),
         "seeds": {"training": 0, "drives": f"{drives[0]} to {drives[-1]}"},
         "options": {k: v for k, v in vars(options).items() if k not in ("out", "json", "debug")},
