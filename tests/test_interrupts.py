@@ -132,9 +132,9 @@ def test_playing_ends_at_once_while_the_environment_hangs(start: Any, tmp_path: 
 
 def test_playing_ends_at_once_while_a_model_is_loaded(start: Any, tmp_path: Path) -> None:
     code = (
-        "import sys, time; import worldloom.commands.play as play; from worldloom.cli import main\n"
-        "def busy(settings):\n    print('loading', flush=True)\n    while True: time.sleep(0.01)\n"
-        "play.open_stage = busy; main()"
+        "import time; from worldloom.cli import main; from worldloom.runs import checkpoint\n"
+        "def busy(*_):\n    print('loading', flush=True)\n    while True: time.sleep(0.01)\n"
+        "checkpoint.load = busy; main()"
     )
     process = start([sys.executable, "-c", code], "play", "run", "--port", 0)
     assert "loading" in process.stdout.readline()
