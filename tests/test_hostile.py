@@ -21,7 +21,7 @@ from worldloom.commands.evaluate import EvaluateSettings, evaluate
 from worldloom.commands.imagine import ImagineSettings, imagine
 from worldloom.commands.learn import learn
 from worldloom.commands.plan import PlanSettings, plan
-from worldloom.commands.play import PlaySettings, open_stage
+from worldloom.commands.play import PlaySettings, open_context
 from worldloom.commands.record import RecordSettings, record
 from worldloom.commands.train import train
 from worldloom.errors import NotAllowed, UserError
@@ -92,7 +92,7 @@ def test_no_command_imports_the_family_that_a_run_names(hostile_run: Path, marke
 
 def test_play_does_not_either(hostile_run: Path, marker: Path) -> None:
     with pytest.raises(NotAllowed, match=f"--allow {FAMILY}"):
-        open_stage(PlaySettings(what=str(hostile_run)))
+        open_context(PlaySettings(what=str(hostile_run)))
     assert not marker.exists()
 
 

@@ -59,7 +59,7 @@ def side_by_side(result: Result) -> Section:
     ]
     return Section(
         "The redesign beside the commit before",
-        f"The best of {result['rounds']} rounds of each, taken in turns. A ratio above 1 is faster.",
+        f"The best of {result['rounds']} rounds of each, taken in turns. Ratio: speed after over speed before.",
         (Table(("what", "before", "after", "unit", "ratio"), rows),),
     )
 

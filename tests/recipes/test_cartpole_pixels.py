@@ -17,7 +17,8 @@ def test_the_recipe_learns_from_pictures_alone_and_plays(tmp_path: Path) -> None
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     figures = json.loads(table.read_text())
-    assert list(json.loads((run / "run.json").read_text())["spec"]["obs"]) == ["image"]
+    keys = json.loads((run / "run.json").read_text())["spec"]["keys"]
+    assert [name for name, key in keys.items() if key.get("role") != "target"] == ["image"]
     assert figures["updates"] >= 1
     assert len(figures["policy"]["returns"]) == len(figures["random"]["returns"]) == 2
     assert all(0 < value <= 20 for value in figures["policy"]["returns"])

@@ -1,1 +1,0 @@
-"""`worldloom plan`: a model and a planner on trial in the real environment. Played, scored, filmed, profiled."""
