@@ -26,8 +26,10 @@ demo: setup
 		--policy.discount 0.99 --threads 2 $$(test -f runs/doom-policy/learn.json && echo --resume)
 	$(BIN)/worldloom evaluate runs/doom --policy runs/doom-policy --env doom --options action_repeat=4 --threads 2
 
+# Two at a time; the browser's tests by themselves, because a browser takes both cores.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --ignore tests/play/test_browser.py
+	$(BIN)/python -m pytest tests/play/test_browser.py
 
 lint: setup
 	$(BIN)/ruff check .

@@ -298,7 +298,7 @@ def test_output_places_that_cannot_be_written_are_refused(recorded: Path, tmp_pa
 
 
 def test_the_real_robot_sample_has_a_card() -> None:
-    folder = Path(__file__).parents[4] / "shared" / "data" / "franka_sample"
+    folder = Path(__file__).parents[3] / "shared" / "data" / "franka_sample"
     if not folder.exists():
         pytest.skip("the Franka sample dataset is not beside this repository")
     source = open_dataset(folder)

@@ -25,3 +25,15 @@ def test_a_recipe_records_trains_calibrates_and_counts(name: str, tmp_path: Path
         assert sum(world["shielded"]["verdicts"].values()) == pytest.approx(1)
         assert world["shielded"]["decisions"] == 4 * {"shield_point": 14, "shield_arm": 12}[name]
     assert (tmp_path / "run" / "calibration.json").exists()
+
+
+def test_a_learned_cost_is_on_the_card_and_guards_the_drives(tmp_path: Path) -> None:
+    table = tmp_path / "figures.json"
+    command = [sys.executable, str(RECIPES / "shield_cost.py"), "--debug", "--out", str(tmp_path / "run")]
+    done = subprocess.run([*command, "--json", str(table)], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    figures = json.loads(table.read_text())
+    assert {key.partition("@")[0] for key in figures["card"]["signal_auroc"]} == {"cost"}
+    assert figures["card"]["signal_auroc"]["cost"]["value"] > 0.5
+    assert set(figures["drives"]) == {"bare", "shielded"}
+    assert sum(figures["drives"]["shielded"]["verdicts"].values()) == pytest.approx(1)
