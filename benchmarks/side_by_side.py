@@ -21,11 +21,11 @@ COMMANDS: dict[str, list[str]] = {
     "rssm_update": ["--updates", "8"],
     "data_loading": [],
     "imagination": [],
-    "planning": ["--decisions", "8"],
+    "planning": ["--decisions", "8", "--work", "tdmpc2", "cem"],
     "startup": [],
     "play": ["--seconds", "6"],
 }
-LESS_IS_BETTER = ("ms", "s", "MB", "KB")
+LESS_IS_BETTER = ("ms", "CPU-ms", "s", "MB", "KB")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def figures(found: Any) -> Iterator[Figure]:
         yield Figure("play: twenty pages, p95", found["twenty_pages_at_10"]["p95_ms"], "ms")
         return
     for row in found:
-        if row["value"] and row["source"] == "worldloom" and row["unit"] != "parameters":
+        if row["value"] and row["source"] == "worldloom" and "parameters" not in row["name"]:
             yield Figure(f"{row['name']}, {row['dtype']}", row["value"], row["unit"])
 
 
@@ -96,8 +96,9 @@ def main() -> None:
     for row in rows:
         print(f"{row['ratio']:6.3f}  {row['name']}: {row['before']:,.4g} -> {row['after']:,.4g} {row['unit']}")
     if asked.json:
-        facts = {"command": "python benchmarks/side_by_side.py ../before --json results/side_by_side.json"}
-        facts |= {"hardware": hardware("cpu"), "rounds": asked.rounds, "rows": rows}  # type: ignore[dict-item]
+        command = f"python benchmarks/side_by_side.py ../before --rounds {asked.rounds} --only {' '.join(asked.only)}"
+        facts: dict[str, Any] = {"command": f"{command} --json results/side_by_side.json", "hardware": hardware("cpu")}
+        facts |= {"rounds": asked.rounds, "rows": rows}
         asked.json.write_text(json.dumps(facts, indent=1) + "\n")
 
 
