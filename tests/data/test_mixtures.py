@@ -172,9 +172,9 @@ def test_labelled_and_unlabelled_episodes_mix_in_one_batch(tmp_path: Path) -> No
 
 
 def test_signals_that_only_some_datasets_have_are_masked(tmp_path: Path) -> None:
-    paid = Made(tmp_path / "paid", DataSpec({"state": STATE, **signal_keys(reward=True)}, PUSH, 10.0))
+    rewarded = Made(tmp_path / "rewarded", DataSpec({"state": STATE, **signal_keys(reward=True)}, PUSH, 10.0))
     costly = Made(tmp_path / "costly", DataSpec({"state": STATE}, PUSH, 10.0), {"cost": lambda i: float(i)})
-    segment = mixture(tmp_path, paid, costly)
+    segment = mixture(tmp_path, rewarded, costly)
     reward, cost = segment.known("reward"), segment.known("cost")
     assert reward is not None
     assert cost is not None
@@ -183,10 +183,10 @@ def test_signals_that_only_some_datasets_have_are_masked(tmp_path: Path) -> None
 
 
 def test_what_is_missing_costs_nothing_and_teaches_nothing(tmp_path: Path) -> None:
-    paid = Made(tmp_path / "paid", DataSpec({"state": STATE, **signal_keys(reward=True)}, PUSH, 10.0))
+    rewarded = Made(tmp_path / "rewarded", DataSpec({"state": STATE, **signal_keys(reward=True)}, PUSH, 10.0))
     plain = Made(tmp_path / "plain", DataSpec({"state": STATE}, PUSH, 10.0))
-    segment = mixture(tmp_path, paid, plain)
-    datasets = [cache_source(source, cache_dir=tmp_path / "cache") for source in (paid, plain)]
+    segment = mixture(tmp_path, rewarded, plain)
+    datasets = [cache_source(source, cache_dir=tmp_path / "cache") for source in (rewarded, plain)]
     model = build("rssm", merge_specs([d.fit([0]) for d in datasets]), "debug")
     known = segment.known("reward")
     assert known is not None

@@ -60,9 +60,9 @@ def reward_around(disagreement: Disagreement, world: Plane, middle: Tensor) -> f
     """The mean reward of a random step from near `middle` `[2]`."""
     segment = random_walks(world, middle + 0.5 * torch.randn(256, 2), 2)
     with torch.no_grad():
-        paid = disagreement.reward(world, Position(segment.obs["state"]), segment.action)
-    assert paid[:, 0].eq(0).all()
-    return float(paid[:, 1].mean())
+        reward = disagreement.reward(world, Position(segment.obs["state"]), segment.action)
+    assert reward[:, 0].eq(0).all()
+    return float(reward[:, 1].mean())
 
 
 def test_what_was_never_seen_is_paid_more_than_what_was() -> None:

@@ -14,7 +14,7 @@ SIDES = {"to the left": -1.0, "to the right": 1.0}
 
 
 class Dot(gymnasium.Env[Any, Any]):
-    """Pushed by its action, paid for coming nearer to its side, at which the episode ends. The middle costs 1."""
+    """Pushed by its action, rewarded for coming nearer to its side, at which the episode ends. The middle costs 1."""
 
     metadata: ClassVar[dict[str, Any]] = {"render_fps": 10}  # type: ignore[misc]
     action_names = ("right", "up")

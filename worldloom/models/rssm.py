@@ -212,7 +212,7 @@ class RSSM(WorldModel[RSSMState]):
         return losses
 
     def _foreseen(self, deter: Tensor, actions: Tensor, noise: Noise) -> Tensor:
-        """Features `[B, T, F]` of every row with eyes closed for up to `open_loop_steps` rows."""
+        """Features `[B, T, F]` of every row predicted open-loop for up to `open_loop_steps` rows."""
         dreamt = roll_out_along(
             deter,
             actions,

@@ -193,7 +193,7 @@ class VAERNN(WorldModel[VAERNNState]):
         return losses
 
     def _foreseen(self, belief: VAERNNState, actions: Tensor, noise: Noise) -> Tensor:
-        """Features `[B, T, F]` of every row with eyes closed for up to `open_loop_steps` rows."""
+        """Features `[B, T, F]` of every row predicted open-loop for up to `open_loop_steps` rows."""
         size = self.config.hidden
 
         def move(both: Tensor, code: Tensor, action: Tensor) -> Tensor:
