@@ -8,7 +8,6 @@ Started again after an interruption, this script continues.
 """
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 import tyro
 
+from worldloom import cli
 from worldloom.agents.play import play
 from worldloom.agents.reference import RandomAgent
 from worldloom.evaluation.cost import hardware
@@ -112,7 +112,7 @@ def worldloom(options: Options, verb: str, *words: object) -> None:
     if stages(options.out).get(verb, {}).get("done"):
         return
     with timed(options.out, verb):
-        subprocess.run([sys.executable, "-m", "worldloom", verb, *map(str, words)], check=True)
+        cli.run(verb, list(map(str, words)))
 
 
 def stages(out: Path) -> dict[str, dict[str, Any]]:
@@ -147,7 +147,7 @@ def judge(options: Options) -> dict[str, Any]:
         chance = play(RandomAgent(agent.spec), gap.world.make, gap.seeds, MOST_ENVS, options.max_steps)
     returns = {"controller": real.returns, "dream": gap.dream(real.first, real.longest)}
     returns["random"] = [episode.episode_return for episode in chance]
-    return {who: summary(paid) for who, paid in returns.items()}
+    return {who: summary(found) for who, found in returns.items()}
 
 
 def summary(returns: list[float]) -> dict[str, Any]:

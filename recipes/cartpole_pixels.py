@@ -7,8 +7,6 @@ No position, angle or velocity is seen, and one picture shows no velocity: the m
 """
 
 import json
-import subprocess
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 import torch
 import tyro
 
+from worldloom import cli
 from worldloom.agents.play import play
 from worldloom.agents.reference import RandomAgent
 from worldloom.agents.saved import load_agent
@@ -70,8 +69,7 @@ def main(options: Options) -> dict[str, Any]:
 def learn(options: Options) -> None:
     resume = ["--resume"] if (options.out / "learn.json").exists() else []
     sizes = DEBUG if options.debug else FULL
-    command = [sys.executable, "-m", "worldloom", *LEARN, "--out", str(options.out), *sizes, *resume]
-    subprocess.run(command, check=True)
+    cli.run(LEARN[0], [*LEARN[1:], "--out", str(options.out), *sizes, *resume])
 
 
 def last_record(run: Path) -> dict[str, Any]:

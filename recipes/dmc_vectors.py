@@ -7,14 +7,13 @@ finished are only read. About 25 minutes of one CPU core a run.
 """
 
 import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tyro
 
+from worldloom import cli
 from worldloom.evaluation.cost import hardware
 from worldloom.learning.settings import TDMPCSettings
 
@@ -62,7 +61,7 @@ def main(options: Options) -> None:
             command = learn_command(task, seed, run, options.debug)
             if not finished(run):
                 resume = ["--resume"] if (run / "learn.json").exists() else []
-                subprocess.run([sys.executable, "-m", "worldloom", *command, *resume], check=True)
+                cli.run(command[0], [*command[1:], *resume])
             figures.append(read(run, task, seed))
             print(line(figures[-1]))
     if options.json:

@@ -11,7 +11,6 @@ flies. Frames are counted in tics, as the paper does, though only every fourth i
 """
 
 import json
-import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 import tyro
 
+from worldloom import cli
 from worldloom.agents.play import play
 from worldloom.agents.reference import RandomAgent
 from worldloom.evaluation.cost import hardware
@@ -131,7 +131,7 @@ def learn(options: Options, method: str, source: Path, run: Path, taken: list[st
 
 
 def worldloom(*words: str) -> None:
-    subprocess.run([sys.executable, "-m", "worldloom", *words], check=True)
+    cli.run(words[0], list(words[1:]))
 
 
 def minutes(run: Path) -> float:

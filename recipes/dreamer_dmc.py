@@ -10,8 +10,6 @@ run.
 """
 
 import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ import numpy as np
 import torch
 import tyro
 
+from worldloom import cli
 from worldloom.agents.play import play
 from worldloom.agents.saved import load_agent
 from worldloom.envs.options import parse_options
@@ -76,7 +75,7 @@ def learn(task: str, seed: int, run: Path, options: Options) -> None:
     command = ["learn", "dreamer", f"dmc:{task}", "--out", str(run), "--seed", str(seed), *LEARN, *DREAMS[task]]
     sizes = DEBUG if options.debug else ["--steps", str(options.steps), "--eval-every", "5000"]
     resume = ["--resume"] if started else []
-    subprocess.run([sys.executable, "-m", "worldloom", *command, *sizes, *resume], check=True)
+    cli.run(command[0], [*command[1:], *sizes, *resume])
 
 
 def settings(run: Path) -> DreamerSettings:

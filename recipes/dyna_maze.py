@@ -78,15 +78,15 @@ def episode_lengths(planning: int, seed: int, episodes: int) -> list[int]:
 
 def rewards(layout: str, steps: int, config: DynaConfig, seeds: int) -> list[float]:
     """The mean cumulative reward of learners in a maze that changes, every 100 steps."""
-    paid = np.zeros((seeds, steps))
+    earned = np.zeros((seeds, steps))
     for seed in range(seeds):
         env, taken = make_env("maze", layout=layout), 0
         learner = DynaQ(build("tabular", describe(env)), config, seed)
         while taken < steps:
             for reward in episode(learner, env, steps - taken):
-                paid[seed, taken] = reward
+                earned[seed, taken] = reward
                 taken += 1
-    return paid.cumsum(1).mean(0)[99::100].round(2).tolist()
+    return earned.cumsum(1).mean(0)[99::100].round(2).tolist()
 
 
 def episode(learner: DynaQ, env: Any, most: int = 10_000) -> Any:

@@ -9,7 +9,6 @@ it. Five to ten minutes of one core a run.
 """
 
 import json
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 import tyro
 
+from worldloom import cli
 from worldloom.agents.play import play
 from worldloom.agents.saved import load_agent
 from worldloom.evaluation.cost import hardware
@@ -59,12 +59,10 @@ def main(options: Options) -> dict[str, Any]:
 def run(options: Options, arm: str, seed: int) -> dict[str, Any]:
     """Learn, continue or leave alone one run, and judge the policy at its end."""
     folder = options.out / f"{arm}-{seed}"
-    command = ["learn", "dreamer", WORLD, "--out", str(folder), "--seed", str(seed), *LEARN, *ARMS[arm]]
+    command = ["dreamer", WORLD, "--out", str(folder), "--seed", str(seed), *LEARN, *ARMS[arm]]
     sizes = ["--steps", str(options.steps), "--random-steps", "1000", "--eval-every", "1000"]
     resume = ["--resume"] if (folder / "learn.json").exists() else []
-    subprocess.run(
-        [sys.executable, "-m", "worldloom", *command, *(DEBUG if options.debug else sizes), *resume], check=True
-    )
+    cli.run("learn", [*command, *(DEBUG if options.debug else sizes), *resume])
     return {"arm": arm, "seed": seed, **curve(folder), **judge(folder, 2 if options.debug else options.episodes)}
 
 
@@ -76,7 +74,7 @@ def records(folder: Path, kind: str) -> list[dict[str, Any]]:
 def curve(folder: Path) -> dict[str, Any]:
     """What was collected and how the task's policy was judged on the way. Only an arrival makes a return positive."""
     collected = [(each["decisions"], each["returns"][0]) for each in records(folder, "returns")]
-    arrived = [decisions for decisions, paid in collected if paid > 0]
+    arrived = [decisions for decisions, reward in collected if reward > 0]
     judged = [each["evaluation"] for each in records(folder, "evaluation")]
     return {
         "first arrival, decisions": arrived[0] if arrived else None,

@@ -1,4 +1,4 @@
-"""A shield that guards by a learned cost: the rule is "the chance of cost stays below a half", and no obstacle is told.
+"""A shield that guards by a learned cost: the rule is "never cost", and no obstacle is told.
 
     python recipes/shield_cost.py --out runs/shield_cost --json results/shield_cost.json
 
@@ -33,11 +33,11 @@ from worldloom.runs.sources import open_sources
 from worldloom.runs.train_settings import TrainSettings
 from worldloom.safety.audit import ShieldTrial
 from worldloom.safety.calibration import calibrate, miscovered
-from worldloom.safety.rules import Circle, Forbidden, Limit, Values
+from worldloom.safety.rules import Circle, Forbidden, Never, Values
 from worldloom.safety.shield import Shield
 from worldloom.training.session import run_training
 
-GUARD = (Limit("cost", high=0.5, label="learned cost"),)
+GUARD = (Never("cost"),)
 TRUTH = tuple(
     Forbidden("state", (0, 1), Circle((x, y), r), label=f"obstacle {i}") for i, (x, y, r) in enumerate(OBSTACLES)
 )
@@ -79,10 +79,7 @@ def main(options: Options) -> dict[str, Any]:
     options, began = replace(options, **DEBUG) if options.debug else options, time.time()
     model, held_out = learn(options)
     half = len(held_out) // 2
-    # A yes-or-no signal is missed by nearly 1 somewhere in most episodes, at an edge that no model knows to the
-    # millimetre: a promise about whole episodes would refuse everything, so the promise is about each decision.
     promise: dict[str, Any] = {"horizon": options.horizon, "alpha": options.alpha, "alpha_ood": options.alpha_ood}
-    promise["scope"] = "decision"
     learned = calibrate(model, GUARD, held_out[:half], **promise)
     search = MPPI(horizon=options.horizon, samples=192, elites=16, iterations=4, policy_samples=0, max_std=1.0)
     agent = Scripted(describe(make_env("point")), greedy)
@@ -94,12 +91,15 @@ def main(options: Options) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "command": "python recipes/shield_cost.py --out runs/shield_cost --json results/shield_cost.json",
         "agent": "scripted: pushes straight to the goal, knows no obstacle",
-        "rule": "the learned probability of cost stays below 0.5; the obstacles are given to nobody",
+        "rule": "never cost, by its learned probability; the obstacles are given to nobody",
         "hardware": hardware("cpu"),
         "seeds": {"training": 0, "drives": f"{drives[0]} to {drives[-1]}"},
         "options": {k: v for k, v in vars(options).items() if k not in ("out", "json", "debug")},
         "card": card(options.out / "run"),
         "promise": {"alpha": options.alpha, "scope": learned.scope},
+        "refused_from_probability": [
+            round(value, 6) for value in (-learned.slack(torch.zeros(options.horizon, 1))[:, 0]).sigmoid().tolist()
+        ],
         "missed_by_horizon": [
             round(value, 4)
             for value in miscovered(learned, model, GUARD, held_out[half:]).float().mean(0).tolist()

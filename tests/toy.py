@@ -1,7 +1,7 @@
 """A tiny world and a tiny family that learns it in seconds: the fakes every other test leans on.
 
 The world is a point on a square. It moves by its action, is seen as a bright dot and as coordinates in odd units, is
-paid for being near the middle and ends when it touches the border. The family is a recurrent network without sampling
+rewarded near the middle and ends when it touches the border. The family is a recurrent network without sampling
 unless `noise` is set, so that two trainings can be compared number by number.
 
 B batch, T time, A action size, C H W image channels, height, width.

@@ -27,7 +27,7 @@ TOY = "tests.agents.fakes:make_toy"
 
 
 class ToyEnv(gymnasium.Env[Any, Any]):
-    """The world of `tests.toy`: a point that is pushed, paid for being near the middle, lost at the border."""
+    """The world of `tests.toy`: a point that is pushed, rewarded near the middle and terminated at the border."""
 
     metadata: ClassVar[dict[str, Any]] = {"render_fps": 10}  # type: ignore[misc]
 
@@ -112,7 +112,7 @@ class CountingAgent(Agent):
 
     def act(self, memory: State, obs: Obs) -> tuple[Tensor, Count]:
         assert isinstance(memory, Count)
-        # The environment counts too: whoever mixes up rows is found out here.
+        # The environment counts too: an agent that mixes up rows is found out here.
         assert torch.equal(obs["state"][:, 0].long(), memory.steps + 1)
         return self._choose(Count(memory.steps + 1, memory.seed))
 

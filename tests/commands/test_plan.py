@@ -34,7 +34,7 @@ def _registered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "pixels": toy_model(),
         "vector": toy_model(pixels=False),
         "choices": toy_model(discrete=True),
-        "unpaid": toy_model(reward=False),
+        "without_reward": toy_model(reward=False),
     }
     return {name: write_run(folder / name, model) for name, model in models.items()}
 
@@ -174,7 +174,14 @@ def test_a_model_without_a_reward_plans_for_a_row_of_a_dataset(runs: dict[str, P
     out = tmp_path / "out"
     plan(
         PlanSettings(
-            run=runs["unpaid"], env=TOY, **SMALL, episodes=1, goal="1:4", goal_data=data, baselines=False, out=out
+            run=runs["without_reward"],
+            env=TOY,
+            **SMALL,
+            episodes=1,
+            goal="1:4",
+            goal_data=data,
+            baselines=False,
+            out=out,
         )
     )
     assert json.loads((out / "score.json").read_text())["agent"]["goal"] == "1:4"
@@ -189,7 +196,13 @@ def test_a_model_without_a_reward_plans_for_a_row_of_a_dataset(runs: dict[str, P
         with pytest.raises(UserError, match=words):
             plan(
                 PlanSettings(
-                    run=runs["unpaid"], env=TOY, **SMALL, episodes=1, goal=goal, goal_data=data, out=tmp_path / "no"
+                    run=runs["without_reward"],
+                    env=TOY,
+                    **SMALL,
+                    episodes=1,
+                    goal=goal,
+                    goal_data=data,
+                    out=tmp_path / "no",
                 )
             )
 
@@ -246,7 +259,7 @@ def test_an_objective_and_a_goal_are_not_given_together(runs: dict[str, Path], t
         ("pixels", {"options": ("pixels=false",)}, "observes 'image'"),
         ("pixels", {"options": ("fps=20",)}, "20 decisions a second, but the model's steps are 10.*--action-repeat 2"),
         ("pixels", {"discount": 1.5}, "discount is 1.5"),
-        ("unpaid", {}, "predicts no reward.*--goal EPISODE:FRAME"),
+        ("without_reward", {}, "predicts no reward.*--goal EPISODE:FRAME"),
         ("pixels", {"goal": "here"}, "want EPISODE:FRAME"),
     ],
 )

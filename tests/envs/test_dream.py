@@ -33,7 +33,7 @@ LINE = DataSpec(
 
 
 class Line(WorldModel):
-    """A point on a line: an action of -1 to 1 moves it by as much, and it is paid for being near 0."""
+    """A point on a line: an action of -1 to 1 moves it by as much, with a reward for being near 0."""
 
     family: ClassVar[str] = "line"
 

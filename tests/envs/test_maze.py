@@ -38,9 +38,9 @@ def test_walls_and_edges_leave_one_where_one_is_and_the_goal_ends_and_pays() -> 
     first = env.reset(seed=0)[0]["state"].argmax()
     assert env.step(2)[0]["state"].argmax() == first  # left of the start is the edge
     moves = [1, 1, 3, 3, 3, 0, 3, 3, 3, 3, 3, 0, 0, 0]
-    paid = [env.step(move)[1:3] for move in moves]
-    assert paid[:-1] == [(0.0, False)] * (len(moves) - 1)
-    assert paid[-1] == (1.0, True)
+    outcomes = [env.step(move)[1:3] for move in moves]
+    assert outcomes[:-1] == [(0.0, False)] * (len(moves) - 1)
+    assert outcomes[-1] == (1.0, True)
 
 
 def test_the_maze_changes_after_so_many_steps_over_all_episodes() -> None:

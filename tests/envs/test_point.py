@@ -27,7 +27,7 @@ def test_friction_slows_the_robot() -> None:
     assert drive(friction=2.0)[2] < drive(friction=0.5)[2] < drive(friction=0.0)[2]
 
 
-def test_the_cost_is_paid_inside_an_obstacle_and_only_there() -> None:
+def test_there_is_a_cost_inside_an_obstacle_and_only_there() -> None:
     env = make_env("point")
     obs, _ = env.reset(seed=0)
     costs = []

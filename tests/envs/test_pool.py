@@ -1,4 +1,4 @@
-"""Workers: the same episodes whoever plays them, and no worker outlives its parent."""
+"""Workers: the same episodes for any number of workers, and no worker outlives its parent."""
 
 import os
 import signal

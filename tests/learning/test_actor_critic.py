@@ -65,7 +65,7 @@ def test_log_probability_and_entropy_are_those_of_torch(kind: str) -> None:
 
 
 class Dying(Plane):
-    """The plane, but whoever goes right dies, and living is paid 1 a step."""
+    """The plane, but going right ends the episode, and each step gives a reward of 1."""
 
     @property
     def decodes(self) -> tuple[str, ...]:
@@ -92,7 +92,7 @@ def trained(world: WorldModel, updates: int = 150, config: ActorCriticConfig = S
 
 
 @torch.no_grad()
-def paid(policy: ActorCritic, world: Plane) -> float:
+def dream_reward(policy: ActorCritic, world: Plane) -> float:
     """The mean reward of the likeliest actions, from starts that are given."""
     starts = torch.stack(torch.meshgrid(*[torch.linspace(-1, 1, 5)] * 2, indexing="ij"), -1).view(-1, 2)
     states, _ = dream(world, Position(starts), lambda s, _: policy.actor(s.features).mode.clamp(-1, 1), 8)
@@ -100,13 +100,14 @@ def paid(policy: ActorCritic, world: Plane) -> float:
 
 
 @pytest.mark.parametrize(("discrete", "gradient"), [(False, "reinforce"), (True, "reinforce"), (False, "dynamics")])
-def test_a_policy_learned_in_dreams_does_what_is_paid(
+def test_a_policy_learned_in_dreams_does_what_is_rewarded(
     discrete: bool, gradient: Literal["reinforce", "dynamics"]
 ) -> None:
     world = Plane(discrete)
     before = ActorCritic(2, world.spec, SMALL).eval()
     after = trained(world, config=replace(SMALL, gradient=gradient))
-    assert paid(after, world) > 0.5 * paid(before, world)  # rewards are negative: at least half of the way to the best
+    # Rewards are negative: at least half of the way to the best.
+    assert dream_reward(after, world) > 0.5 * dream_reward(before, world)
 
 
 def test_what_ends_the_dream_is_avoided_because_of_what_it_costs_later() -> None:
@@ -158,7 +159,7 @@ def test_of_two_critics_the_lower_is_believed_and_both_learn() -> None:
     assert torch.equal(critic(features).mean, both.amin(0))
     critic(features).nll(torch.ones(50)).sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in critic.parameters())
-    assert paid(trained(Plane(False), config=replace(SMALL, critics=2)), Plane(False)) > -0.5
+    assert dream_reward(trained(Plane(False), config=replace(SMALL, critics=2)), Plane(False)) > -0.5
 
 
 def test_choices_are_not_learned_by_a_gradient_they_do_not_have() -> None:
@@ -192,9 +193,9 @@ def test_the_critic_of_real_rows_learns_nothing_from_padding() -> None:
 
 def test_a_model_without_reward_and_actions_nobody_can_take_are_refused() -> None:
     spec, obs = toy_spec(), {"state": KeySpec("vector", (2,))}
-    unpaid = build("rssm", DataSpec(obs, spec.action, 10.0), "debug")
+    without_reward = build("rssm", DataSpec(obs, spec.action, 10.0), "debug")
     with pytest.raises(UserError, match="no reward"):
-        ActorCritic.of(unpaid, SMALL)
+        ActorCritic.of(without_reward, SMALL)
     with pytest.raises(UserError, match="no actions"):
         Actor(4, ActionSpec("continuous", 0), units=8, layers=1)
     with pytest.raises(UserError, match="no action range"):

@@ -65,12 +65,12 @@ def test_what_follows_an_end_counts_by_the_probability_that_there_was_none() -> 
     weights = torch.zeros(2, 2 * world.spec.action.size + world.spec.action.size)
     controller = LinearController(2, world.spec.action)
     starts = Position(torch.tensor([[0.0, 0.0], [0.5, 0.0], [1.0, 0.0]]))
-    paid = dreamt_returns(world, controller, weights, starts, 20)
-    np.testing.assert_allclose(paid, (20 + 2 + 1) / 3, rtol=1e-3)
+    returns = dreamt_returns(world, controller, weights, starts, 20)
+    np.testing.assert_allclose(returns, (20 + 2 + 1) / 3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("discrete", [False, True])
-def test_evolution_finds_a_controller_that_does_what_is_paid(discrete: bool) -> None:
+def test_evolution_finds_a_controller_that_does_what_is_rewarded(discrete: bool) -> None:
     torch.manual_seed(0)
     world = Plane(discrete)
     controller = LinearController(2, world.spec.action)

@@ -1,4 +1,4 @@
-"""Exploring by disagreement: it is paid where nothing was seen, it goes there, and every family is explored alike."""
+"""Exploring by disagreement: the reward is high where nothing was seen, it goes there, all families alike."""
 
 import copy
 
@@ -21,8 +21,8 @@ from worldloom.training.optimizer import make_optimizer
 SMALL = ActorCriticConfig(units=32, layers=1, horizon=8, discount=0.95)
 
 
-class Unpaid(Plane):
-    """The plane, where nothing is ever paid."""
+class WithoutReward(Plane):
+    """The plane, without any reward."""
 
     def decode(self, state: State, key: str) -> Tensor:
         return torch.zeros_like(state.features[..., 0]) if key == "reward" else super().decode(state, key)
@@ -65,9 +65,9 @@ def reward_around(disagreement: Disagreement, world: Plane, middle: Tensor) -> f
     return float(reward[:, 1].mean())
 
 
-def test_what_was_never_seen_is_paid_more_than_what_was() -> None:
+def test_what_was_never_seen_is_rewarded_more_than_what_was() -> None:
     torch.manual_seed(0)
-    world = Unpaid(discrete=True)
+    world = WithoutReward(discrete=True)
     networks, here, there = Disagreement(2, world.spec, SMALL), torch.tensor([-1.5, 0.0]), torch.tensor([1.5, 0.0])
     optimizer = make_optimizer(networks, 3e-3)
     for _ in range(100):
@@ -103,7 +103,7 @@ def explore(world: Plane, episodes: int, by: str) -> int:
 
 
 def test_the_explorer_sees_more_of_a_world_that_pays_nothing_than_chance_or_the_task_in_as_many_steps() -> None:
-    found = {by: explore(Unpaid(discrete=True), 12, by) for by in ("chance", "task", "explorer")}
+    found = {by: explore(WithoutReward(discrete=True), 12, by) for by in ("chance", "task", "explorer")}
     assert found["explorer"] > 1.3 * max(found["chance"], found["task"]), found
 
 

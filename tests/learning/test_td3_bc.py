@@ -17,18 +17,18 @@ ACTION = ActionSpec("continuous", 1, low=(-2.0,), high=(2.0,))
 
 
 class Bandit(FakeSource):
-    """One step an episode: the action is uniform around 0.4 and paid for being near 1, both in own units."""
+    """One step an episode: the action is uniform around 0.4 and the reward is highest near 1, both in own units."""
 
-    def __init__(self, paid: float = 1.0, seed: int = 0):
+    def __init__(self, best: float = 1.0, seed: int = 0):
         super().__init__([2] * 200)
         self.spec = DataSpec({"state": KeySpec("vector", (1,)), **signal_keys(reward=True)}, ACTION, 1.0)
         self.episodes = [EpisodeInfo(2)] * 200
-        self.paid, self.seed = paid, seed
+        self.best, self.seed = best, seed
 
     def read(self, index: int, image_size: tuple[int, int] | None = None) -> Episode:
         action = np.float32(0.4 + np.random.default_rng([self.seed, index]).uniform(-1, 1))
         state = np.random.default_rng(index).normal(size=(2, 1)).astype(np.float32)
-        reward = np.array([0, -((action - self.paid) ** 2)], np.float32)
+        reward = np.array([0, -((action - self.best) ** 2)], np.float32)
         flags = np.zeros(2, bool), np.array([False, True])
         return Episode({"state": state}, np.array([[action], [0]], np.float32), reward, *flags)
 

@@ -1,4 +1,4 @@
-"""Heads that also learn with eyes closed, in the families that draw what they foresee."""
+"""Heads that also learn in open loop, in the families that sample their latents."""
 
 import pytest
 import torch
@@ -44,7 +44,7 @@ def test_heads_learn_from_the_rollout_that_predict_makes(monkeypatch: pytest.Mon
     with torch.no_grad():
         belief = model.track(segment.obs, segment.action)
         foreseen = model._foreseen(belief.deter, segment.action, NOISE)
-        for look in (2, 5):  # eyes are open in the rows before 0, 3 and 6
+        for look in (2, 5):  # observed are the rows before 0, 3 and 6
             dreamt = belief[:, look]
             for row in range(look + 1, min(look + 4, 7)):
                 dreamt = model.predict(dreamt, segment.action[:, row - 1])

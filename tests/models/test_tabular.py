@@ -25,7 +25,7 @@ def table() -> Tabular:
 
 
 def walk(batch: int = 3, time: int = 8) -> Segment:
-    """A ring on which action a moves a places on; arriving at 0 is paid."""
+    """A ring on which action a moves a places on; arriving at 0 is rewarded."""
     generator = torch.Generator().manual_seed(0)
     moves = torch.randint(0, ACTIONS, (batch, time), generator=generator)
     places = (torch.arange(batch)[:, None] + torch.cat([torch.zeros(batch, 1), moves[:, :-1].cumsum(1)], 1)) % PLACES
@@ -39,7 +39,7 @@ def test_the_table_keeps_the_contract() -> None:
     check_world_model(table(), walk(), overfit_steps=200)
 
 
-def test_an_action_never_tried_leads_nowhere_and_is_not_paid() -> None:
+def test_an_action_never_tried_leads_nowhere_and_has_no_reward() -> None:
     model = table()
     after = model.predict(model.start({"state": torch.eye(PLACES)}), torch.eye(ACTIONS)[[0] * PLACES])
     torch.testing.assert_close(after.probs, torch.eye(PLACES), atol=2e-3, rtol=0)

@@ -11,12 +11,14 @@ from worldloom.agents.play import EpisodeResult
 from worldloom.agents.scripted import Scripted
 from worldloom.envs.adapt import AdaptedEnv, adapt
 from worldloom.envs.describe import describe
+from worldloom.planners.cem import CEM
 from worldloom.safety.audit import Audit, ShieldTrial
 from worldloom.safety.calibration import calibrate
 from worldloom.safety.residuals import true_values
 from worldloom.safety.rules import Predicate
+from worldloom.safety.shield import Shield
 
-PAID = Predicate("paid", lambda values, action: values["reward"] - 0.1, ("reward",))
+REWARDED = Predicate("rewarded", lambda values, action: values["reward"] - 0.1, ("reward",))
 ALIVE = Predicate("alive", lambda values, action: 0.5 - values["terminated"], ("terminated",))
 DARK = Predicate("dark", lambda values, action: 0.5 - values["image"].mean((-3, -2, -1)), ("image",))
 
@@ -34,7 +36,7 @@ def trial(*rules: Predicate, steps: int = 12) -> ShieldTrial:
 
 
 def test_rules_that_calibration_accepts_can_be_audited() -> None:
-    rules = (PAID, ALIVE, DARK)
+    rules = (REWARDED, ALIVE, DARK)
     episodes = [toy_segment(1, 12, seed) for seed in range(12)]
     calibrate(toy_model(), rules, episodes, horizon=2, alpha=0.3, alpha_ood=0.3)
     _, audit = trial(*rules).run(drift(1.0))
@@ -62,6 +64,20 @@ def test_a_picture_is_judged_in_the_units_in_which_it_is_forecast() -> None:
         torch.testing.assert_close(episode.margins((DARK,), audit.spec), torch.full((12, 1), 0.5 - 90 / 255))
 
 
+def test_a_promise_is_audited_only_for_the_rules_it_was_made_for() -> None:
+    model, episodes = toy_model(), [toy_segment(1, 12, seed) for seed in range(12)]
+    small = lambda: adapt(make_toy(steps=3), "toy", image_size=16)  # noqa: E731, as large as the model's pictures
+    agent = Scripted(describe(small()), lambda obs: torch.zeros(len(obs["state"]), 2))
+    calibration = calibrate(model, (REWARDED,), episodes, horizon=2, alpha=0.3, alpha_ood=0.3)
+    search = CEM(horizon=2, samples=8, elites=2, iterations=1)
+    shield = Shield(agent, model, (REWARDED,), calibration, fallback=(0.0, 0.0), planner=search)
+    promised, not_promised = (
+        ShieldTrial(small, (1, 2), rules, agent.spec).run(shield)[1].summary() for rules in ((REWARDED,), (ALIVE,))
+    )
+    assert 0 <= promised["promise_missed"] <= 1
+    assert not_promised["promise_missed"] is None
+
+
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_who_earns_less_loses_return_whatever_its_sign(sign: float, monkeypatch: pytest.MonkeyPatch) -> None:
     returns = iter((sign * 10.0, sign * 10.0 - 5.0))
@@ -71,5 +87,5 @@ def test_who_earns_less_loses_return_whatever_its_sign(sign: float, monkeypatch:
 
     monkeypatch.setattr("worldloom.safety.audit.play", play)
     monkeypatch.setattr(Audit, "summary", lambda self: {})
-    found = trial(PAID).compare({"bare": drift(0.0), "worse": drift(0.0)})
+    found = trial(REWARDED).compare({"bare": drift(0.0), "worse": drift(0.0)})
     assert [figures["return_lost"] for figures in found.values()] == [0.0, 0.5]

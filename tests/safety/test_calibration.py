@@ -2,20 +2,24 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save
+from torch import Tensor
 
-from tests.safety.worlds import RULES, Cart, calibrated, episodes
+from tests.safety.worlds import RULES, SPEC, Cart, calibrated, episodes
 from worldloom.data.segment import Segment
+from worldloom.data.spec import KeySpec
 from worldloom.errors import UserError
+from worldloom.model import State
 from worldloom.safety.calibration import Calibration, calibrate, miscovered, weights_hash
 from worldloom.safety.conformal import conformal_quantile, episodes_needed
 from worldloom.safety.forecast import Forecaster
 from worldloom.safety.residuals import episode_scores, residuals
-from worldloom.safety.rules import ActionLimit, Limit, Predicate
+from worldloom.safety.rules import ActionLimit, Limit, Never, Predicate
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.1, 0.3])
@@ -53,6 +57,40 @@ def test_new_episodes_keep_the_promise_whatever_the_model(model: Cart, scope: st
     rate = miscovered(learned, model, RULES, episodes(300, first=10_000)).float().mean(0)
     assert (rate < 0.2 + 0.13).all(), rate
     assert (rate > 0.2 - 0.13).all(), rate
+
+
+class CartOfCosts(Cart):
+    """It also says how probable it is that the cart is right of 0.1, with an edge `off` its true place."""
+
+    def __init__(self, off: float) -> None:
+        super().__init__(spec=replace(SPEC, keys={**SPEC.keys, "cost": KeySpec("flag", (), role="target")}))
+        self.off = off
+
+    @property
+    def decodes(self) -> tuple[str, ...]:
+        return ("state", "cost")
+
+    def decode(self, state: State, key: str) -> Tensor:
+        return (
+            (20 * (state.features[..., 0] - 0.1 - self.off)).sigmoid() if key == "cost" else super().decode(state, key)
+        )
+
+
+def costly(count: int, first: int = 0) -> list[Segment]:
+    found = episodes(count, first)
+    return [replace(one, signals={**one.signals, "cost": one.obs["state"][..., 0] > 0.1}) for one in found]
+
+
+@pytest.mark.parametrize("off", [0.0, 0.1])
+def test_a_signal_that_must_never_be_is_foreseen_as_often_as_promised(off: float) -> None:
+    model, rules = CartOfCosts(off), (Never("cost"),)
+    learned = calibrate(model, rules, costly(160), horizon=5, alpha=0.2, alpha_ood=0.05)
+    rate = miscovered(learned, model, rules, costly(300, first=10_000)).float().mean(0)
+    assert (rate < 0.2 + 0.13).all(), rate
+    assert (rate > 0.2 - 0.13).all(), rate
+    refused_from = (-learned.slack(torch.zeros(5, 1))).sigmoid()
+    assert (refused_from < 0.5).all()
+    assert (refused_from > 1e-3).all(), "some plans are left to accept"
 
 
 def test_a_wrong_model_pays_with_wider_bounds() -> None:

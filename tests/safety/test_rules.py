@@ -1,5 +1,6 @@
 """Rules are signed margins in the units of the data, and one that cannot be read is refused."""
 
+import math
 from math import inf, nan
 
 import pytest
@@ -7,7 +8,19 @@ import torch
 
 from tests.safety.worlds import SPEC
 from worldloom.errors import UserError
-from worldloom.safety.rules import ActionLimit, Box, Circle, Forbidden, Limit, Predicate, Rule, check_rules, own_units
+from worldloom.safety.rules import (
+    ActionLimit,
+    Box,
+    Circle,
+    Forbidden,
+    Limit,
+    Never,
+    Predicate,
+    Rule,
+    check_rules,
+    own_units,
+    shortfalls,
+)
 
 PLACES = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 3.0], [0.5, -0.5]])
 ACTIONS = torch.zeros(4, 1)
@@ -39,6 +52,23 @@ def test_an_action_is_judged_in_the_units_of_the_data() -> None:
     assert rule.margin({}, own_units(torch.tensor([[0.5], [1.0]]), SPEC.action)).tolist() == [1.0, -1.0]
 
 
+def test_a_signal_that_must_never_be_has_the_margin_of_its_log_odds() -> None:
+    found = Never("cost").margin({"cost": torch.tensor([0.5, 0.1, 0.9, 0.0, 1.0])}, torch.zeros(5, 1))
+    assert found[:3].tolist() == pytest.approx([0.0, math.log(9), -math.log(9)], abs=1e-5)
+    assert bool(found.isfinite().all()), "certainty is a number too"
+    assert found[3] > 10
+    assert found[4] < -10
+
+
+def test_a_signal_is_missed_only_where_it_is_and_was_thought_improbable() -> None:
+    rules = (Never("cost"), Limit("state", 0, high=1.0))
+    predicted = torch.tensor([[3.0, 0.5], [3.0, 0.5], [-2.0, 0.5], [nan, 0.5]])
+    true = torch.tensor([[-9.0, 0.2], [9.0, 0.7], [-9.0, 0.5], [9.0, 0.5]])
+    found = shortfalls(rules, predicted, true)
+    torch.testing.assert_close(found[:, 0], torch.tensor([3.0, 0.0, 0.0, nan]), equal_nan=True)
+    torch.testing.assert_close(found[:, 1], predicted[:, 1] - true[:, 1])
+
+
 def test_a_predicate_may_answer_with_yes_or_no() -> None:
     assert margin(Predicate("right", lambda values, _: values["state"][..., 0] > 0.1, ("state",))) == [-1, 1, -1, 1]
     assert margin(Predicate("far", lambda values, _: values["state"].norm(dim=-1) - 1, ("state",)))[2] == 2.0
@@ -57,6 +87,7 @@ def test_a_predicate_that_returns_no_margin_a_row_is_named() -> None:
         (Limit("state", -1, high=1), "so no entry -1"),
         (Forbidden("state", (0, 5), Circle((0.0, 0.0), 1.0)), "no entry 5"),
         (ActionLimit(1, high=1), "the action has 1 entries"),
+        (Never("state"), "'state' is of kind vector, but the rule needs a flag"),
         (Predicate("mine", lambda values, _: values["speed"], ("speed",)), "unknown key 'speed'"),
     ],
 )

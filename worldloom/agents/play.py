@@ -47,10 +47,9 @@ class EpisodeResult:
 @dataclass(frozen=True)
 class Decision:
     """One step of one episode, as callbacks get it: the observation, the reward before it, the memory and the action.
-    ===
 
-        `memory` has one row; `reward` and `terminated` arrived with `obs`. `action` is None at the end of the episode,
-        where `memory` is that of the last decision.
+    `memory` has one row; `reward` and `terminated` arrived with `obs`. `action` is None at the end of the episode,
+    where `memory` is that of the last decision.
     """
 
     seed: int

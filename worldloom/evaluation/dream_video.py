@@ -57,7 +57,7 @@ def _columns(
         # Without a recording of these actions the last real picture stays, darkened.
         rest = np.repeat(known[-1:] // 3, rows - len(known), 0)
         real[key] = np.concatenate([known, rest])
-    columns = [("real" if recorded else "real, until eyes close", real)]
+    columns = [("real" if recorded else "real, observed part only", real)]
     many = len(dreams.actions) > 1
     with torch.inference_mode():
         for number in range(len(dreams.actions)):
@@ -96,7 +96,7 @@ def _compose(
         if len(cameras) > 1:
             _tag(pen, camera, GAP, top)
         top += row[0].height + GAP
-    state = f"eyes closed, +{ahead} steps, {ahead / fps:.1f} s" if dreaming else "watching"
+    state = f"open loop, +{ahead} steps, {ahead / fps:.1f} s" if dreaming else "observed"
     pen.text((GAP, top + 5), state, DREAMING if dreaming else FAINT, font(18))
     return canvas
 

@@ -19,10 +19,11 @@ from worldloom.agents.play import Decision, play
 from worldloom.data.segment import Segment, outcome
 from worldloom.data.spec import DataSpec
 from worldloom.envs.adapt import AdaptedEnv
+from worldloom.safety.calibration import identities
 from worldloom.safety.decision_log import VERDICTS
 from worldloom.safety.residuals import true_values
-from worldloom.safety.rules import Rule, margins, read_by
-from worldloom.safety.shield import ShieldMemory
+from worldloom.safety.rules import Rule, margins, read_by, shortfalls
+from worldloom.safety.shield import Shield, ShieldMemory
 
 
 @dataclass
@@ -56,10 +57,14 @@ class AuditedEpisode:
 
 @dataclass
 class Audit:
-    """A callback for `play`; `spec` says which keys of the observation are kept, such as those of a model."""
+    """A callback for `play`; `spec` says which keys of the observation are kept, such as those of a model.
+
+    `guarded`: whether `rules` are the shield's own too, so that its bounds can be compared with true margins.
+    """
 
     rules: Sequence[Rule]
     spec: DataSpec
+    guarded: bool = True
     episodes: dict[int, AuditedEpisode] = field(default_factory=dict)
 
     def __call__(self, decision: Decision) -> None:
@@ -78,8 +83,9 @@ class Audit:
         """The counts of all episodes. A decision is unsafe when a true margin was below 0 after it.
 
         `promise_missed`: the share of episodes in which a true margin one step ahead was ever below its bound; it is at
-        most about alpha for episodes like the calibration's. `accepted_but_violated`: the share of decisions that were
-        sent as safe and violated a rule, and the share of episodes with at least one of them.
+        most about alpha for episodes like the calibration's; None for a shield of other rules.
+        `accepted_but_violated`: the share of decisions that were sent as safe and violated a rule, and the share of
+        episodes with at least one of them.
         """
         unsafe = [episode.margins(self.rules, self.spec).amin(1) < 0 for episode in self.episodes.values()]
         counts: dict[str, Any] = {
@@ -93,17 +99,20 @@ class Audit:
     def _shielded(self, unsafe: list[Tensor]) -> dict[str, Any]:
         verdicts = [torch.tensor(episode.verdicts) for episode in self.episodes.values()]
         wrong = [steps & (given <= 1) for steps, given in zip(unsafe, verdicts, strict=True)]
-        missed = [
-            bool((episode.margins(self.rules, self.spec) < torch.stack(episode.bounds)).any())
-            for episode in self.episodes.values()
-        ]
         every, claimed_safe = torch.cat(verdicts), torch.cat(verdicts) <= 1
         return {
             "verdicts": {name: share(every == number) for number, name in enumerate(VERDICTS)},
-            "promise_missed": share(torch.tensor(missed)),
+            "promise_missed": self._promise_missed() if self.guarded else None,
             "accepted_but_violated_decisions": float(torch.cat(wrong).sum() / claimed_safe.sum().clamp(min=1)),
             "accepted_but_violated_episodes": share(torch.tensor([bool(steps.any()) for steps in wrong])),
         }
+
+    def _promise_missed(self) -> float:
+        missed = []
+        for episode in self.episodes.values():
+            true = episode.margins(self.rules, self.spec)
+            missed.append(bool((shortfalls(self.rules, torch.stack(episode.bounds), true) > 0).any()))
+        return share(torch.tensor(missed))
 
     def segments(self) -> list[Segment]:
         """The episodes `[1, T]`, as `calibrate` expects them."""
@@ -131,7 +140,8 @@ class ShieldTrial:
 
     def run(self, agent: Agent) -> tuple[float, Audit]:
         """The mean return of `agent`, and the audit of its episodes."""
-        audit = Audit(self.rules, self.spec)
+        guarded = not isinstance(agent, Shield) or identities(agent.rules) == identities(self.rules)
+        audit = Audit(self.rules, self.spec, guarded)
         played = play(agent, self.make, self.seeds, self.num_envs, self.max_steps, audit)
         return mean(one.episode_return for one in played), audit
 

@@ -197,13 +197,14 @@ def miscovered(
 def usual(fitted: Residuals, rules: Sequence[Rule]) -> tuple[Tensor, Tensor]:
     """Median size of the residuals, and mean spread, for each step and rule: `[H, R]` twice.
 
-    A rule that reads nothing but the action is known exactly: its scale is 0.
+    A rule that reads nothing but the action is known exactly: its scale is 0. Others have at least their resolution.
     """
     valid = fitted.valid[..., None] & fitted.error.isfinite() & fitted.spread.isfinite()
     size = fitted.error.abs().where(valid, torch.nan).flatten(0, 1).nanmedian(0).values.nan_to_num(0.0)
     typical = fitted.spread.where(valid, torch.nan).flatten(0, 1).nanmean(0).nan_to_num(0.0)
     uncertain = torch.tensor([bool(rule.keys) for rule in rules]).to(size.device)
-    return torch.where(uncertain, size.clamp(min=1e-6), 0.0), typical
+    resolution = size.new_tensor([rule.resolution for rule in rules])
+    return torch.where(uncertain, size.maximum(resolution), 0.0), typical
 
 
 def widths(spread: Tensor, scale: Tensor, typical: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from worldloom.model import State, state
 from worldloom.noise import Noise
 from worldloom.safety.calibration import Calibration
 from worldloom.safety.forecast import Forecaster
+from worldloom.safety.rules import shortfalls
 
 DECAY = 0.98
 MAX_INFLATION = 1000.0
@@ -74,7 +75,8 @@ class OnlineCalibration(State):
         predicted = forecaster.predict(self.anchor, actions, noise=noise)
         slack = calibration.slack(predicted.spread)
         # At least a thousandth of the mean slack: a tight bound must not lead to a division by zero.
-        ratio = (predicted.margin - margins) / slack.clamp(min=1e-3 * float(slack.abs().mean()) + 1e-9)
+        error = shortfalls(forecaster.rules, predicted.margin, margins)
+        ratio = error / slack.clamp(min=1e-3 * float(slack.abs().mean()) + 1e-9)
         past = torch.arange(horizon, device=action.device) < count[:, None]
         counted = past[..., None] & margins.isfinite() & (slack != 0)
         ratio = ratio.masked_fill(~counted, 0.0).nan_to_num(MAX_INFLATION).flatten(1).amax(1)

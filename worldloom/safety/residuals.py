@@ -16,14 +16,14 @@ from worldloom.errors import UserError
 from worldloom.noise import Noise, TorchNoise
 from worldloom.safety.forecast import Forecaster
 from worldloom.safety.novelty import NoveltyInputs
-from worldloom.safety.rules import as_decoded, margins, own_units
+from worldloom.safety.rules import as_decoded, margins, own_units, shortfalls
 
 BATCH = 32
 
 
 @dataclass(frozen=True)
 class Residuals:
-    """Of B episodes, at each row and step ahead: error (predicted - true margin) and spread `[B, T - 1, H, R]`.
+    """Of B episodes, at each row and step ahead: error (shortfall of the true margin) and spread `[B, T - 1, H, R]`.
 
     margin `[B, T - 1, H, R]` is the true one. valid `[B, T - 1, H]` is false where the episode ends before that step.
     novelty_inputs: what the novelty score of each row is computed from.
@@ -64,7 +64,7 @@ def _residuals(forecaster: Forecaster, segment: Segment, horizon: int, noise: No
     actions = segment.action[:, inside].flatten(0, 1)
     predicted = forecaster.predict(beliefs[:, :-1].flatten(), actions, noise=noise)
     shape = (segment.shape[0], steps)
-    error = predicted.margin.unflatten(0, shape) - true[:, inside]
+    error = shortfalls(forecaster.rules, predicted.margin.unflatten(0, shape), true[:, inside])
     novelty_inputs = NoveltyInputs.of(model, forecaster.keys, beliefs, segment, noise)
     return Residuals(error, predicted.spread.unflatten(0, shape), true[:, inside], valid, novelty_inputs)
 

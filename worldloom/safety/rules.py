@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, isfinite, isnan
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from worldloom.errors import UserError, unknown
 from worldloom.model import Obs
 
 Values = Mapping[str, Tensor]
+LEAST_PROBABILITY = 1e-6  # log-odds are finite between this and 1 minus this
 
 
 class Rule(ABC):
@@ -25,6 +27,8 @@ class Rule(ABC):
 
     name: str
     keys: tuple[str, ...]
+    resolution: ClassVar[float] = 1e-6
+    """The least unit in which calibration counts a prediction error of this rule."""
 
     @property
     def identity(self) -> str:
@@ -34,6 +38,10 @@ class Rule(ABC):
     @abstractmethod
     def margin(self, values: Values, action: Tensor) -> Tensor:
         """`[...]` from values `{key: [..., D]}` and actions `[..., A]`: at least 0 where the rule is kept."""
+
+    def shortfall(self, predicted: Tensor, true: Tensor) -> Tensor:
+        """How far true margins lie below predicted ones, `[...]` from both `[...]`: the error that matters."""
+        return predicted - true
 
     def check(self, spec: DataSpec, decodes: Sequence[str]) -> None:
         """Raise `UserError` when a model of this data cannot decode what the rule reads."""
@@ -46,7 +54,7 @@ class Rule(ABC):
 class Limit(Rule):
     """Entry `index` of `key` stays within [low, high]; one side may be left open.
 
-    Without an index the key is one number: a signal such as a learned "cost", or the probability of a boolean signal.
+    Without an index the key is one number, such as a learned "cost" that grows; for one that is 0 or 1 see `Never`.
     """
 
     key: str
@@ -81,6 +89,45 @@ class Limit(Rule):
             check_index(self.name, spec, self.key, (self.index,))
         elif self.key in spec.keys and spec.keys[self.key].shape:
             raise UserError(f"rule {self.name!r}: {self.key!r} has several entries: give the index of one")
+
+
+@dataclass(frozen=True)
+class Never(Rule):
+    """The signal `key`, 0 or 1 and learned from the data, is never 1: a "cost", a collision, a fall.
+
+    The margin is minus the log-odds of its predicted probability, so 0 at one half. Such a signal says nothing of how
+    near it was, so a prediction errs only where the signal is 1 and was thought improbable, by the log-odds it lacks
+    to one half. Calibration thus finds how improbable the signal must be before the rule counts as kept.
+    """
+
+    key: str
+    label: str = ""
+    resolution: ClassVar[float] = 1.0
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self.label or f"never {self.key}"
+
+    @property
+    def keys(self) -> tuple[str, ...]:  # type: ignore[override]
+        return (self.key,)
+
+    @property
+    def identity(self) -> str:
+        return repr(self)
+
+    def margin(self, values: Values, action: Tensor) -> Tensor:
+        return -values[self.key].logit(LEAST_PROBABILITY)
+
+    def shortfall(self, predicted: Tensor, true: Tensor) -> Tensor:
+        return predicted.clamp(min=0) * (true < 0)  # a product, so that a prediction of NaN stays one
+
+    def check(self, spec: DataSpec, decodes: Sequence[str]) -> None:
+        super().check(spec, decodes)
+        key = spec.keys.get(self.key)
+        if key is None or key.kind != "flag":
+            found = "no entry of the data" if key is None else f"of kind {key.kind}"
+            raise UserError(f"rule {self.name!r}: {self.key!r} is {found}, but the rule needs a flag: use a Limit")
 
 
 @dataclass(frozen=True)
@@ -213,6 +260,12 @@ class Predicate(Rule):
 def margins(rules: Sequence[Rule], values: Values, action: Tensor) -> Tensor:
     """Every rule's margin side by side: `[..., R]`."""
     return torch.stack([rule.margin(values, action) for rule in rules], -1)
+
+
+def shortfalls(rules: Sequence[Rule], predicted: Tensor, true: Tensor) -> Tensor:
+    """Every rule's shortfall of margins `[..., R]` that were predicted and true ones: `[..., R]`."""
+    pairs = zip(rules, predicted.unbind(-1), true.unbind(-1), strict=True)
+    return torch.stack([rule.shortfall(ours, theirs) for rule, ours, theirs in pairs], -1)
 
 
 def read_by(rules: Sequence[Rule]) -> tuple[str, ...]:

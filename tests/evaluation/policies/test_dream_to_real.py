@@ -34,11 +34,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_reality_is_what_playing_the_policy_pays(run: Path) -> None:
     found = measure_gap(run, load(run)[1], None, 3, "cpu")["policy"]
     seeds = range(FIRST_SEED, FIRST_SEED + 3)
-    paid = [each.episode_return for each in play(load_agent(run), lambda: make_env(TOY, pixels=False), seeds, 3)]
-    assert found["reality"].value == pytest.approx(sum(paid) / 3)
+    returns = [each.episode_return for each in play(load_agent(run), lambda: make_env(TOY, pixels=False), seeds, 3)]
+    assert found["reality"].value == pytest.approx(sum(returns) / 3)
     dream, more = found["dream"].value, found["dream minus reality"].value
     assert dream is not None
-    assert more == pytest.approx(dream - sum(paid) / 3, abs=1e-4)
+    assert more == pytest.approx(dream - sum(returns) / 3, abs=1e-4)
     assert environment_of(run) == (TOY, ("pixels=false",), None)
 
 

@@ -65,7 +65,7 @@ export class Loop {
     if (this.playing) this.schedule();
   }
 
-  /** Who chooses from now on. Whoever is no person begins to play at once. */
+  /** Who chooses the actions from now on; an agent begins at once. */
   setBy(by) {
     this.by = by;
     if (by !== "player" && !this.playing) this.play();

@@ -178,7 +178,7 @@ function sendStep(fields, times) {
   });
 }
 
-/** Pauses once when trust runs out; whoever plays on from there is not stopped again. */
+/** Pauses once when trust runs out; a player who goes on from there is not stopped again. */
 function watchTrust(trust) {
   const ranOut = state.trust?.good === true && trust?.good === false;
   if (!ranOut || !find("auto-stop").checked || !loop.playing) return;

@@ -198,7 +198,7 @@ export class Timeline {
   // Hands and keys
 
   grab(event) {
-    // The picture keeps the keyboard: whoever clicks here goes on playing with the arrow keys.
+    // The picture keeps the keyboard: after a click here one goes on playing with the arrow keys.
     event.preventDefault();
     this.canvas.setPointerCapture(event.pointerId);
     this.dragged = this.nearest(event);
