@@ -67,8 +67,8 @@ class Options:
 
 FIRST_DRIVE = 100_000  # no setting was chosen on seeds from here on
 DEBUG: dict[str, Any] = {
-    "recorded": 24, "train_steps": 60, "calibration": 24, "held_out": 8, "drives": 4, "max_steps": 14,
-    "alpha": 0.2, "alpha_ood": 0.2, "num_envs": 24,
+    "recorded": 24, "train_steps": 60, "calibration": 24, "held_out": 8, "drives": 4, "max_steps": 6,
+    "horizon": 3, "alpha": 0.2, "alpha_ood": 0.2, "num_envs": 24,
 }  # fmt: skip
 
 
@@ -145,7 +145,8 @@ def learn(options: Options) -> tuple[WorldModel, list[Segment]]:
 
 
 def shielded(agent: Agent, model: WorldModel, calibration: Calibration) -> Shield:
-    search = MPPI(horizon=10, samples=192, elites=16, iterations=4, policy_samples=0, max_std=1.0, temperature=5.0)
+    steps = min(10, calibration.horizon)
+    search = MPPI(horizon=steps, samples=192, elites=16, iterations=4, policy_samples=0, max_std=1.0, temperature=5.0)
     return Shield(agent, model, RULES, calibration, brake, search)
 
 

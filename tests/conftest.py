@@ -53,6 +53,15 @@ def toy_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def rssm_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of family rssm that has learned next to nothing, `RUN/run.json`, the data beside it."""
+    folder = tmp_path_factory.mktemp("rssm")
+    data = write_toy_dataset(folder / "data")
+    train_toy(folder / "run", data, family="rssm", size="debug", steps=6, length=8)
+    return folder / "run"
+
+
 def train_toy(out: Path, data: Path, family: str = "toy", **settings: Any) -> None:
     shape: dict[str, Any] = {"batch_size": 4, "image_size": 16, "preview_every": 0}
     run_training(TrainSettings(family, (data,), out, **shape, **settings))

@@ -1,23 +1,24 @@
 """The demo, small: the commands of `make demo` and of the README, one after the other, on a few seconds of Doom."""
 
+import contextlib
+import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from worldloom import cli
 
 pytest.importorskip("vizdoom", reason="the extra 'doom' is not installed")
 
 SMALL = ["--size", "debug", "--steps", "30", "--length", "16", "--batch-size", "4", "--held-out", "0.4"]
 
 
-def worldloom(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "worldloom", *arguments], cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"worldloom {' '.join(arguments)}: {done.stderr[-2000:]}"
-    return done.stdout
+def worldloom(folder: Path, command: str, *arguments: str) -> str:
+    """What a command prints when it is typed in `folder`."""
+    with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()) as printed:
+        cli.run(command, list(arguments))
+    return printed.getvalue()
 
 
 @pytest.fixture(scope="module")

@@ -44,6 +44,7 @@ def make_videos(path: Path) -> Path:
     return path
 
 
+IMPORT = [sys.executable, "-c", "from worldloom.cli import main; main()", "import"]
 MAKERS: dict[str, Callable[[Path], Path]] = {
     "minari": make_minari,
     "robomimic": lambda path: make_robomimic(path.with_suffix(".hdf5")),
@@ -168,14 +169,7 @@ def test_an_import_killed_anywhere_is_continued_to_the_same_dataset(tmp_path: Pa
     arrays["observations"][100] = np.nan  # the episode that holds it is left out
     src = save_npz(tmp_path / "src.npz", arrays)
     convert(ImportSettings(src=src, out=tmp_path / "whole", skip_broken=True))
-    command = [
-        sys.executable,
-        "-c",
-        "from worldloom.cli import main; main()",
-        "import",
-        str(src),
-        str(tmp_path / "out"),
-    ]
+    command = [*IMPORT, str(src), str(tmp_path / "out")]
     for wait in (0, 12):
         process = subprocess.Popen([*command, "--skip-broken"], stdout=subprocess.DEVNULL)
         journal = tmp_path / "out" / ".journal"
@@ -326,14 +320,7 @@ def test_the_output_may_not_lie_in_the_source(tmp_path: Path) -> None:
 
 def test_the_command_line_reads_its_flags(tmp_path: Path) -> None:
     src = MAKERS["d4rl"](tmp_path / "src")
-    command = [
-        sys.executable,
-        "-c",
-        "from worldloom.cli import main; main()",
-        "import",
-        str(src),
-        str(tmp_path / "out"),
-    ]
+    command = [*IMPORT, str(src), str(tmp_path / "out")]
     flags = [
         "--fps",
         "7",

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import train_toy
-from tests.toy import write_toy_dataset
 from worldloom.agents.policy import PolicyAgent
 from worldloom.agents.saved import load_agent
 from worldloom.commands.learn import learn
@@ -21,41 +20,29 @@ from worldloom.errors import UserError
 from worldloom.learning.actor_critic_config import ActorCriticConfig
 from worldloom.learning.settings import DreamerSettings
 from worldloom.runs.checkpoint import Checkpoint, load
-from worldloom.runs.train_settings import TrainSettings
-from worldloom.training.session import run_training
 
 POLICY = ActorCriticConfig(units=16, layers=1, horizon=3)
 SHORT: dict[str, Any] = {"steps": 12, "batch_size": 4, "length": 8, "policy": POLICY}
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("frozen")
-    data = write_toy_dataset(folder / "data")
-    run_training(
-        TrainSettings("rssm", (data,), folder / "run", "debug", steps=6, length=8, batch_size=4, image_size=16)
-    )
-    return folder / "run"
 
 
 def settings(env: Path | str, out: Path, **changes: Any) -> DreamerSettings:
     return DreamerSettings(env=str(env), out=out, **{**SHORT, **changes})
 
 
-def test_the_model_stays_as_it_is_and_the_policy_does_not(trained: Path, tmp_path: Path) -> None:
-    learn(settings(trained, tmp_path / "policy"))
-    before, after = Checkpoint.read(trained), Checkpoint.read(tmp_path / "policy")
+def test_the_model_stays_as_it_is_and_the_policy_does_not(rssm_run: Path, tmp_path: Path) -> None:
+    learn(settings(rssm_run, tmp_path / "policy"))
+    before, after = Checkpoint.read(rssm_run), Checkpoint.read(tmp_path / "policy")
     assert after.hash == before.hash
     assert after.step == 12
-    learn(settings(trained, tmp_path / "longer", steps=13))
+    learn(settings(rssm_run, tmp_path / "longer", steps=13))
     longer = Checkpoint.read(tmp_path / "longer")
     assert any(not torch.equal(after.auxiliary[name], longer.auxiliary[name]) for name in after.auxiliary)
 
 
-def test_what_comes_of_it_is_a_run_and_an_agent(trained: Path, tmp_path: Path) -> None:
-    learn(settings(trained, tmp_path / "policy"))
+def test_what_comes_of_it_is_a_run_and_an_agent(rssm_run: Path, tmp_path: Path) -> None:
+    learn(settings(rssm_run, tmp_path / "policy"))
     model, run = load(tmp_path / "policy")
-    assert run.spec == load(trained)[1].spec
+    assert run.spec == load(rssm_run)[1].spec
     agent = load_agent(tmp_path / "policy")
     assert isinstance(agent, PolicyAgent)
     assert agent.model.spec == model.spec
@@ -71,30 +58,30 @@ def test_what_comes_of_it_is_a_run_and_an_agent(trained: Path, tmp_path: Path) -
 
 
 def test_one_that_was_killed_ends_where_an_uninterrupted_one_does(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rssm_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worldloom.learning.frozen.CHECKPOINT_EVERY", 5)
-    learn(settings(trained, tmp_path / "whole"))
+    learn(settings(rssm_run, tmp_path / "whole"))
     shutil.copytree(tmp_path / "whole", tmp_path / "killed")
     shutil.rmtree(tmp_path / "killed" / "checkpoints" / "step-00000012")
     assert Checkpoint.read(tmp_path / "killed").step == 10
-    learn(settings(trained, tmp_path / "killed", resume=True))
+    learn(settings(rssm_run, tmp_path / "killed", resume=True))
     whole, again = (Checkpoint.read(tmp_path / name).auxiliary for name in ("whole", "killed"))
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
 def test_one_that_was_saved_under_earlier_names_goes_on(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rssm_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worldloom.learning.frozen.CHECKPOINT_EVERY", 5)
-    learn(settings(trained, tmp_path / "whole"))
+    learn(settings(rssm_run, tmp_path / "whole"))
     old = tmp_path / "whole" / "checkpoints" / "step-00000010"
     as_earlier(old)
     for step in (5, 12):
         shutil.rmtree(old.with_name(f"step-{step:08d}"), ignore_errors=True)
     assert isinstance(load_agent(tmp_path / "whole"), PolicyAgent)
-    learn(settings(trained, tmp_path / "again"))
-    learn(settings(trained, tmp_path / "whole", resume=True))
+    learn(settings(rssm_run, tmp_path / "again"))
+    learn(settings(rssm_run, tmp_path / "whole", resume=True))
     whole, again = (Checkpoint.read(tmp_path / name).auxiliary for name in ("whole", "again"))
     assert all(torch.equal(whole[name], again[name]) for name in again)
 
@@ -140,9 +127,9 @@ def test_a_run_that_learned_while_acting_is_dreamed_in_from_what_it_collected(tm
         ({"policy": replace(POLICY, horizon=2), "resume": True}, "no learning to resume"),
     ],
 )
-def test_what_cannot_work_is_refused(trained: Path, tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+def test_what_cannot_work_is_refused(rssm_run: Path, tmp_path: Path, changes: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
-        learn(settings(trained, tmp_path / "policy", **changes))
+        learn(settings(rssm_run, tmp_path / "policy", **changes))
     assert not (tmp_path / "policy" / "learn.json").exists()
 
 

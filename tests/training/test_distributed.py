@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 
 # The two phases of "latent" have objectives of their own: DDP must average the gradients of both.
-@pytest.mark.parametrize("family", ["toy", "rssm", "latent"])
+@pytest.mark.parametrize("family", ["rssm", "latent"])
 def test_two_processes_reach_the_loss_of_one(
     toy_settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str
 ) -> None:

@@ -50,8 +50,22 @@ class Rule(ABC):
                 raise UserError(f"rule {self.name!r}: {unknown('key', key, decodes)} A rule needs a key it can decode")
 
 
+class KeyRule(Rule):
+    """A rule that reads one key, and is identified by all its numbers."""
+
+    key: str
+
+    @property
+    def keys(self) -> tuple[str, ...]:  # type: ignore[override]
+        return (self.key,)
+
+    @property
+    def identity(self) -> str:
+        return repr(self)
+
+
 @dataclass(frozen=True)
-class Limit(Rule):
+class Limit(KeyRule):
     """Entry `index` of `key` stays within [low, high]; one side may be left open.
 
     Without an index the key is one number, such as a learned "cost" that grows; for one that is 0 or 1 see `Never`.
@@ -71,14 +85,6 @@ class Limit(Rule):
         entry = self.key if self.index is None else f"{self.key}[{self.index}]"
         return self.label or f"{entry} in [{self.low:g}, {self.high:g}]"
 
-    @property
-    def keys(self) -> tuple[str, ...]:  # type: ignore[override]
-        return (self.key,)
-
-    @property
-    def identity(self) -> str:
-        return repr(self)
-
     def margin(self, values: Values, action: Tensor) -> Tensor:
         value = values[self.key] if self.index is None else values[self.key][..., self.index]
         return within(value, self.low, self.high)
@@ -92,7 +98,7 @@ class Limit(Rule):
 
 
 @dataclass(frozen=True)
-class Never(Rule):
+class Never(KeyRule):
     """The signal `key`, 0 or 1 and learned from the data, is never 1: a "cost", a collision, a fall.
 
     The margin is minus the log-odds of its predicted probability, so 0 at one half. Such a signal says nothing of how
@@ -107,14 +113,6 @@ class Never(Rule):
     @property
     def name(self) -> str:  # type: ignore[override]
         return self.label or f"never {self.key}"
-
-    @property
-    def keys(self) -> tuple[str, ...]:  # type: ignore[override]
-        return (self.key,)
-
-    @property
-    def identity(self) -> str:
-        return repr(self)
 
     def margin(self, values: Values, action: Tensor) -> Tensor:
         return -values[self.key].logit(LEAST_PROBABILITY)
@@ -192,7 +190,7 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Forbidden(Rule):
+class Forbidden(KeyRule):
     """The entries `index` of `key` stay out of `region`, by at least `clearance`."""
 
     key: str
@@ -219,14 +217,6 @@ class Forbidden(Rule):
     @property
     def name(self) -> str:  # type: ignore[override]
         return self.label or f"{self.key} stays out of {self.region.describe()}"
-
-    @property
-    def keys(self) -> tuple[str, ...]:  # type: ignore[override]
-        return (self.key,)
-
-    @property
-    def identity(self) -> str:
-        return repr(self)
 
     def margin(self, values: Values, action: Tensor) -> Tensor:
         return self.region.distance(values[self.key][..., list(self.index)]) - self.clearance

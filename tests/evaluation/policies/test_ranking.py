@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from tests.agents.fakes import TOY
-from tests.toy import write_toy_dataset
 from worldloom.cli import main
 from worldloom.commands.learn import learn
 from worldloom.errors import UserError
@@ -22,9 +21,7 @@ from worldloom.learning.actor_critic_config import ActorCriticConfig
 from worldloom.learning.settings import DreamerSettings
 from worldloom.runs.checkpoint import load, steps_saved
 from worldloom.runs.named import Named, parse_all
-from worldloom.runs.train_settings import TrainSettings
 from worldloom.stats.bootstrap import Figure
-from worldloom.training.session import run_training
 
 POLICY = ActorCriticConfig(units=16, layers=1, horizon=3)
 WHERE = (TOY, ("steps=6",), None)
@@ -32,22 +29,12 @@ QUALITY, LUCK = np.arange(8.0)[:, None], np.random.default_rng(0).normal(size=20
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("ranking")
-    data = write_toy_dataset(folder / "data")
-    run_training(
-        TrainSettings("rssm", (data,), folder / "run", "debug", steps=6, length=8, batch_size=4, image_size=16)
-    )
-    return folder / "run"
-
-
-@pytest.fixture(scope="module")
-def learned(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def learned(rssm_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One learning of which eight checkpoints are kept."""
     out = tmp_path_factory.mktemp("ranking") / "policy"
     learn(
         DreamerSettings(
-            env=str(trained), out=out, steps=8, checkpoint_every=1, keep=8, batch_size=4, length=8, policy=POLICY
+            env=str(rssm_run), out=out, steps=8, checkpoint_every=1, keep=8, batch_size=4, length=8, policy=POLICY
         )
     )
     return out
@@ -139,18 +126,18 @@ def test_a_name_is_a_folder_or_one_of_its_checkpoints(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_policy_or_counts_twice_is_refused(
-    trained: Path, learned: Path, tmp_path: Path, names: tuple[str, ...], words: str
+    rssm_run: Path, learned: Path, tmp_path: Path, names: tuple[str, ...], words: str
 ) -> None:
-    (tmp_path / "run").symlink_to(trained)
+    (tmp_path / "run").symlink_to(rssm_run)
     (tmp_path / "policy").symlink_to(learned)
     shutil.copytree(learned, tmp_path / "copy")
     with pytest.raises(UserError, match=words):
-        measure_policies([tmp_path / name for name in names], load(trained)[1], WHERE, 1, "cpu")
+        measure_policies([tmp_path / name for name in names], load(rssm_run)[1], WHERE, 1, "cpu")
 
 
-def test_a_policy_of_another_model_is_refused(trained: Path, learned: Path) -> None:
+def test_a_policy_of_another_model_is_refused(rssm_run: Path, learned: Path) -> None:
     with pytest.raises(UserError, match="learned with another model"):
-        parse_all(every(learned), replace(load(trained)[1], checkpoint_hash="0" * 64))
+        parse_all(every(learned), replace(load(rssm_run)[1], checkpoint_hash="0" * 64))
 
 
 def command(monkeypatch: pytest.MonkeyPatch, run: Path, policies: tuple[Path, ...], *more: str) -> dict[str, Any]:
@@ -162,39 +149,39 @@ def command(monkeypatch: pytest.MonkeyPatch, run: Path, policies: tuple[Path, ..
 
 
 def test_the_command_ranks_eight_policies_on_the_card_and_the_page(
-    trained: Path, learned: Path, monkeypatch: pytest.MonkeyPatch
+    rssm_run: Path, learned: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = command(monkeypatch, trained, every(learned))
+    found = command(monkeypatch, rssm_run, every(learned))
     assert "policy" not in found
     assert list(found["policy_reality"]) == list(found["policy_dream"]) == [str(name) for name in every(learned)]
     assert found["policy_ranking"]["mmrv"]["value"] is not None
-    page = (trained / "report.html").read_text().split("<h2>Policies, dream against reality</h2>")[1]
+    page = (rssm_run / "report.html").read_text().split("<h2>Policies, dream against reality</h2>")[1]
     assert page.split("</svg>")[0].count('<circle class="dot model"') == 8
     assert "Regret of the dream" in page
 
 
 def test_the_command_says_on_the_card_that_two_are_too_few(
-    trained: Path, learned: Path, monkeypatch: pytest.MonkeyPatch
+    rssm_run: Path, learned: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = command(monkeypatch, trained, every(learned)[:2])
+    found = command(monkeypatch, rssm_run, every(learned)[:2])
     assert f"fewer than {FEWEST}" in found["policy_ranking"]["spearman"]["why"]
     assert found["policy_reality"][str(every(learned)[0])]["value"] is not None
-    assert "only 2 policies" in (trained / "report.html").read_text()
+    assert "only 2 policies" in (rssm_run / "report.html").read_text()
 
 
-def test_one_policy_is_told_as_before(trained: Path, learned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = command(monkeypatch, trained, (learned,))
+def test_one_policy_is_told_as_before(rssm_run: Path, learned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = command(monkeypatch, rssm_run, (learned,))
     assert set(found["policy"]) == {"reality", "dream", "dream minus reality", "random"}
     assert not {"policy_reality", "policy_dream", "policy_ranking"} & set(found)
-    assert "Policies, dream against reality" not in (trained / "report.html").read_text()
+    assert "Policies, dream against reality" not in (rssm_run / "report.html").read_text()
 
 
 def test_a_mistaken_policy_is_named_before_anything_is_measured(
-    trained: Path, learned: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    rssm_run: Path, learned: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("worldloom.commands.evaluate.evaluate_model", lambda *_: pytest.fail("measured first"))
     with pytest.raises(SystemExit):
-        command(monkeypatch, trained, (learned, learned))
+        command(monkeypatch, rssm_run, (learned, learned))
     assert "are the same policy" in capsys.readouterr().err
 
 

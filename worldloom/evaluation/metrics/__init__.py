@@ -1,4 +1,4 @@
-"""The metrics of the card, one file each, in the order of the card. Adding one is its file and one line here."""
+"""The metrics of the card, in its order. Adding one is a file and one line here."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -20,10 +20,10 @@ METRICS = Registry(
         "controllability": "worldloom.evaluation.metrics.controllability:CONTROLLABILITY",
         "loss_ratio": "worldloom.evaluation.metrics.loss_ratio:LOSS_RATIO",
         "reward_r2": "worldloom.evaluation.metrics.reward_r2:REWARD_R2",
-        "terminated_auroc": "worldloom.evaluation.metrics.terminated_auroc:TERMINATED_AUROC",
-        "terminated_ece": "worldloom.evaluation.metrics.terminated_ece:TERMINATED_ECE",
-        "return_bias": "worldloom.evaluation.metrics.return_bias:RETURN_BIAS",
-        "return_spearman": "worldloom.evaluation.metrics.return_spearman:RETURN_SPEARMAN",
+        "terminated_auroc": "worldloom.evaluation.metrics.terminated:TERMINATED_AUROC",
+        "terminated_ece": "worldloom.evaluation.metrics.terminated:TERMINATED_ECE",
+        "return_bias": "worldloom.evaluation.metrics.returns:RETURN_BIAS",
+        "return_spearman": "worldloom.evaluation.metrics.returns:RETURN_SPEARMAN",
         "signal_auroc": "worldloom.evaluation.metrics.signals:SIGNAL_AUROC",
         "signal_ece": "worldloom.evaluation.metrics.signals:SIGNAL_ECE",
         "signal_r2": "worldloom.evaluation.metrics.signals:SIGNAL_R2",

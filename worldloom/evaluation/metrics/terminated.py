@@ -1,6 +1,6 @@
-"""Metric 11: whether ends of episodes are told apart from other rows, tracked and ahead."""
+"""Metric 11: whether ends are told apart from other rows and come as often as predicted, tracked and ahead."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -14,19 +14,29 @@ from worldloom.stats.bootstrap import Figure, figure, on
 GOOD_AUROC, BAD_ECE = 0.8, 0.05
 
 
-def compute(evidence: Evidence, predictor: str) -> dict[str, Figure]:
+def auroc(evidence: Evidence, predictor: str) -> dict[str, Figure]:
+    return figures(evidence, predictor, scores.auroc, FEW_ENDS, both=True)
+
+
+def ece(evidence: Evidence, predictor: str) -> dict[str, Figure]:
+    return figures(evidence, predictor, scores.ece, "no row reaches this far", both=False)
+
+
+def figures(
+    evidence: Evidence, predictor: str, score: Callable[..., np.ndarray], none: str, *, both: bool
+) -> dict[str, Figure]:
+    """One score of end probabilities, `none` where there are no rows or not `both` ends and other rows."""
     if predictor != MODEL:
         return {}
     why = why_no_head(evidence.model, "terminated", evidence.spec.has_end)
     if why:
         return {"tracked": Figure.missing(why)}
-    figures = {}
+    found = {}
     for key, ends in ends_by_key(evidence.tracked, evidence.ends).items():
-        exists = bool(ends.ended.any() and not ends.ended.all())
-        episodes = ends.episode if exists else np.empty(0, int)
-        statistic = on(scores.auroc, ends.probability, ends.ended, ends.weight)
-        figures[key] = figure(statistic, episodes, evidence.seed, FEW_ENDS)
-    return figures
+        alike = bool(ends.ended.all() or not ends.ended.any())
+        episodes = np.empty(0, int) if both and alike else ends.episode
+        found[key] = figure(on(score, ends.probability, ends.ended, ends.weight), episodes, evidence.seed, none)
+    return found
 
 
 def sentence(findings: Findings, key: str) -> Iterator[Sentence]:
@@ -56,5 +66,6 @@ def miscalibrated(findings: Findings) -> str:
 
 
 TERMINATED_AUROC = Metric(
-    "End AUROC", "P[a real end scores above a row that is none]. 0.5 is chance.", compute, sentence=sentence
+    "End AUROC", "P[a real end scores above a row that is none]. 0.5 is chance.", auroc, sentence=sentence
 )
+TERMINATED_ECE = Metric("End calibration error", "15 bins. 0 is calibrated.", ece, 3)
