@@ -22,7 +22,8 @@ from torch import Tensor
 from worldloom.agents.scripted import Scripted
 from worldloom.commands.record import RecordSettings, record
 from worldloom.data.segment import Segment
-from worldloom.envs import AdaptedEnv, make_env
+from worldloom.envs import make_env
+from worldloom.envs.adapt import AdaptedEnv
 from worldloom.envs.describe import describe
 from worldloom.evaluation.cost import hardware
 from worldloom.model import Obs, WorldModel

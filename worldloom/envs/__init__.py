@@ -7,14 +7,16 @@ expect, vectors float32 `[D]` (a recorded dataset is channels first). Actions ar
 from collections.abc import Iterable
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from worldloom.envs.adapt import AdaptedEnv, adapt
 from worldloom.envs.check import check_env
 from worldloom.errors import NotAllowed, UserError, origin, unknown
 from worldloom.registry import Registry, is_allowed
 
-__all__ = ["ENVIRONMENTS", "AdaptedEnv", "check_env", "make_env"]
+if TYPE_CHECKING:
+    from worldloom.envs.adapt import AdaptedEnv
+
+__all__ = ["ENVIRONMENTS", "check_env", "make_env"]
 
 ENVIRONMENTS = Registry(
     "environment",
@@ -33,7 +35,7 @@ ENVIRONMENTS = Registry(
 )
 
 
-def make_env(name: str, *, image_size: int = 64, seed: int = 0, **options: Any) -> AdaptedEnv:
+def make_env(name: str, *, image_size: int = 64, seed: int = 0, **options: Any) -> "AdaptedEnv":
     """An environment by name: `doom`, `dmc:cheetah-run`, `gym:CartPole-v1`, or your own `module:function`.
 
     Images are square with a side of `image_size` pixels (0 keeps their own size). The first `reset` without a seed uses
@@ -41,6 +43,8 @@ def make_env(name: str, *, image_size: int = 64, seed: int = 0, **options: Any) 
     from a file must pass `require_known` first. Raises `UserError` for a name or an option that does not exist, and
     `MissingExtra` when the environment's package is not installed.
     """
+    from worldloom.envs.adapt import adapt  # late, as gymnasium need not be loaded to know the names above
+
     head, _, argument = name.partition(":")
     if head in ENVIRONMENTS:
         factory = ENVIRONMENTS[head]

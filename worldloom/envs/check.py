@@ -1,24 +1,29 @@
 """The public conformance suite of environments: run it on your own before recording a night's worth of data."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gymnasium
 import numpy as np
 
-from worldloom.envs.adapt import AdaptedEnv, adapt
-from worldloom.envs.policy import RandomPolicy
 from worldloom.errors import UserError
+
+if TYPE_CHECKING:
+    import gymnasium
+
+    from worldloom.envs.adapt import AdaptedEnv
+    from worldloom.envs.policy import RandomPolicy
 
 Step = tuple[dict[str, np.ndarray], float, bool, bool]
 
 
-def check_env(env: gymnasium.Env, steps: int = 200, seed: int = 0) -> None:
+def check_env(env: "gymnasium.Env", steps: int = 200, seed: int = 0) -> None:
     """Play `steps` random steps twice and raise `UserError` at the first promise that `env` breaks.
 
     Promised are: a dict of pictures and vectors that stay within their spaces (keys, shapes, dtypes, bounds) and are
     finite; a finite reward; `terminated` and `truncated` as booleans; a reset after every end; and that a seed and the
     actions decide everything.
     """
+    from worldloom.envs.adapt import adapt  # late, as in `worldloom.envs`
+
     adapted = adapt(env, type(env.unwrapped).__name__, image_size=0)
     _check_raw_step(adapted)
     first, second = (_rollout(adapted, steps, seed) for _ in range(2))
@@ -30,9 +35,15 @@ def check_env(env: gymnasium.Env, steps: int = 200, seed: int = 0) -> None:
             raise _fault(adapted, number, f"two runs of seed {seed} gave {one[1:]} and {other[1:]}")
 
 
-def _check_raw_step(env: AdaptedEnv) -> None:
+def _random_policy(env: "AdaptedEnv") -> "RandomPolicy":
+    from worldloom.envs.policy import RandomPolicy
+
+    return RandomPolicy(env.action_space)
+
+
+def _check_raw_step(env: "AdaptedEnv") -> None:
     """What the adapter would smooth over: the shapes of the answers of `reset` and `step`."""
-    inner, action = env.env, _policy_action(env)
+    inner, action = env.env, _random_policy(env)({}, np.random.default_rng(0))
     answer: Any = inner.reset(seed=0)
     if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], dict)):
         raise UserError(f"{env.name}: reset returned {type(answer).__name__}; it must return (observation, info dict)")
@@ -45,12 +56,8 @@ def _check_raw_step(env: AdaptedEnv) -> None:
             raise UserError(f"{env.name}: {name} is {value!r}, a {type(value).__name__}; it must be a bool")
 
 
-def _policy_action(env: AdaptedEnv) -> Any:
-    return RandomPolicy(env.action_space)({}, np.random.default_rng(0))
-
-
-def _rollout(env: AdaptedEnv, steps: int, seed: int) -> list[Step]:
-    rng, policy = np.random.default_rng(seed), RandomPolicy(env.action_space)
+def _rollout(env: "AdaptedEnv", steps: int, seed: int) -> list[Step]:
+    rng, policy = np.random.default_rng(seed), _random_policy(env)
     obs, _ = env.reset(seed=seed)
     played: list[Step] = [(obs, 0.0, False, False)]
     for number in range(1, steps + 1):
@@ -65,7 +72,7 @@ def _rollout(env: AdaptedEnv, steps: int, seed: int) -> list[Step]:
     return played
 
 
-def _check_obs(env: AdaptedEnv, obs: dict[str, np.ndarray], number: int) -> None:
+def _check_obs(env: "AdaptedEnv", obs: dict[str, np.ndarray], number: int) -> None:
     for key, space in env.observation_space.spaces.items():
         value = obs[key]
         if value.shape != space.shape or value.dtype != space.dtype:
@@ -78,5 +85,5 @@ def _check_obs(env: AdaptedEnv, obs: dict[str, np.ndarray], number: int) -> None
             raise _fault(env, number, f"observation {key!r} has values in [{low}, {high}], outside {space}")
 
 
-def _fault(env: AdaptedEnv, number: int, what: str) -> UserError:
+def _fault(env: "AdaptedEnv", number: int, what: str) -> UserError:
     return UserError(f"{env.name}, step {number}: {what}")
