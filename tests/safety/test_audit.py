@@ -9,13 +9,16 @@ from tests.agents.fakes import make_toy, toy_model
 from tests.toy import toy_segment, toy_spec
 from worldloom.agents.play import EpisodeResult
 from worldloom.agents.scripted import Scripted
+from worldloom.data.spec import KeySpec
+from worldloom.envs import make_env
 from worldloom.envs.adapt import AdaptedEnv, adapt
 from worldloom.envs.describe import describe
+from worldloom.envs.point import clearance
 from worldloom.planners.cem import CEM
 from worldloom.safety.audit import Audit, ShieldTrial
 from worldloom.safety.calibration import calibrate
 from worldloom.safety.residuals import true_values
-from worldloom.safety.rules import Predicate
+from worldloom.safety.rules import Never, Predicate
 from worldloom.safety.shield import Shield
 
 REWARDED = Predicate("rewarded", lambda values, action: values["reward"] - 0.1, ("reward",))
@@ -89,3 +92,16 @@ def test_who_earns_less_loses_return_whatever_its_sign(sign: float, monkeypatch:
     monkeypatch.setattr(Audit, "summary", lambda self: {})
     found = trial(REWARDED).compare({"bare": drift(0.0), "worse": drift(0.0)})
     assert [figures["return_lost"] for figures in found.values()] == [0.0, 0.5]
+
+
+def test_a_signal_that_the_environment_reports_is_audited() -> None:
+    near = make_env("point", goal=False)
+    spec = describe(near).with_targets({"cost": KeySpec("flag", (), role="target")})
+    ahead = Scripted(describe(near), lambda obs: torch.ones(len(obs["state"]), 2))
+    _, audit = ShieldTrial(partial(make_env, "point", goal=False), range(8), (Never("cost"),), spec, 4, 30).run(ahead)
+    for episode in audit.episodes.values():
+        inside = [clearance(obs["state"][:2]) < 0 for obs in episode.obs]
+        segment = episode.segment(spec)
+        assert segment.signals["cost"][0].tolist() == inside
+        assert (episode.margins(audit.rules, spec)[:, 0] < 0).tolist() == inside[1:]
+    assert audit.summary()["violations"] > 0

@@ -48,8 +48,8 @@ class EpisodeResult:
 class Decision:
     """One step of one episode, as callbacks get it: the observation, the reward before it, the memory and the action.
 
-    `memory` has one row; `reward` and `terminated` arrived with `obs`. `action` is None at the end of the episode,
-    where `memory` is that of the last decision.
+    `memory` has one row; `reward`, `terminated` and `signals`, such as "cost", arrived with `obs`. `action` is None at
+    the end of the episode, where `memory` is that of the last decision.
     """
 
     seed: int
@@ -58,6 +58,7 @@ class Decision:
     obs: dict[str, np.ndarray]
     reward: float
     terminated: bool
+    signals: dict[str, float]
     memory: State
     action: Any | None
 
@@ -163,7 +164,8 @@ class PlayedEpisode:
     rewards: list[float] = field(default_factory=list)
     milliseconds: list[float] = field(default_factory=list)
     env_milliseconds: float = 0.0
-    signals: dict[str, float] = field(default_factory=dict)
+    signals: dict[str, float] = field(default_factory=dict)  # of the last step
+    sums: dict[str, float] = field(default_factory=dict)
     terminated: bool = False
     truncated: bool = False
 
@@ -188,16 +190,26 @@ class PlayedEpisode:
             )
         self.rewards.append(reward)
         self.milliseconds.append(milliseconds)
-        for name, value in read_signals(info):
-            self.signals[name] = self.signals.get(name, 0.0) + value
+        self.signals = dict(read_signals(info))
+        self.sums |= {name: self.sums.get(name, 0.0) + value for name, value in self.signals.items()}
         at_limit = max_steps is not None and len(self.rewards) >= max_steps
         self.truncated = not self.terminated and (truncated or at_limit)
 
     def report(self, on_decision: OnDecision | None, memory: State, row: int, action: Any | None) -> None:
         if on_decision is not None:
-            reward, kept = self.rewards[-1] if self.rewards else 0.0, memory[row : row + 1]
-            step = len(self.rewards)
-            on_decision(Decision(self.seed, step, self.env, self.obs, reward, self.terminated, kept, action))
+            on_decision(
+                Decision(
+                    seed=self.seed,
+                    step=len(self.rewards),
+                    env=self.env,
+                    obs=self.obs,
+                    reward=self.rewards[-1] if self.rewards else 0.0,
+                    terminated=self.terminated,
+                    signals=self.signals,
+                    memory=memory[row : row + 1],
+                    action=action,
+                )
+            )
 
     def played(self, batch: int) -> EpisodeResult:
         return EpisodeResult(
@@ -206,8 +218,8 @@ class PlayedEpisode:
             length=len(self.rewards),
             terminated=self.terminated,
             # A success at any step counts: some environments report it once and then go on.
-            success=self.signals["success"] > 0 if "success" in self.signals else None,
-            cost=self.signals.get("cost"),
+            success=self.sums["success"] > 0 if "success" in self.sums else None,
+            cost=self.sums.get("cost"),
             batch=batch,
             milliseconds=self.milliseconds,
             env_milliseconds=self.env_milliseconds,

@@ -33,6 +33,7 @@ class AuditedEpisode:
     obs: list[dict[str, np.ndarray]] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     terminated: list[bool] = field(default_factory=list)
+    signals: list[dict[str, float]] = field(default_factory=list)
     actions: list[np.ndarray] = field(default_factory=list)
     verdicts: list[int] = field(default_factory=list)
     bounds: list[Tensor] = field(default_factory=list)
@@ -50,16 +51,25 @@ class AuditedEpisode:
         return Segment(
             obs={key: value[None] for key, value in to_obs(self.obs, spec).items()},
             action=torch.from_numpy(np.concatenate([taken, np.zeros_like(taken[:1])]))[None],
-            signals=outcome(torch.tensor(self.rewards)[None], terminated, last & ~terminated),
+            signals=outcome(
+                torch.tensor(self.rewards)[None], terminated, last & ~terminated, **self._further_signals(spec)
+            ),
             mask=torch.ones_like(terminated),
         )
+
+    def _further_signals(self, spec: DataSpec) -> dict[str, Tensor]:
+        """Those of `spec` that the environment reported, such as "cost": `[1, T]`, 0 in steps without a report."""
+        reported = {name for row in self.signals for name in row} & spec.keys.keys()
+        found = {name: torch.tensor([row.get(name, 0.0) for row in self.signals])[None] for name in sorted(reported)}
+        return {name: value > 0 if spec.keys[name].kind == "flag" else value for name, value in found.items()}
 
 
 @dataclass
 class Audit:
     """A callback for `play`; `spec` says which keys of the observation are kept, such as those of a model.
 
-    `guarded`: whether `rules` are the shield's own too, so that its bounds can be compared with true margins.
+    Signals that the environment reports, such as "cost", are kept too. `guarded`: whether `rules` are those of the
+    shield as well, so that its bounds can be compared with true margins.
     """
 
     rules: Sequence[Rule]
@@ -72,6 +82,7 @@ class Audit:
         episode.obs.append({key: decision.obs[key] for key in self.spec.obs})
         episode.rewards.append(decision.reward)
         episode.terminated.append(decision.terminated)
+        episode.signals.append(decision.signals)
         if decision.action is None:
             return
         episode.actions.append(self._vector(decision.action))
