@@ -33,6 +33,7 @@ def open_dataset(path: Path | str, format: str | None = None) -> EpisodeSource:
     path = Path(path).expanduser()
     if not path.exists():
         raise UserError(f"{path}: there is no such file or folder. Give the path of a dataset.")
+    path = path.absolute()  # pyarrow and FFmpeg take what stands before a colon in "take:1" for a protocol
     if format is not None:
         return FORMATS.typed(format)(path)
     for name in FORMATS:

@@ -112,7 +112,7 @@ def decode(
     scaler = VideoReformatter()  # kept for all frames: setting one up costs as much as decoding a frame
     try:
         with av.open(str(path)) as container:
-            for frame in _nearest(container, times, 0.5 / fps + 1e-4):
+            for frame in _nearest(container, times, 0.5 / fps + min(1e-4, 0.05 / fps)):
                 found.append(_picture(scaler, frame, size, layout))
     except (av.error.FFmpegError, OSError, IndexError) as error:
         raise BrokenVideo(f"cannot be decoded ({error})", len(found) or None) from error
@@ -120,7 +120,7 @@ def decode(
 
 
 def _nearest(container: Any, times: np.ndarray, tolerance: float) -> Iterator[VideoFrame]:
-    """One frame per time. A frame within a millisecond is taken at once, without decoding the one after it."""
+    """One frame per time. One that is a tenth of a frame away is taken at once, without decoding the one after it."""
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
     container.seek(max(0, int((times[0] - tolerance) / stream.time_base)), stream=stream, backward=True)
@@ -128,7 +128,7 @@ def _nearest(container: Any, times: np.ndarray, tolerance: float) -> Iterator[Vi
     for frame in container.decode(stream):
         if frame.time is None:  # a damaged file may have frames without a time
             continue
-        while row < len(times) and frame.time >= times[row] - 1e-3:
+        while row < len(times) and frame.time >= times[row] - min(1e-3, tolerance / 5):
             near = before if before and times[row] - before.time < frame.time - times[row] else frame
             yield _checked(near, times[row], tolerance, row)
             row += 1

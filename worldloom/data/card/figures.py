@@ -16,6 +16,7 @@ from worldloom.data.card.card import ActionFigures, DataCard, KeyFigures
 from worldloom.data.card.duplicates import Signature, duplicates, signature
 from worldloom.data.card.notes import notes_on
 from worldloom.data.episode import BrokenEpisode, Episode, EpisodeSource
+from worldloom.data.files import files_below
 from worldloom.data.spec import ActionSpec, DataSpec
 from worldloom.data.validate import check_episode
 from worldloom.errors import UserError
@@ -214,8 +215,7 @@ def held_share(episodes: list[np.ndarray]) -> float:
 
 def size_on_disk(path: Path) -> int:
     """Bytes of a file, or of all files in a folder."""
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return sum(file.stat().st_size for file in files)
+    return sum(file.stat().st_size for file in files_below(path))
 
 
 def _histogram(values: np.ndarray, low: float, high: float) -> np.ndarray:

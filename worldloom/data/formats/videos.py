@@ -18,6 +18,7 @@ import av
 import numpy as np
 
 from worldloom.data.episode import BrokenEpisode, Episode, EpisodeInfo, EpisodeSource
+from worldloom.data.files import files_below
 from worldloom.data.formats.columns import ASSUMED_FPS, SKIP, at_end, file_digest
 from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
 from worldloom.errors import UserError
@@ -90,8 +91,7 @@ class VideosSource(EpisodeSource):
 
 def video_files(path: Path) -> list[Path]:
     """The videos at or below `path`, in order of their names."""
-    files = [path] if path.is_file() else sorted(path.rglob("*"))
-    return [file for file in files if file.suffix.lower() in SUFFIXES and file.is_file()]
+    return [file for file in files_below(path) if file.suffix.lower() in SUFFIXES]
 
 
 def look_at(path: Path) -> Clip:

@@ -66,7 +66,7 @@ class Layout:
         """The parquet columns an episode needs."""
         wanted = ["episode_index", *self.obs.values(), *self.extra.values(), *([self.reward] if self.reward else [])]
         wanted += [*self.masks.values(), *([ACTION_MASK] if self.spec.action.masked else [])]
-        wanted += [name for name in ("timestamp", "action") if name in self.features]
+        wanted += [name for name in ("timestamp", "frame_index", "action") if name in self.features]
         wanted += ["next.done", "next.truncated"] if self.terminal_rows else []
         return [name for name in wanted if self.features.get(name, {}).get("dtype") != "video"]
 

@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
 
+from worldloom.data.files import files_below
 from worldloom.data.lerobot.features import Layout
+from worldloom.data.lerobot.tasks import not_represented
 from worldloom.errors import UserError
 
 LAST_REWARD = "the reward of the last action of each episode"  # it belongs to an observation that was not stored
@@ -125,7 +128,9 @@ def fill(path: Path, info: dict[str, Any], template: str, place: dict[str, Any])
     return filled
 
 
-def facts_about(path: Path, info: dict[str, Any], format: str, layout: Layout) -> dict[str, Any]:
+def facts_about(
+    path: Path, info: dict[str, Any], format: str, layout: Layout, tasks: Sequence[Sequence[str]]
+) -> dict[str, Any]:
     """What the data card prints: what the writer declared, the licence in README.md's header, info.json's own facts."""
     readme = path / "README.md"
     header = readme.read_text(encoding="utf-8", errors="replace").split("---")[1:2] if readme.is_file() else []
@@ -141,17 +146,22 @@ def facts_about(path: Path, info: dict[str, Any], format: str, layout: Layout) -
         "license": fields.get("license", "").strip() or None,
         "origin": None,
         "ignored_features": sorted(layout.ignored),
-        "not_represented": [LAST_REWARD] if layout.reward and not layout.terminal_rows else [],
+        "not_represented": [
+            *([LAST_REWARD] if layout.reward and not layout.terminal_rows else []),
+            *not_represented(tasks),
+        ],
         **declared,
     }
 
 
 def fingerprint(path: Path) -> str:
-    """A digest of the names, sizes and times of all files of the dataset and of the content of info.json."""
+    """A digest of the names, sizes and times of all files of the dataset and of the content of info.json.
+
+    Links are followed: the same link to other data is another dataset.
+    """
     digest = hashlib.sha256((path / "meta/info.json").read_bytes())
     for folder in ("meta", "data", "videos"):
-        for file in sorted((path / folder).rglob("*")):
-            if file.is_file():
-                state = file.stat()
-                digest.update(f"{file.relative_to(path)}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+        for file in files_below(path / folder):
+            state = file.stat()
+            digest.update(f"{file.relative_to(path)}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
     return digest.hexdigest()

@@ -1,5 +1,6 @@
-"""LeRobotDataset v3.0: many episodes per parquet and mp4 file, found through meta/episodes. See docs/formats.md."""
+"""LeRobotDataset v3.0: many episodes per parquet and mp4 file. See docs/formats.md."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from worldloom.data.lerobot.features import is_choice, layout_of
 from worldloom.data.lerobot.fold import recover
 from worldloom.data.lerobot.info import facts_about, fill, fingerprint, read_info, version_of
 from worldloom.data.lerobot.journal import FOLDER, HEAD
-from worldloom.data.lerobot.rows import SKIP, check_names, episode_of, numbers
+from worldloom.data.lerobot.row_index import FileIndex, data_files, select
+from worldloom.data.lerobot.rows import SKIP, check_names, episode_of, in_order, numbers
+from worldloom.data.lerobot.tasks import tasks_of
 from worldloom.errors import UserError
 
-WHERE_ROWS_ARE = ("episode_index", "length", "data/chunk_index", "data/file_index", "dataset_from_index")
+WHERE_ROWS_ARE = ("episode_index", "length", "data/chunk_index", "data/file_index")
 
 
 class LeRobotSource(EpisodeSource):
@@ -34,10 +37,10 @@ class LeRobotSource(EpisodeSource):
         self._layout = layout_of(self._info, largest_choice(self.path, self._info["features"].get("action")))
         self._rows = self._read_episodes()
         self.spec = self._layout.spec
-        self.episodes = [EpisodeInfo(row["length"], (row.get("tasks") or [""])[0]) for row in self._rows]
-        self.about: dict[str, Any] = facts_about(self.path, self._info, "lerobot", self._layout)
-        self._first = _first_indices(self._rows)
-        self._files: dict[Path, pq.FileMetaData] = {}
+        tasks = tasks_of(self.path, self._rows)
+        self.episodes = [EpisodeInfo(row["length"], *told[:1]) for row, told in zip(self._rows, tasks, strict=True)]
+        self.about: dict[str, Any] = facts_about(self.path, self._info, "lerobot", self._layout, tasks)
+        self._files: dict[Path, FileIndex] = {}
         self._last: tuple[Any, pa.Table] | None = None
 
     @staticmethod
@@ -65,7 +68,7 @@ class LeRobotSource(EpisodeSource):
     def _read_episodes(self) -> list[dict[str, Any]]:
         """The rows of meta/episodes in order, without their statistics."""
         rows: list[dict[str, Any]] = []
-        for path in sorted((self.path / "meta/episodes").glob("*/*.parquet")):
+        for path in data_files(self.path / "meta/episodes"):
             try:
                 columns = [name for name in pq.read_schema(path).names if not name.startswith("stats/")]
                 missing = [name for name in WHERE_ROWS_ARE if name not in columns]
@@ -77,7 +80,8 @@ class LeRobotSource(EpisodeSource):
                     f"{path}: cannot be read, it is truncated or not parquet ({error}). Restore it."
                 ) from error
         rows.sort(key=lambda row: row["episode_index"])
-        rows = [row for row in rows if row["episode_index"] < self._info["total_episodes"]]
+        if len(rows) > self._info["total_episodes"]:  # a recording that was cut describes more than it has committed
+            rows = [row for row in rows if row["episode_index"] < self._info["total_episodes"]]
         if len(rows) != self._info["total_episodes"]:
             raise UserError(
                 f"{self.path / 'meta/episodes'}: describes {len(rows)} episodes, meta/info.json says "
@@ -86,23 +90,47 @@ class LeRobotSource(EpisodeSource):
         return rows
 
     def _table(self, path: Path, row: dict[str, Any], where: str) -> pa.Table:
-        """The data rows of one episode: only the row groups it lies in are read, and kept for the next episode."""
+        """The data rows of one episode, in their order.
+
+        Raises `BrokenEpisode` unless there are as many as meta/episodes says, in the file it names or in others.
+        """
+        found, trouble = [], None
+        try:
+            found = [self._rows_in(path, row["episode_index"], where)]
+        except BrokenEpisode as error:
+            trouble = error
+        if sum(map(len, found)) != row["length"]:
+            found += self._rows_elsewhere(path, row["episode_index"])
+        count = sum(map(len, found))
+        if count != row["length"]:
+            why = f"{where}: {count} rows of it are there, meta/episodes says {row['length']}. {SKIP}"
+            raise trouble or BrokenEpisode(why)
+        return in_order(pa.concat_tables(table for table in found if len(table)) if count else found[0])
+
+    def _rows_in(self, path: Path, episode: int, where: str) -> pa.Table:
+        """The rows of an episode in one file: only the row groups they lie in are read."""
         if not path.exists():
             raise BrokenEpisode(f"{where}: the file is missing. {SKIP}")
-        first = row["dataset_from_index"] - self._first[row["data/chunk_index"], row["data/file_index"]]
         try:
             if path not in self._files:
-                self._files[path] = pq.read_metadata(path)
-            metadata = self._files[path]
-            check_names(metadata.schema.to_arrow_schema().names, self._layout.columns, where)
-            starts = np.cumsum([0, *(metadata.row_group(g).num_rows for g in range(metadata.num_row_groups))])
-            groups = [g for g in range(len(starts) - 1) if starts[g] < first + row["length"] and starts[g + 1] > first]
-            table = self._groups(path, metadata, groups)
+                self._files[path] = FileIndex.of(path)
+            index = self._files[path]
+            check_names(index.metadata.schema.to_arrow_schema().names, self._layout.columns, where)
+            rows = index.rows(episode)
+            groups = index.groups(rows)
+            return select(self._groups(path, index.metadata, groups), index.within(rows, groups))
+        except KeyError as error:
+            raise BrokenEpisode(f"{where}: the column {error} is missing. {SKIP}") from error
         except (pa.ArrowException, OSError) as error:
             raise BrokenEpisode(f"{where}: cannot be read, it is truncated or not parquet ({error}). {SKIP}") from error
-        table = table.slice(first - starts[groups[0]] if groups else 0, row["length"])
-        self._check_rows(table, row, where)
-        return table
+
+    def _rows_elsewhere(self, path: Path, episode: int) -> list[pa.Table]:
+        """Those that other files than `path` hold; one that cannot be read is reported with its own episodes."""
+        found = []
+        for other in data_files(self.path / "data"):
+            with contextlib.suppress(BrokenEpisode):
+                found += [self._rows_in(other, episode, str(other))] if other != path else []
+        return found
 
     def _groups(self, path: Path, metadata: pq.FileMetaData, groups: list[int]) -> pa.Table:
         """Row groups, the last ones kept: other tools put many episodes into one. Safe to call from several threads."""
@@ -112,14 +140,6 @@ class LeRobotSource(EpisodeSource):
         table = pq.ParquetFile(path, metadata=metadata).read_row_groups(groups, columns=self._layout.columns)
         self._last = (key, table)
         return table
-
-    def _check_rows(self, table: pa.Table, row: dict[str, Any], where: str) -> None:
-        """Raise unless these are exactly the rows of the episode."""
-        found = table["episode_index"].to_numpy()
-        wrong = found != row["episode_index"]
-        if len(found) != row["length"] or wrong.any():
-            right = len(found) - int(wrong.sum())
-            raise BrokenEpisode(f"{where}: {right} rows of it are there, meta/episodes says {row['length']}. {SKIP}")
 
     def _frames(
         self, row: dict[str, Any], feature: str, times: np.ndarray, image_size: tuple[int, int] | None
@@ -137,15 +157,6 @@ class LeRobotSource(EpisodeSource):
         return read_video(
             path, times, self._info["fps"], image_size, self._layout.shape_of(feature), row["episode_index"]
         )
-
-
-def _first_indices(rows: list[dict[str, Any]]) -> dict[tuple[int, int], int]:
-    """The global index of the first row of each data file, by chunk and file number."""
-    first: dict[tuple[int, int], int] = {}
-    for row in rows:
-        file = (row["data/chunk_index"], row["data/file_index"])
-        first[file] = min(first.get(file, row["dataset_from_index"]), row["dataset_from_index"])
-    return first
 
 
 def read_video(
@@ -172,7 +183,7 @@ def largest_choice(path: Path, action: dict[str, Any] | None) -> int:
     if action is None or not is_choice(action):
         return 0
     largest = [0]
-    for file in sorted((path / "data").glob("*/*.parquet")):
+    for file in data_files(path / "data"):
         try:
             largest.append(int(numbers(pq.read_table(file, columns=["action"])["action"], action, str(file)).max()))
         except (pa.ArrowException, OSError, ValueError):

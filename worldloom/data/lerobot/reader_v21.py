@@ -10,7 +10,8 @@ from worldloom.data.episode import BrokenEpisode, Episode, EpisodeInfo, EpisodeS
 from worldloom.data.lerobot.features import layout_of
 from worldloom.data.lerobot.info import facts_about, fill, fingerprint, read_info, version_of
 from worldloom.data.lerobot.reader import largest_choice, read_video
-from worldloom.data.lerobot.rows import SKIP, episode_of, read_columns
+from worldloom.data.lerobot.rows import SKIP, episode_of, in_order, read_columns
+from worldloom.data.lerobot.tasks import tasks_of
 from worldloom.errors import UserError
 
 
@@ -29,8 +30,9 @@ class LeRobotV21Source(EpisodeSource):
             )
         self._numbers = [row["episode_index"] for row in rows]
         self.spec = self._layout.spec
-        self.episodes = [EpisodeInfo(row["length"], (row.get("tasks") or [""])[0]) for row in rows]
-        self.about: dict[str, Any] = facts_about(self.path, self._info, "lerobot_v21", self._layout)
+        tasks = tasks_of(self.path, rows)
+        self.episodes = [EpisodeInfo(row["length"], *told[:1]) for row, told in zip(rows, tasks, strict=True)]
+        self.about: dict[str, Any] = facts_about(self.path, self._info, "lerobot_v21", self._layout, tasks)
 
     @staticmethod
     def detect(path: Path) -> bool:
@@ -57,7 +59,7 @@ class LeRobotV21Source(EpisodeSource):
             shape = self._layout.shape_of(feature)
             return read_video(video, times, self._info["fps"], image_size, shape, index)
 
-        return episode_of(table, self._layout, self.episodes[index].task, where, image_size, frames)
+        return episode_of(in_order(table), self._layout, self.episodes[index].task, where, image_size, frames)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

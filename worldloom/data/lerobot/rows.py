@@ -20,6 +20,7 @@ from worldloom.data.spec import MASK, KeySpec
 from worldloom.data.validate import EXTRA_DTYPES, check_action, check_finite
 
 SKIP = "Restore it, or leave the episode out with --skip-broken."
+FRAME = "frame_index"
 SHORT_FOR = {"i": np.int64, "u": np.int64, "f": np.float32}  # what a signal of another width is read as
 Frames = Callable[[str, np.ndarray], np.ndarray]  # (feature, timestamps [T]) to uint8 [T, C, H, W]
 
@@ -44,6 +45,16 @@ def check_names(found: list[str], wanted: list[str], where: str) -> None:
             raise BrokenEpisode(
                 f"{where}: the column {name!r} of info.json is missing; there are {', '.join(found)}. {SKIP}"
             )
+
+
+def in_order(table: pa.Table) -> pa.Table:
+    """The rows of an episode by their frame_index; numbers that are absent or repeat say nothing of the order."""
+    if FRAME not in table.column_names:
+        return table
+    frames = table[FRAME].to_numpy(zero_copy_only=False)
+    if (np.diff(frames) > 0).all() or len(np.unique(frames)) < len(frames):
+        return table
+    return table.take(pa.array(np.argsort(frames)))
 
 
 def episode_of(

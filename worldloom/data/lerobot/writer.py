@@ -70,7 +70,7 @@ class LeRobotWriter:
         codec: video.Codec = "h264",
         limits: FileLimits | None = None,
     ):
-        self.path, self.spec = Path(path), storable(spec)
+        self.path, self.spec = Path(path).absolute(), storable(spec)  # see `open_dataset`
         self.terminal_rows, self.codec = terminal_rows, codec
         self.fps = max(1, round(spec.fps))
         self._facts = json.loads(json.dumps(own_facts(self.spec, terminal_rows, about or {})))  # as it is read back
