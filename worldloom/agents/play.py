@@ -134,6 +134,7 @@ def play_wave(
     while alive:
         action, memory, spent = decide(agent, alive, memory, seed=seeds[0])
         for row, (episode, chosen) in enumerate(zip(alive, to_env(action, agent.spec), strict=True)):
+            chosen = episode.env.acts.taken(chosen)
             episode.report(on_decision, memory, row, chosen)
             episode.step(chosen, spent, max_steps)
             if episode.done:
@@ -240,6 +241,6 @@ def crashes(env: AdaptedEnv, doing: str) -> Iterator[None]:
 def read_signals(info: dict[str, Any]) -> Iterator[tuple[str, float]]:
     """The signals, such as "success" and "cost", that a step's info carries under any of their names."""
     for signal in SIGNALS:
-        alias = next((name for name in signal.aliases if name in info), None)
-        if alias is not None:
-            yield signal.name, float(info[alias])
+        value = signal.read(info)
+        if value is not None:
+            yield signal.name, value

@@ -11,6 +11,7 @@ from torch import Tensor
 from worldloom.agents.agent import Agent, next_seed
 from worldloom.data.spec import DataSpec
 from worldloom.model import Obs, State, state
+from worldloom.planners.bounds import one_hot_slices
 
 
 @state
@@ -45,7 +46,7 @@ class RandomAgent(Agent):
             return torch.eye(action.size)[int(torch.randint(action.size, (), generator=generator))]
         if action.low is None or action.high is None:
             return torch.randn(action.size, generator=generator)
-        return 2 * torch.rand(action.size, generator=generator) - 1
+        return one_hot_slices(2 * torch.rand(action.size, generator=generator) - 1, action.choices)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class NoOpAgent(Agent):
         if action.kind == "discrete":
             still = torch.eye(action.size)[0]
         else:
-            still = torch.from_numpy(action.scale(zero.numpy())).clamp(-1, 1)
+            still = one_hot_slices(torch.from_numpy(action.scale(zero.numpy())).clamp(-1, 1), action.choices)
         return still.expand(len(memory.seed), -1), memory
 
 

@@ -17,6 +17,7 @@ Kind = Literal["image", "vector", "category", "flag", "text", "set", "window"]
 Role = Literal["observed", "given", "target"]
 RESERVED = ("action", "mask", "task_index", "truncated")
 MASK = ".mask"
+HUGE = 1e8  # a bound beyond it is a way to write "none", such as float32's largest number
 
 
 def mask_name(key: str) -> str:
@@ -84,6 +85,13 @@ def signal_keys(**there: bool) -> dict[str, KeySpec]:
     return {name: SIGNALS[name] for name, wanted in there.items() if wanted}
 
 
+def one_hot(choices: np.ndarray, size: int) -> np.ndarray:
+    """Whole numbers `[...]` in 0 to size - 1 as float32 `[..., size]`; memory follows their number, not its square."""
+    encoded = np.zeros((choices.size, size), np.float32)
+    encoded[np.arange(choices.size), choices.reshape(-1)] = 1
+    return encoded.reshape(*choices.shape, size)
+
+
 @dataclass(frozen=True)
 class ActionGroup:
     """A named slice of the action: one device, or one agent, or one choice of several.
@@ -133,6 +141,11 @@ class ActionSpec:
             return {"action": slice(0, self.size)}
         ends = list(accumulate(g.size for g in self.groups))
         return {g.name: slice(end - g.size, end) for g, end in zip(self.groups, ends, strict=True)}
+
+    @property
+    def choices(self) -> tuple[slice, ...]:
+        """The one-hot slices of a mixed action."""
+        return tuple(self.slices[group.name] for group in self.groups if group.kind == "discrete")
 
     @property
     def parts(self) -> tuple[ActionGroup, ...]:

@@ -22,6 +22,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 SCALING = Interpolation.AREA | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 Codec = Literal["h264", "av1"]
 CODECS = ("h264", "av1")
+NEARLY = 0.02  # rates that differ by more, such as twice the rows', are meant
 SMALL = 128  # pixels; below this the chroma of 4:2:0 is too coarse
 
 
@@ -109,14 +110,32 @@ def decode(
     """
     layout = "rgb24" if channels == 3 else "gray"
     found: list[np.ndarray] = []
+    shown: list[float] = []
     scaler = VideoReformatter()  # kept for all frames: setting one up costs as much as decoding a frame
     try:
         with av.open(str(path)) as container:
             for frame in _nearest(container, times, 0.5 / fps + min(1e-4, 0.05 / fps)):
                 found.append(_picture(scaler, frame, size, layout))
+                shown.append(frame.time)
     except (av.error.FFmpegError, OSError, IndexError) as error:
         raise BrokenVideo(f"cannot be decoded ({error})", len(found) or None) from error
+    _check_drift(np.array(shown), times, fps)
     return np.stack(found)
+
+
+def _check_drift(shown: np.ndarray, times: np.ndarray, fps: float) -> None:
+    """Raise `BrokenVideo` when the frames follow each other at nearly the rows' rate but not at it.
+
+    Each row then finds a frame near enough, but after a while it is the one before or after its own.
+    """
+    steps = np.diff(shown)
+    apart = float(np.median(steps[steps > 0])) * fps if (steps > 0).any() else 1.0
+    drift = abs(apart - 1) * fps * float(times[-1] - times[0])
+    if abs(apart - 1) < NEARLY and drift > 0.5:
+        raise BrokenVideo(
+            f"has {fps / apart:.3f} frames a second where the rows have {fps:g}, so that it is {drift:.1f} frames off "
+            "at the end of the episode; write it again with one frame a row"
+        )
 
 
 def _nearest(container: Any, times: np.ndarray, tolerance: float) -> Iterator[VideoFrame]:

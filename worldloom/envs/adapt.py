@@ -3,20 +3,22 @@
 H W image height and width, D vector size, A action size, N choices.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, SupportsFloat
+from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 from PIL import Image
 
+from worldloom.console import say_once
+from worldloom.envs.actions import ActionAdapter, Adapted, choices_of
 from worldloom.errors import UserError
 
-SMALLEST_IMAGE = 16
+SMALLEST_IMAGE = 8  # a side of a picture
 Obs = dict[str, np.ndarray]
-ActionSpace = spaces.Discrete | spaces.Box
+ActionSpace = Adapted
 
 
 def adapt(env: gymnasium.Env, name: str, image_size: int = 64, seed: int = 0) -> "AdaptedEnv":
@@ -46,7 +48,7 @@ class AdaptedEnv(gymnasium.Env[Any, Any]):
     """A gymnasium environment in worldloom's convention; `.env` is the original.
 
     fps: steps per second of the world's own time, from `metadata["render_fps"]`.
-    to_inner: turns an action of this space into one of the original.
+    acts: the action space, and how an action of it becomes one of the original (`ActionAdapter`).
     action_names: what each choice or each dimension of the action is called, where the environment says so.
     A text observation (a mission) is not a key: it arrives as `info["task"]` from `reset`.
     """
@@ -57,8 +59,8 @@ class AdaptedEnv(gymnasium.Env[Any, Any]):
         self._leaves = find_leaves(env.observation_space, name, image_size)
         self._text = find_text(env.observation_space)
         self.observation_space: spaces.Dict = spaces.Dict({key: leaf.space for key, leaf in self._leaves.items()})
-        self.action_space: ActionSpace
-        self.action_space, self.to_inner = adapt_action(env.action_space, name)
+        self.acts = ActionAdapter.of(env.action_space, name)
+        self.action_space: ActionSpace = self.acts.space
         self.action_names = read_action_names(env, name)
         self.fps = read_fps(env, name)
         self._first_seed: int | None = seed
@@ -72,10 +74,8 @@ class AdaptedEnv(gymnasium.Env[Any, Any]):
         return self._read(obs), info
 
     def step(self, action: Any) -> tuple[Obs, float, bool, bool, dict[str, Any]]:
-        obs, reward, terminated, truncated, info = self.env.step(self.to_inner(action))
-        if not isinstance(reward, SupportsFloat):
-            raise UserError(f"{self.name}: step returned the reward {reward!r}, but it must be a number")
-        return self._read(obs), float(reward), bool(terminated), bool(truncated), info
+        obs, reward, terminated, truncated, info = self.env.step(self.acts.send(action))
+        return self._read(obs), read_reward(reward, self.name), bool(terminated), bool(truncated), info
 
     def render(self) -> Any:
         return self.env.render()
@@ -91,11 +91,21 @@ class AdaptedEnv(gymnasium.Env[Any, Any]):
         return {key: leaf.read(obs) for key, leaf in self._leaves.items()}
 
 
+def read_reward(reward: Any, name: str) -> float:
+    """A number, or an array that holds one."""
+    values = np.asarray(reward)
+    if values.size != 1 or values.dtype.kind not in "biuf":
+        raise UserError(f"{name}: step returned the reward {reward!r}, but it must be one number")
+    return float(values.reshape(-1)[0])
+
+
 def find_leaves(space: spaces.Space, name: str, image_size: int) -> dict[str, ObsLeaf]:
-    """The observation keys of any space: a bare image is "image", a bare vector "state"; "_" joins what is nested."""
+    """The observation keys of any space: a bare image is "image", a bare vector "state"; "_" joins what is nested.
+
+    Parts that hold no number, such as a sensor that is off, and texts are left out.
+    """
     if isinstance(space, spaces.Dict | spaces.Tuple):
-        items = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
-        found = _nested(items, name, image_size)
+        found = list(_nested(space, name, image_size))
         leaves = dict(found)
         if not leaves:
             raise UserError(f"{name}: the observation space {space} holds neither an image nor a vector")
@@ -106,59 +116,106 @@ def find_leaves(space: spaces.Space, name: str, image_size: int) -> dict[str, Ob
     return {"image" if leaf.space.dtype == np.uint8 else "state": leaf}
 
 
-def _nested(items: Any, name: str, image_size: int, path: tuple[Any, ...] = ()) -> list[tuple[str, ObsLeaf]]:
-    found = []
-    for part, space in items:
+def _nested(
+    space: spaces.Dict | spaces.Tuple, name: str, image_size: int, path: tuple[Any, ...] = ()
+) -> Iterator[tuple[str, ObsLeaf]]:
+    for part, inner in space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces):
         here = (*path, part)
-        if isinstance(space, spaces.Dict | spaces.Tuple):
-            inner = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
-            found += _nested(inner, name, image_size, here)
-        elif not is_text(space):
-            found.append(("_".join(map(str, here)).replace("/", "_"), make_leaf(space, here, name, image_size)))
-    return found
+        key = "_".join(map(str, here)).replace("/", "_")
+        if isinstance(inner, spaces.Dict | spaces.Tuple):
+            yield from _nested(inner, name, image_size, here)
+        elif isinstance(inner, spaces.Box) and 0 in inner.shape:
+            say_once(f"{name}: the observation {key!r} has the shape {inner.shape}, no number at all: it is left out")
+        elif not is_text(inner):
+            yield key, make_leaf(inner, here, name, image_size)
 
 
 def make_leaf(space: spaces.Space, path: tuple[Any, ...], name: str, image_size: int) -> ObsLeaf:
     """One key's new space and conversion; raises `UserError` for a space that is neither picture nor numbers."""
-    if isinstance(space, spaces.Box) and (layout := image_layout(space)):
+    where = f"{name}: {'.'.join(map(str, path)) or 'the observation'}"
+    if isinstance(space, spaces.Box) and 0 in space.shape:
+        raise UserError(f"{where} is a Box of shape {space.shape}, which holds no number")
+    if isinstance(space, spaces.Box) and (layout := image_layout(space, where)):
         height, width = image_size or space.shape[layout.index("H")], image_size or space.shape[layout.index("W")]
         new = spaces.Box(0, 255, (height, width, 3), np.uint8)
-        return ObsLeaf(path, new, lambda value: to_image(value, layout, height, width))
+        return ObsLeaf(path, new, lambda value: to_image(checked(value, space, where), layout, height, width, where))
     if isinstance(space, spaces.Box):
         low, high = (np.asarray(edge, np.float32).reshape(-1) for edge in (space.low, space.high))
-        return ObsLeaf(path, spaces.Box(low, high, dtype=np.float32), to_vector)
-    if isinstance(space, spaces.Discrete):
-        n, start = int(space.n), int(space.start)
-        one_hot = np.eye(n, dtype=np.float32)
-        return ObsLeaf(path, spaces.Box(0, 1, (n,), np.float32), lambda value: one_hot[int(value) - start].copy())
-    if isinstance(space, spaces.MultiBinary | spaces.MultiDiscrete):
+        return ObsLeaf(
+            path, spaces.Box(low, high, dtype=np.float32), lambda value: to_vector(checked(value, space, where))
+        )
+    if isinstance(space, spaces.MultiBinary):
         size = int(np.prod(space.shape))
-        return ObsLeaf(path, spaces.Box(-np.inf, np.inf, (size,), np.float32), to_vector)
-    where = ".".join(map(str, path)) or "the observation"
-    raise UserError(f"{name}: {where} is a {type(space).__name__} space; turn it into a Box, Discrete or Dict of those")
+        return ObsLeaf(
+            path, spaces.Box(0, 1, (size,), np.float32), lambda value: to_vector(checked(value, space, where))
+        )
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        parts = [part for _, part in choices_of(space)]
+        sizes, starts = (np.array([getattr(part, of) for part in parts]) for of in ("size", "start"))
+        choices = spaces.Box(0, 1, (int(sizes.sum()),), np.float32)
+        return ObsLeaf(path, choices, lambda value: to_choices(value, sizes, starts, where))
+    raise UserError(f"{where} is a {type(space).__name__} space; turn it into a Box, Discrete or Dict of those")
 
 
-def image_layout(space: spaces.Box) -> str:
-    """ "HWC", "CHW" or "HW" when the space is a picture, "" when it is numbers."""
-    if space.dtype != np.uint8:
-        return ""
+def image_layout(space: spaces.Box, where: str = "the observation") -> str:
+    """ "HWC", "CHW" or "HW" when the space is a picture, "" when it is numbers.
+
+    Raises `UserError` for a stack of pictures: four grey ones would else be taken for one with red, green, blue and
+    alpha, whose last, the newest, is dropped.
+    """
     shape = space.shape
+    if space.dtype != np.uint8 or len(shape) < 2:
+        return ""
     if len(shape) == 2 and min(shape) >= SMALLEST_IMAGE:
         return "HW"
     if len(shape) == 3 and shape[2] in (1, 3, 4) and min(shape[:2]) >= SMALLEST_IMAGE:
         return "HWC"
-    if len(shape) == 3 and shape[0] in (1, 3, 4) and min(shape[1:]) >= SMALLEST_IMAGE:
+    if len(shape) == 3 and shape[0] in (1, 3) and min(shape[1:]) >= SMALLEST_IMAGE:
         return "CHW"
+    if len(shape) > 2 and sorted(shape)[-2] >= SMALLEST_IMAGE:
+        raise UserError(
+            f"{where} is a stack of pictures, {shape}: a world model has a memory of its own, so leave frame stacking "
+            "out and show it the newest picture"
+        )
     return ""
 
 
-def to_image(value: np.ndarray, layout: str, height: int, width: int) -> np.ndarray:
-    """Any picture to uint8 RGB `[H, W, 3]`: grey is repeated, alpha dropped, a larger one shrunk by area."""
-    value = np.asarray(value)
+def checked(value: Any, space: spaces.Box | spaces.MultiBinary, where: str) -> np.ndarray:
+    """An observation that has the shape its space says, and of a picture the type; anything else would be a cast."""
+    values = np.asarray(value)
+    if values.shape != space.shape or values.dtype.kind not in "biuf":
+        raise UserError(f"{where} is {values.dtype} {values.shape}, but its space says {space.dtype} {space.shape}")
+    if space.dtype == np.uint8 and values.dtype != np.uint8 and isinstance(space, spaces.Box):
+        if ((values < 0) | (values > 255) | (values != np.rint(values))).any():
+            raise UserError(
+                f"{where} is {values.dtype} from {values.min()} to {values.max()}, but its space says uint8"
+            )
+        values = values.astype(np.uint8)
+    return values
+
+
+def to_choices(value: Any, sizes: np.ndarray, starts: np.ndarray, where: str) -> np.ndarray:
+    """Whole numbers as one-hot slices side by side."""
+    chosen = np.asarray(value).reshape(-1)
+    found = chosen - starts if chosen.shape == sizes.shape else np.array([-1])
+    if ((found < 0) | (found >= sizes)).any():
+        raise UserError(f"{where} is {value!r}, which is no choice of its space")
+    vector = np.zeros(int(sizes.sum()), np.float32)
+    vector[np.concatenate([[0], np.cumsum(sizes)[:-1]]) + found.astype(int)] = 1
+    return vector
+
+
+def to_image(value: np.ndarray, layout: str, height: int, width: int, where: str = "the picture") -> np.ndarray:
+    """Any picture to uint8 RGB `[H, W, 3]`: grey is repeated, opaque alpha dropped, a larger one shrunk by area."""
     if layout == "HW":
         value = value[:, :, None]
     elif layout == "CHW":
         value = value.transpose(1, 2, 0)
+    if value.shape[2] == 4 and (value[..., 3] != 255).any():
+        raise UserError(
+            f"{where} has a fourth channel that is not opaque: if these are four grey frames, leave frame stacking "
+            "out; else show red, green and blue alone"
+        )
     value = np.repeat(value, 3, 2) if value.shape[2] == 1 else value[:, :, :3]
     return resize(np.ascontiguousarray(value, np.uint8), height, width)
 
@@ -187,26 +244,13 @@ def find_text(space: spaces.Space) -> str | None:
     return next((key for key, inner in space.spaces.items() if is_text(inner)), None)
 
 
-def adapt_action(space: spaces.Space, name: str) -> tuple[ActionSpace, Callable[[Any], Any]]:
-    """The action space as Discrete from 0 or a flat float32 Box, and the way back to the original."""
-    if isinstance(space, spaces.Discrete):
-        start = int(space.start)
-        return spaces.Discrete(int(space.n)), lambda action: int(action) + start
-    if isinstance(space, spaces.Box):
-        shape, dtype = space.shape, space.dtype
-        low, high = (np.asarray(edge, np.float32).reshape(-1) for edge in (space.low, space.high))
-        return spaces.Box(low, high, dtype=np.float32), lambda action: np.asarray(action, dtype).reshape(shape)
-    fix = "wrap the environment so that its action is Discrete or a Box"
-    raise UserError(f"{name}: the action is a {type(space).__name__} space, which has no single vector form; {fix}")
-
-
 def read_action_names(env: gymnasium.Env, name: str) -> tuple[str, ...] | None:
     """`env.action_names` where it exists, checked against the action's size."""
     if not env.has_wrapper_attr("action_names"):
         return None
     names = tuple(str(n) for n in env.get_wrapper_attr("action_names"))
-    space = env.action_space
-    size = int(space.n) if isinstance(space, spaces.Discrete) else int(np.prod(space.shape or (1,)))
+    space = ActionAdapter.of(env.action_space, name).space
+    size = int(space.n) if isinstance(space, spaces.Discrete) else int(np.prod(space.shape))
     if len(names) != size:
         raise UserError(f"{name}: action_names holds {len(names)} names, but the action has {size}: name each of them")
     return names

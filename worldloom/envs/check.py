@@ -47,7 +47,7 @@ def _check_raw_step(env: "AdaptedEnv") -> None:
     answer: Any = inner.reset(seed=0)
     if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], dict)):
         raise UserError(f"{env.name}: reset returned {type(answer).__name__}; it must return (observation, info dict)")
-    answer = inner.step(env.to_inner(action))
+    answer = inner.step(env.acts.send(action))
     if not (isinstance(answer, tuple) and len(answer) == 5):
         fix = "(observation, reward, terminated, truncated, info)"
         raise UserError(f"{env.name}: step returned {type(answer).__name__} of the wrong length; it must return {fix}")

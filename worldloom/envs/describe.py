@@ -3,13 +3,16 @@
 A action size, C H W image channels, height, width.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
-from worldloom.data.spec import ActionSpec, DataSpec, KeySpec, signal_keys
+from worldloom.data.spec import ActionGroup, ActionSpec, DataSpec, KeySpec, signal_keys
 from worldloom.envs.adapt import ActionSpace, AdaptedEnv
+from worldloom.errors import UserError
 
 
 def describe(env: AdaptedEnv) -> DataSpec:
@@ -18,7 +21,7 @@ def describe(env: AdaptedEnv) -> DataSpec:
     obs = {key: describe_key(space) for key, space in env.observation_space.spaces.items()}
     return DataSpec(
         {**obs, **signal_keys(reward=True, terminated=has_end)},
-        describe_action(env.action_space, env.action_names),
+        describe_action(env.action_space, env.action_names or env.acts.names, env.acts.groups),
         env.fps,
     )
 
@@ -31,8 +34,12 @@ def describe_key(space: spaces.Space) -> KeySpec:
     return KeySpec("vector", space.shape)
 
 
-def describe_action(space: ActionSpace, given: tuple[str, ...] | None) -> ActionSpec:
+def describe_action(
+    space: ActionSpace, given: tuple[str, ...] | None, groups: tuple[ActionGroup, ...] = ()
+) -> ActionSpec:
     """Choices are numbered where the environment does not name them; an open range has no bounds."""
+    if groups:
+        return ActionSpec.of(groups)
     if isinstance(space, spaces.Discrete):
         size = int(space.n)
         return ActionSpec("discrete", size, names=given or tuple(map(str, range(size))))
@@ -48,6 +55,16 @@ class Signal:
     name: str
     aliases: tuple[str, ...]
     dtype: type
+
+    def read(self, info: Mapping[str, Any]) -> float | None:
+        """Its value in a step's `info`: a number, an array that holds one, or None for "not yet". None without it."""
+        alias = next((name for name in self.aliases if info.get(name) is not None), None)
+        if alias is None:
+            return None
+        values = np.asarray(info[alias])
+        if values.size != 1 or values.dtype.kind not in "biuf" or not np.isfinite(values).all():
+            raise UserError(f"info[{alias!r}] is {info[alias]!r}, but it must be one number: fix the environment")
+        return float(values.reshape(-1)[0])
 
 
 SIGNALS = (Signal("success", ("success", "is_success"), bool), Signal("cost", ("cost",), np.float32))

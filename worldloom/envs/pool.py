@@ -161,8 +161,15 @@ class WorkerPool:
         for worker in self._workers:
             worker.process.join(max(deadline - time.monotonic(), 0.1))
             if worker.process.is_alive():
-                worker.process.kill()
+                end_group(worker.process.pid or 0)
+                worker.process.kill()  # it may not have come to have a group of its own
                 worker.process.join()
+
+
+def end_group(worker: int) -> None:
+    """Kill a worker and the processes that its environment has started: they share its session."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(worker, signal.SIGKILL)
 
 
 @contextmanager
@@ -188,6 +195,8 @@ def work(job: Job, number: int, connection: Connection, stop: Any, steps: Any) -
     """The body of one worker process: make the environment, then play each episode whose index arrives."""
     # Its own session, as some engines (ViZDoom) catch the terminal's Ctrl-C themselves; the parent ends us in order.
     os.setsid()
+    # Python forbids the children of a daemon to have children, as vectorised simulators do.
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     orphaned = threading.Event()
     threading.Thread(target=_watch_parent, args=(orphaned,), daemon=True).start()
 
@@ -209,7 +218,7 @@ def _watch_parent(orphaned: threading.Event) -> None:
     parent.join()
     orphaned.set()
     time.sleep(GRACE_SECONDS)
-    os._exit(1)
+    end_group(os.getpid())
 
 
 def _serve(job: Job, connection: Connection, on_step: Callable[[], None]) -> None:

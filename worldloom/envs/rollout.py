@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 from worldloom.data.episode import Episode
+from worldloom.data.spec import one_hot
 from worldloom.envs.adapt import ActionSpace, AdaptedEnv
 from worldloom.envs.describe import SIGNALS
 from worldloom.envs.policy import Policy, checked
@@ -50,7 +51,7 @@ def play_episode(
     obs, info = env.reset(seed=int(env_seed.generate_state(1)[0] >> 1))
     rows.obs.append(obs)
     while not (terminated or truncated):
-        action = checked(policy(obs, rng), env.action_space, policy_name)
+        action = env.acts.taken(checked(policy(obs, rng), env.action_space, policy_name))
         obs, reward, terminated, truncated, step_info = env.step(action)
         rows.obs.append(obs)
         rows.actions.append(action)
@@ -107,17 +108,17 @@ def require_finite(values: np.ndarray, what: str, name: str) -> None:
 def stack_actions(actions: list[Any], space: ActionSpace) -> np.ndarray:
     """float32 `[T, A]`: choices as one-hot, and zeros in the last row, where nothing was done any more."""
     if isinstance(space, spaces.Discrete):
-        chosen = np.eye(int(space.n), dtype=np.float32)[np.asarray(actions, int)]
+        chosen = one_hot(np.asarray(actions, int), int(space.n))
     else:
         chosen = np.stack(actions)
     return np.concatenate([chosen, np.zeros_like(chosen[:1])])
 
 
 def stack_signals(infos: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-    """The signals that `info` carried from the first step on; like a reward, row t + 1 holds what step t brought."""
+    """The signals that any `info` carried, 0 in steps without; like a reward, row t + 1 holds what step t brought."""
     found: dict[str, np.ndarray] = {}
     for signal in SIGNALS:
-        alias = next((name for name in signal.aliases if name in infos[0]), None)
-        if alias is not None:
-            found[signal.name] = np.array([0, *(info.get(alias, 0) for info in infos)], signal.dtype)
+        values = [signal.read(info) for info in infos]
+        if any(value is not None for value in values):
+            found[signal.name] = np.array([0.0, *(value or 0.0 for value in values)]).astype(signal.dtype)
     return found

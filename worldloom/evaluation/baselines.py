@@ -16,6 +16,7 @@ from worldloom.evaluation.windows import WindowBatch
 from worldloom.runs.sources import Source
 
 COMPONENTS = 64
+WIDE = 1024  # a vector, or an action, of more numbers is seen through its principal components
 FIT_ROWS = 4000
 PCA_ROWS = 1500
 ROUNDING = 1 / 255**2 / 12  # variance of what a picture of 256 steps rounds off
@@ -36,7 +37,7 @@ class TrainingRows:
 
 @dataclass(frozen=True)
 class Coordinates:
-    """The linear coordinates of one key: principal components of pixels, or standardised variables.
+    """The linear coordinates of one key: principal components of pixels and wide vectors, or standardised variables.
 
     `to(x) = (x - mean) @ axes`, and a change of coordinates d is a change of d @ back in the key's own space `[Q, P]`.
     """
@@ -86,9 +87,10 @@ class Baselines:
         coordinates = self.coordinates[key]
         place = coordinates.to(flat)
         features = torch.cat([place[:, -1], place[:, -1] - place[:, 0]], -1)
+        actions = batch.actions if self.acted is None else self.acted.to(batch.actions)
         steps = []
         for k in self.grid:
-            inputs = torch.cat([features, batch.actions[:, :k].flatten(1), torch.ones(len(features), 1)], -1)
+            inputs = torch.cat([features, actions[:, :k].flatten(1), torch.ones(len(features), 1)], -1)
             change = (inputs @ self.weights[key, k]) @ coordinates.back
             steps.append(flat[:, -1] + change)
         forecast = torch.stack(steps, 1).view(len(flat), len(self.grid), *self.spec.obs[key].shape)
@@ -99,6 +101,7 @@ class Baselines:
         actions = torch.cat([s.action[0] for s in segments]).numpy()
         episode = np.repeat(np.arange(len(segments)), [s.shape[1] for s in segments])
         self.coordinates: dict[str, Coordinates] = {}
+        self.acted: Coordinates | None = None
         values = {}
         for key in self.keys:
             flat = [unit(self.spec, key, s.obs[key][0]).flatten(1) for s in segments]
@@ -107,13 +110,16 @@ class Baselines:
             values[key] = torch.cat([self.coordinates[key].to(f) for f in flat]).numpy()
         rewards = [s.reward[0, 1:].numpy() for s in segments]
         self.reward_mean = float(np.concatenate(rewards).mean()) if sum(map(len, rewards)) else 0.0
+        if actions.shape[1] > WIDE:
+            self.acted = _principal([torch.from_numpy(actions)], seed)
+            actions = self.acted.to(torch.from_numpy(actions)).numpy()
         rows = TrainingRows(values, actions, episode)
         for key in self.keys:
             for k in self.grid:
                 self.weights[key, k] = _regress(rows, key, k).float()
 
     def _coordinates(self, key: str, flat: list[Tensor], seed: int) -> Coordinates:
-        if key in self.spec.image_keys:
+        if key in self.spec.image_keys or flat[0].shape[1] > WIDE:
             return _principal(flat, seed)
         spec = self.spec.obs[key]
         std = torch.tensor(spec.std or [1.0] * spec.shape[0])
@@ -191,14 +197,20 @@ def _choose_strength(inputs: Tensor, target: Tensor, inside: Tensor) -> float:
 
 
 def _ridge(inputs: Tensor, target: Tensor, strengths: Sequence[float]) -> list[Tensor]:
-    """Ridge on standardised inputs, one solution per strength from one decomposition; the last row is the offset."""
+    """Ridge on standardised inputs, one solution per strength; the last row is the offset.
+
+    It is solved on the smaller side, rows or inputs, and by Cholesky's method: with a strength above 0 that exists for
+    one-hot inputs too, on which eigenvalue solvers may not converge.
+    """
     centre, scale = inputs.mean(0), inputs.std(0, correction=0)
     scale = torch.where(scale > 1e-8, scale, 1.0)
     x, offset = (inputs - centre) / scale, target.mean(0)
-    values, vectors = torch.linalg.eigh(x.T @ x / len(x))
-    projected = vectors.T @ (x.T @ (target - offset) / len(x))
+    wide = x.shape[1] > x.shape[0]
+    gram, wanted = (x @ x.T, target - offset) if wide else (x.T @ x, x.T @ (target - offset))
     found = []
     for strength in strengths:
-        weights = vectors @ (projected / (values.clamp(min=0) + strength)[:, None]) / scale[:, None]
+        ridge = torch.linalg.cholesky(gram / len(x) + strength * torch.eye(len(gram), dtype=gram.dtype))
+        solved = torch.cholesky_solve(wanted / len(x), ridge)
+        weights = (x.T @ solved if wide else solved) / scale[:, None]
         found.append(torch.cat([weights, (offset - centre @ weights)[None]]))
     return found

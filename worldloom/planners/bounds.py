@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from worldloom.data.spec import ActionSpec
@@ -14,12 +15,22 @@ from worldloom.errors import UserError
 End = Sequence[float] | float | None
 
 
+def one_hot_slices(actions: Tensor, choices: Sequence[slice]) -> Tensor:
+    """`[..., A]` with the largest number of each of the slices as 1 and its others as 0."""
+    whole = actions.clone() if choices else actions
+    for part in choices:
+        values = whole[..., part]
+        whole[..., part] = F.one_hot(values.argmax(-1), values.shape[-1]).to(whole)
+    return whole
+
+
 @dataclass(frozen=True)
 class Bounds:
-    """The range of a continuous action in model units, `[A]` each."""
+    """The range of an action in model units, `[A]` each; `choices` are the slices in which one number is chosen."""
 
     low: Tensor
     high: Tensor
+    choices: tuple[slice, ...] = ()
 
     @classmethod
     def of(cls, action: ActionSpec, low: End = None, high: End = None, device: torch.device | None = None) -> "Bounds":
@@ -34,8 +45,9 @@ class Bounds:
         return _bounds(action, low, high, device or torch.device("cpu"))
 
     def clip(self, actions: Tensor) -> Tensor:
-        """`[..., A]` into the range."""
-        return torch.maximum(torch.minimum(actions, self.high.to(actions)), self.low.to(actions))
+        """`[..., A]` into the range, and the largest number of each choice to 1, its others to 0."""
+        clipped = torch.maximum(torch.minimum(actions, self.high.to(actions)), self.low.to(actions))
+        return one_hot_slices(clipped, self.choices)
 
     def fallback(self, horizon: int) -> Tensor:
         """Zero actions, or as near to zero as the range allows: `[H, A]`."""
@@ -64,7 +76,7 @@ def _bounds(action: ActionSpec, low: End, high: End, device: torch.device) -> Bo
         _check_declared(action, action.low, action.high)
         empty = [a == b for a, b in zip(action.low, action.high, strict=True)]
         least, most = ([0.0 if e else x for e, x in zip(empty, end, strict=True)] for end in (least, most))
-    return Bounds(torch.tensor(least, device=device), torch.tensor(most, device=device))
+    return Bounds(torch.tensor(least, device=device), torch.tensor(most, device=device), action.choices)
 
 
 def _ends(which: str, end: End, default: float, size: int) -> list[float]:

@@ -9,7 +9,7 @@ class KeyFigures:
     """Of one observation key. Numbers are per dimension of a vector, per channel of an image.
 
     constant: dimensions that never change in the whole dataset. held: share of rows equal to the row before them.
-    jumps: largest step of each dimension between two rows (vectors only).
+    jumps: largest step of each dimension between two rows, and usual: the 99th percentile of its steps (vectors only).
     """
 
     kind: str
@@ -23,6 +23,7 @@ class KeyFigures:
     constant: list[int]
     held: float
     jumps: list[float] = field(default_factory=list)
+    usual: list[float] = field(default_factory=list)
 
 
 @dataclass

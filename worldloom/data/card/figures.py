@@ -112,6 +112,7 @@ class _Reading:
             constant=np.flatnonzero(low == high).tolist(),
             held=held_share(self.vectors[key]),
             jumps=_jumps(self.vectors[key]),
+            usual=_usual_steps(self.vectors[key]),
         )
 
 
@@ -232,6 +233,12 @@ def _entropy(counts: np.ndarray) -> float:
 def _jumps(episodes: list[np.ndarray]) -> list[float]:
     """The largest step of each dimension between two rows of an episode."""
     return np.max([np.abs(np.diff(rows, axis=0)).max(0, initial=0) for rows in episodes], axis=0).tolist()
+
+
+def _usual_steps(episodes: list[np.ndarray]) -> list[float]:
+    """The size that 99 % of the steps of each dimension stay below."""
+    steps = np.concatenate([np.abs(np.diff(rows, axis=0)) for rows in episodes])
+    return np.percentile(steps, 99, axis=0).tolist() if len(steps) else [0.0] * steps.shape[1]
 
 
 def _length_figures(lengths: list[int]) -> dict[str, Any]:

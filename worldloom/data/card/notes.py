@@ -6,6 +6,8 @@ import numpy as np
 
 from worldloom.data.card.card import DataCard, KeyFigures
 
+LEAP = 30  # times the usual step
+
 
 def notes_on(card: DataCard) -> list[str]:
     """One line per oddity; an empty list is a healthy dataset."""
@@ -25,7 +27,18 @@ def _key_notes(key: str, figures: KeyFigures) -> list[str]:
         notes.append(f"{key}: never changing: {_named(figures.names, figures.constant)}.")
     if figures.kind == "image" and figures.held > 0.2:
         notes.append(f"{key}: {figures.held:.0%} of the frames equal the frame before; a frozen or slower camera?")
-    return notes + _wrap_notes(key, figures.names, figures.low, figures.high, figures.jumps)
+    return notes + _jump_notes(key, figures) + _wrap_notes(key, figures.names, figures.low, figures.high, figures.jumps)
+
+
+def _jump_notes(key: str, figures: KeyFigures) -> list[str]:
+    """Steps that no other step of the dimension comes near to, such as where two episodes were stored as one."""
+    pairs = enumerate(zip(figures.jumps, figures.usual, strict=False))
+    leaps = [i for i, (jump, usual) in pairs if usual > 0 and jump > LEAP * usual]
+    if not leaps:
+        return []
+    first = leaps[0]
+    words = f"a jump of {figures.jumps[first]:.3g} between two rows, where 99 % of the steps are below"
+    return [f"{key}: {_named(figures.names, leaps)}: {words} {figures.usual[first]:.3g}. Is an episode's end missing?"]
 
 
 def _wrap_notes(
@@ -82,6 +95,13 @@ def _about_notes(card: DataCard) -> list[str]:
         notes.append("no licence is stated.")
     if card.about.get("fps_assumed"):
         notes.append(f"the format does not say how many frames per second there are; {card.fps:g} is assumed.")
+    notes += [
+        f"{name} loses digits: float32 keeps 7, and it varies by less than that. Store it less an offset."
+        for name in card.about.get("beyond_float32", ())
+    ]
+    ignored = card.about.get("ignored_features")
+    if ignored:
+        notes.append(f"not used: {', '.join(ignored)}. A model sees what is called observation.NAME and action.")
     notes += [f"{what} is not represented." for what in card.about.get("not_represented", ())]
     synthetic = card.about.get("synthetic")
     if isinstance(synthetic, dict):  # of a mixed dataset

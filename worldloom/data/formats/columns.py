@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image
 
 from worldloom.data.episode import BrokenEpisode
-from worldloom.data.spec import ActionSpec, KeySpec
+from worldloom.data.spec import HUGE, ActionSpec, KeySpec
+from worldloom.data.spec import one_hot as encoded
 from worldloom.data.validate import check_action
 from worldloom.errors import UserError
 
@@ -106,15 +107,15 @@ def actions(steps: np.ndarray, rows: int, spec: ActionSpec, where: str) -> np.nd
 
 def one_hot(choices: np.ndarray, size: int, where: str) -> np.ndarray:
     """Integers `[n]` or `[n, 1]` in 0 to size - 1 as float32 `[n, size]`."""
-    choices = finite(choices.reshape(len(choices), -1)[:, 0], where)
+    choices = finite(flat(choices)[:, 0], where)
     bad = np.flatnonzero((choices != np.round(choices)) | (choices < 0) | (choices >= size))
     if len(bad):
         raise BrokenEpisode(f"{where}, row {bad[0]}, is {choices[bad[0]]:g}, which is none of 0 to {size - 1}; {SKIP}")
-    return np.eye(size, dtype=np.float32)[choices.astype(int)]
+    return encoded(choices.astype(int), size)
 
 
 def _continuous(steps: np.ndarray, spec: ActionSpec, where: str) -> np.ndarray:
-    steps = steps.reshape(len(steps), -1)
+    steps = flat(steps)
     if steps.shape[1] != spec.size:
         raise BrokenEpisode(f"{where} holds {steps.shape[1]} numbers per row instead of {spec.size}; {SKIP}")
     steps = finite(steps, where)
@@ -125,8 +126,13 @@ def _continuous(steps: np.ndarray, spec: ActionSpec, where: str) -> np.ndarray:
 def rewards(steps: np.ndarray, rows: int, where: str) -> np.ndarray:
     """Rewards `[n]` or `[n, 1]` that followed each action, as float32 `[T]` in the row they arrived with: one later."""
     column = np.zeros(rows, np.float32)
-    column[1:] = finite(steps.reshape(len(steps), -1)[: rows - 1, 0], where)
+    column[1:] = finite(flat(steps)[: rows - 1, 0], where)
     return column
+
+
+def flat(values: np.ndarray) -> np.ndarray:
+    """`[n, ...]` as `[n, size]`, for n = 0 too."""
+    return values.reshape(len(values), int(np.prod(values.shape[1:])))
 
 
 def at_end(rows: int, value: bool) -> np.ndarray:
@@ -137,9 +143,11 @@ def at_end(rows: int, value: bool) -> np.ndarray:
 
 
 def declared_range(low: Any, high: Any) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """The bounds of an action as tuples, or None and None where one of them is infinite: then the data must tell."""
+    """The bounds of an action as tuples, or None and None where one of them is so large that it means none: then the
+    data must tell.
+    """
     low, high = np.ravel(np.asarray(low, float)), np.ravel(np.asarray(high, float))
-    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+    if not (np.abs(np.concatenate([low, high])) < HUGE).all():
         return None, None
     return tuple(map(float, low)), tuple(map(float, high))
 

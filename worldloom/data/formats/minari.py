@@ -22,13 +22,14 @@ from worldloom.data.formats.columns import (
     at_end,
     file_digest,
     finite,
+    image_shape,
     observation,
     read_json,
     resize,
     rewards,
 )
 from worldloom.data.formats.hdf5 import array, attributes, child, names, open_hdf5, optional, text
-from worldloom.data.formats.spaces import Leaf, Space, action_spec, leaf_spec, leaves, to_vector
+from worldloom.data.formats.spaces import Leaf, Space, action_spec, leaf_spec, leaves, to_action, to_vector
 from worldloom.data.spec import DataSpec, signal_keys
 from worldloom.errors import UserError
 
@@ -112,6 +113,8 @@ class MinariSource(EpisodeSource):
             values, here = _rows(group, leaf, rows, where), f"{where}/{leaf.path}"
             if leaf.space["type"] != "Box":
                 values = to_vector(values, leaf.space, here)
+            if spec.kind == "image" and image_shape(values.shape[1:]) == (1, *spec.shape[1:]):
+                values = np.repeat(values.reshape(rows, *spec.shape[1:], 1), 3, -1)
             obs[leaf.key] = resize(observation(values, spec, here), image_size)
         return obs
 
@@ -120,7 +123,7 @@ class MinariSource(EpisodeSource):
         parts = [_rows(group, leaf, rows - 1, where) for leaf in self.acted]
         if spec.kind == "discrete":
             return actions(parts[0] - self.acted[0].space.get("start", 0), rows, spec, f"{where}/actions")
-        vectors = [to_vector(p, leaf.space, f"{where}/{leaf.path}") for p, leaf in zip(parts, self.acted, strict=True)]
+        vectors = [to_action(p, leaf.space, f"{where}/{leaf.path}") for p, leaf in zip(parts, self.acted, strict=True)]
         return actions(np.concatenate(vectors, 1), rows, spec, f"{where}/actions")
 
 

@@ -65,6 +65,8 @@ class Trajectory:
 class NpzSource(EpisodeSource):
     """A D4RL or OGBench file, or a folder of `.npz` files. Raises `UserError` when one is damaged or lacks an array."""
 
+    first_choice = 0
+
     def __init__(self, path: Path | str):
         self.path = Path(path)
         self.files = [open_arrays(file) for file in _files(self.path)]
@@ -108,7 +110,7 @@ class NpzSource(EpisodeSource):
         rows = len(next(iter(obs.values())))
         taken = _slice(one, "actions", where)
         if self.spec.action.kind == "discrete":
-            taken = taken.reshape(len(taken), -1)
+            taken = taken.reshape(len(taken), -1).astype(np.int64) - self.first_choice
         reward = _slice(one, "rewards", where) if self.spec.has_reward else np.zeros(one.stop - one.start)
         return Episode(
             obs={key: resize(column, image_size) for key, column in obs.items()},
@@ -130,6 +132,7 @@ class NpzSource(EpisodeSource):
         return np.concatenate([column, observation(last, spec, f"{where}: last of next_observations")])
 
     def _action_spec(self) -> ActionSpec:
+        """Whole numbers are choices; the first one is 0, or the least where that is below."""
         first = self.files[0]
         if first.types["actions"].kind not in "iu":
             return ActionSpec("continuous", int(np.prod(first.shapes["actions"][1:])))
@@ -137,8 +140,10 @@ class NpzSource(EpisodeSource):
             raise UserError(
                 f"{first.path}: actions are several integers per row; save them as one integer or as floats"
             )
-        size = 1 + max(int(_needed(arrays, "actions").max()) for arrays in self.files)
-        return ActionSpec("discrete", size, tuple(map(str, range(size))))
+        found = [_needed(arrays, "actions") for arrays in self.files]
+        self.first_choice = min(0, *(int(values.min()) for values in found))
+        choices = range(self.first_choice, 1 + max(int(values.max()) for values in found))
+        return ActionSpec("discrete", len(choices), tuple(map(str, choices)))
 
 
 def rule_of(arrays: Arrays) -> Rule:

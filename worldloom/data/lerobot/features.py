@@ -5,9 +5,10 @@ that arrives with the next row is next.reward; next.done, next.truncated and nex
 """
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from worldloom.data.spec import ActionGroup, ActionSpec, DataSpec, KeySpec, mask
 from worldloom.errors import UserError
 
 ACTION_MASK = "action.mask"
+STATES = ("state", "states", "proprio", "qpos")
 BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 REWARDS = ("next.reward", "next.rewards", "reward", "rewards")
 ENDS = ("next.done", "next.truncated", "next.terminated", "done", "truncated", "terminated")
@@ -37,15 +39,23 @@ SCALARS = (
 
 @dataclass(frozen=True)
 class Layout:
-    """Which stored feature feeds which part of an episode. `extra` maps a name to its feature (next.x before x)."""
+    """Which stored feature feeds which part of an episode. `extra` maps a name to its feature (next.x before x).
+
+    actions: the feature, or the parts side by side, that the action is stored in. first_choice: the whole number that
+    is the first choice of a discrete one. beyond_float32: the vectors whose values were seen, while reading, to vary by
+    less than float32 can hold.
+    """
 
     spec: DataSpec
     obs: dict[str, str]
+    actions: tuple[str, ...]
     extra: dict[str, str]
     reward: str | None
     terminal_rows: bool
     features: dict[str, dict[str, Any]]
     ignored: tuple[str, ...]
+    first_choice: int = 0
+    beyond_float32: list[str] = field(default_factory=list)
 
     def stored_as(self, feature: str) -> str:
         """How a feature is stored: "video", "image" or a numeric dtype."""
@@ -66,7 +76,7 @@ class Layout:
         """The parquet columns an episode needs."""
         wanted = ["episode_index", *self.obs.values(), *self.extra.values(), *([self.reward] if self.reward else [])]
         wanted += [*self.masks.values(), *([ACTION_MASK] if self.spec.action.masked else [])]
-        wanted += [name for name in ("timestamp", "frame_index", "action") if name in self.features]
+        wanted += [*self.actions, *(name for name in ("timestamp", "frame_index") if name in self.features)]
         wanted += ["next.done", "next.truncated"] if self.terminal_rows else []
         return [name for name in wanted if self.features.get(name, {}).get("dtype") != "video"]
 
@@ -125,21 +135,22 @@ def _vector(dtype: str, size: int = 1, names: tuple[str, ...] | None = None) -> 
     return {"dtype": dtype, "shape": [size], "names": list(names) if names else None}
 
 
-def layout_of(info: dict[str, Any], largest_choice: int) -> Layout:
-    """Understand a dataset from its info.json. `largest_choice` is the largest value of an integer action."""
+def layout_of(info: dict[str, Any], choices: range) -> Layout:
+    """Understand a dataset from its info.json. `choices` are the values that a foreign integer action can have."""
     features, ours = info["features"], info.get("worldloom", {})
     declared = {stored_name(name, key["kind"]): KeySpec(**tuples(key)) for name, key in ours.get("keys", {}).items()}
     masks = {stored_name(mask_name(key_of(name)), "flag") for name, key in declared.items() if key.has_mask}
     known, ignored = {}, []
+    actions = action_features(features)
     for name, feature in features.items():
-        if name.startswith("observation") and name not in masks:
+        if is_observation(name, feature) and name not in (*masks, *actions):
             key = declared.get(name) or _key_spec(feature)
             known.update({name: key} if key else {})
             ignored += [] if key else [name]
     short = Counter(key_of(name) for name in known)
     names = {key_of(name) if short[key_of(name)] == 1 else name: name for name in known}
     reward = next((name for name in REWARDS if _is_scalar(features.get(name))), None)
-    used = {*BOOKKEEPING, *REWARDS, *ENDS, *known, *ignored, *masks, "action", ACTION_MASK}
+    used = {*BOOKKEEPING, *REWARDS, *ENDS, *known, *ignored, *masks, *actions, ACTION_MASK}
     rest = [name for name in features if name not in used]
     scalars = sorted((name for name in rest if _is_scalar(features[name])), key=lambda name: name.startswith("next."))
     extra = {name.removeprefix("next."): name for name in scalars}
@@ -148,15 +159,47 @@ def layout_of(info: dict[str, Any], largest_choice: int) -> Layout:
             **{key: known[name] for key, name in names.items()},
             **signal_keys(reward=reward is not None, terminated=bool(ours.get("has_end", False))),
         },
-        _action_spec(features.get("action"), ours.get("action"), largest_choice),
+        _action_spec({name: features[name] for name in actions}, ours.get("action"), choices),
         float(ours.get("fps", info["fps"])),
     )
     ignored += [name for name in rest if name not in extra.values()]
-    return Layout(spec, names, extra, reward, bool(ours.get("terminal_rows")), features, tuple(ignored))
+    first = choices.start if spec.action.kind == "discrete" and not ours.get("action") else 0
+    ends = bool(ours.get("terminal_rows"))
+    return Layout(spec, names, actions, extra, reward, ends, features, tuple(ignored), first)
+
+
+def action_features(features: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the action is stored in: `action`, else `actions`, else the parts `action.*` or `actions.*` as declared."""
+    for name in ("action", "actions"):
+        if name in features:
+            return (name,)
+    parts = [name for name in features if name.startswith(("action.", "actions.")) and name != ACTION_MASK]
+    return tuple(name for name in parts if features[name]["dtype"] in SCALARS)
+
+
+def is_observation(name: str, feature: Mapping[str, Any]) -> bool:
+    """By its prefix; a picture whatever it is called, and the usual names of a robot's state without the prefix."""
+    picture = feature["dtype"] in ("image", "video") and not name.startswith("next.")
+    return name.startswith("observation") or picture or name in STATES
 
 
 def _is_scalar(feature: Any) -> bool:
     return bool(feature) and feature["dtype"] in SCALARS and int(np.prod(feature["shape"])) == 1
+
+
+def check_layout(path: Path, layout: Layout) -> None:
+    """Raise `UserError` for a dataset in which nothing is recognised as an observation although it holds arrays."""
+    if not layout.obs and layout.ignored:
+        raise UserError(
+            f"{path / 'meta/info.json'}: none of its features is an observation: {', '.join(layout.ignored)}. A model "
+            "sees what is called observation.NAME, pictures and 'state': rename the features that it should see."
+        )
+
+
+def mark_depth(features: dict[str, Any], deep: Iterable[str]) -> None:
+    """Declare features, whose pictures were seen to have 16 bits, as what LeRobot calls a depth map."""
+    for name in deep:
+        features[name] = {**features[name], "info": {**(features[name].get("info") or {}), "is_depth_map": True}}
 
 
 def _key_spec(feature: dict[str, Any]) -> KeySpec | None:
@@ -179,25 +222,42 @@ def _channels_first(shape: tuple[int, ...], names: Any) -> tuple[int, int, int]:
 
 
 def names_of(feature: dict[str, Any], size: int) -> tuple[str, ...] | None:
-    """The names of a vector's entries, written as a list or as `{"motors": [...]}`; None unless all are named."""
-    names = feature.get("names")
-    if isinstance(names, dict):
-        names = next(iter(names.values()), None)
-    return tuple(map(str, names)) if isinstance(names, list) and len(names) == size else None
+    """The names of a vector's entries, written as a list, a list of lists or `{"motors": [...]}`; None unless all are
+    named.
+    """
+    names = list(_leaves(feature.get("names")))
+    return tuple(map(str, names)) if len(names) == size else None
 
 
-def _action_spec(feature: dict[str, Any] | None, ours: dict[str, Any] | None, largest: int) -> ActionSpec:
+def _leaves(names: Any) -> Iterator[Any]:
+    if isinstance(names, dict) and all(isinstance(value, int) for value in names.values()):
+        names = sorted(names, key=names.__getitem__)  # {"x": 0, "y": 1}
+    inner = names.values() if isinstance(names, dict) else names if isinstance(names, list) else None
+    for name in inner or ():
+        yield from _leaves(name) if isinstance(name, dict | list) else (name,)
+
+
+def _action_spec(parts: dict[str, dict[str, Any]], ours: dict[str, Any] | None, choices: range) -> ActionSpec:
     """Ours is declared; a foreign integer scalar is a choice among as many as the data shows; else continuous."""
-    if feature is None:
+    if not parts:
         return ActionSpec("continuous", 0)
+    if len(parts) > 1:
+        return ActionSpec.of(tuple(_action_group(name, feature) for name, feature in parts.items()))
+    feature = next(iter(parts.values()))
     size = int(np.prod(feature["shape"]))
     if ours:
         names, low, high = (tuple(ours[k]) if ours.get(k) else None for k in ("names", "low", "high"))
         groups = tuple(ActionGroup(**tuples(group)) for group in ours.get("groups", ()))
         return ActionSpec(ours["kind"], size, names, low, high, groups, bool(ours.get("masked", False)))
     if is_choice(feature):
-        return ActionSpec("discrete", largest + 1)
+        return ActionSpec("discrete", len(choices), tuple(map(str, choices)) if choices.start else None)
     return ActionSpec("continuous", size, names_of(feature, size))
+
+
+def _action_group(name: str, feature: dict[str, Any]) -> ActionGroup:
+    """One part of an action that foreign data store in parts: its numbers, in their own units."""
+    size = int(np.prod(feature["shape"]))
+    return ActionGroup(name.partition(".")[2], "continuous", size, names_of(feature, size))
 
 
 def is_choice(feature: dict[str, Any]) -> bool:

@@ -146,6 +146,7 @@ def facts_about(
         "license": fields.get("license", "").strip() or None,
         "origin": None,
         "ignored_features": sorted(layout.ignored),
+        "beyond_float32": layout.beyond_float32,
         "not_represented": [
             *([LAST_REWARD] if layout.reward and not layout.terminal_rows else []),
             *not_represented(tasks),

@@ -1,6 +1,7 @@
 """LeRobotDataset v3.0: many episodes per parquet and mp4 file. See docs/formats.md."""
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ import pyarrow.parquet as pq
 
 from worldloom.data import video
 from worldloom.data.episode import BrokenEpisode, Episode, EpisodeInfo, EpisodeSource
-from worldloom.data.lerobot.features import is_choice, layout_of
+from worldloom.data.lerobot.features import action_features, check_layout, is_choice, layout_of, mark_depth
 from worldloom.data.lerobot.fold import recover
 from worldloom.data.lerobot.info import facts_about, fill, fingerprint, read_info, version_of
 from worldloom.data.lerobot.journal import FOLDER, HEAD
 from worldloom.data.lerobot.row_index import FileIndex, data_files, select
-from worldloom.data.lerobot.rows import SKIP, check_names, episode_of, in_order, numbers
+from worldloom.data.lerobot.rows import SKIP, check_names, deep_features, episode_of, in_order, numbers
 from worldloom.data.lerobot.tasks import tasks_of
 from worldloom.errors import UserError
 
@@ -34,7 +35,10 @@ class LeRobotSource(EpisodeSource):
         if not self._info["codebase_version"].startswith("v3"):
             found = self._info["codebase_version"]
             raise UserError(f"{self.path}: is LeRobotDataset {found}. Convert it to v3.0 with LeRobot's own tools.")
-        self._layout = layout_of(self._info, largest_choice(self.path, self._info["features"].get("action")))
+        files = data_files(self.path / "data")
+        mark_depth(self._info["features"], deep_features(files, self._info["features"]))
+        self._layout = layout_of(self._info, choices_of(files, self._info["features"]))
+        check_layout(self.path, self._layout)
         self._rows = self._read_episodes()
         self.spec = self._layout.spec
         tasks = tasks_of(self.path, self._rows)
@@ -178,14 +182,19 @@ def read_video(
     return frames
 
 
-def largest_choice(path: Path, action: dict[str, Any] | None) -> int:
-    """The largest value of a foreign integer action, from the data itself: statistics can be stale or absent."""
-    if action is None or not is_choice(action):
-        return 0
-    largest = [0]
-    for file in data_files(path / "data"):
+def choices_of(files: Sequence[Path], features: dict[str, Any]) -> range:
+    """From the least to the largest value of a foreign integer action, 0 included, from the data itself.
+
+    Statistics can be stale or absent.
+    """
+    name, *others = action_features(features) or ("",)
+    if not name or others or not is_choice(features[name]):
+        return range(1)
+    seen = [0]
+    for file in files:
         try:
-            largest.append(int(numbers(pq.read_table(file, columns=["action"])["action"], action, str(file)).max()))
+            values = numbers(pq.read_table(file, columns=[name])[name], features[name], str(file))
+            seen += [int(values.min()), int(values.max())] if len(values) else []
         except (pa.ArrowException, OSError, ValueError):
             continue  # a broken file is reported when one of its episodes is read
-    return max(largest)
+    return range(min(seen), max(seen) + 1)

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from worldloom.data.episode import BrokenEpisode, Episode, EpisodeInfo, EpisodeSource
-from worldloom.data.lerobot.features import layout_of
+from worldloom.data.lerobot.features import check_layout, layout_of, mark_depth
 from worldloom.data.lerobot.info import facts_about, fill, fingerprint, read_info, version_of
-from worldloom.data.lerobot.reader import largest_choice, read_video
-from worldloom.data.lerobot.rows import SKIP, episode_of, in_order, read_columns
+from worldloom.data.lerobot.reader import choices_of, read_video
+from worldloom.data.lerobot.row_index import data_files
+from worldloom.data.lerobot.rows import SKIP, deep_features, episode_of, in_order, read_columns
 from worldloom.data.lerobot.tasks import tasks_of
 from worldloom.errors import UserError
 
@@ -21,7 +22,10 @@ class LeRobotV21Source(EpisodeSource):
     def __init__(self, path: Path):
         self.path = Path(path)
         self._info = read_info(self.path)
-        self._layout = layout_of(self._info, largest_choice(self.path, self._info["features"].get("action")))
+        files = data_files(self.path / "data")
+        mark_depth(self._info["features"], deep_features(files, self._info["features"]))
+        self._layout = layout_of(self._info, choices_of(files, self._info["features"]))
+        check_layout(self.path, self._layout)
         rows = sorted(read_lines(self.path / "meta/episodes.jsonl"), key=lambda row: row["episode_index"])
         if len(rows) != self._info["total_episodes"]:
             raise UserError(

@@ -3,8 +3,9 @@
 T rows, D vector size, A action size, C H W image channels, height, width.
 """
 
+import contextlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from PIL import Image
 
 from worldloom.data.episode import BrokenEpisode, Episode
 from worldloom.data.lerobot.features import ACTION_MASK, SCALARS, Layout, is_choice
-from worldloom.data.spec import MASK, KeySpec
+from worldloom.data.spec import MASK, KeySpec, one_hot
 from worldloom.data.validate import EXTRA_DTYPES, check_action, check_finite
 
 SKIP = "Restore it, or leave the episode out with --skip-broken."
 FRAME = "frame_index"
+FAR, LEVELS = 1e5, 64  # closer to 0, or with more values within the range, a sensor's own noise is larger
 SHORT_FOR = {"i": np.int64, "u": np.int64, "f": np.float32}  # what a signal of another width is read as
 Frames = Callable[[str, np.ndarray], np.ndarray]  # (feature, timestamps [T]) to uint8 [T, C, H, W]
 
@@ -141,15 +143,19 @@ def _action(table: pa.Table, layout: Layout, where: str) -> np.ndarray:
     spec = layout.spec.action
     if spec.size == 0:
         return np.zeros((len(table), 0), np.float32)
-    feature, where = layout.features["action"], f"{where}, action"
-    values = numbers(table["action"], feature, where)
-    if is_choice(feature) and spec.kind == "discrete":
-        choice = values[:, 0].astype(np.int64)
+    where = f"{where}, action"
+    parts = [numbers(table[name], layout.features[name], f"{where}, {name}") for name in layout.actions]
+    values = parts[0] if len(parts) == 1 else np.concatenate([part.astype(np.float32) for part in parts], 1)
+    if spec.kind == "discrete" and is_choice(layout.features[layout.actions[0]]):
+        choice = values[:, 0].astype(np.int64) - layout.first_choice
         outside = (choice < 0) | (choice >= spec.size)
         if outside.any():
             row = int(outside.argmax())
-            raise BrokenEpisode(f"{where}, row {row}: choice {choice[row]} is outside 0 to {spec.size - 1}. {SKIP}")
-        return np.eye(spec.size, dtype=np.float32)[choice]
+            first, found = layout.first_choice, values[row, 0]
+            raise BrokenEpisode(
+                f"{where}, row {row}: choice {found} is outside {first} to {first + spec.size - 1}. {SKIP}"
+            )
+        return one_hot(choice, spec.size)
     action = values.astype(np.float32)
     check_finite(action, where)
     padded = layout.terminal_rows or not action[-1].any()
@@ -159,9 +165,21 @@ def _action(table: pa.Table, layout: Layout, where: str) -> np.ndarray:
 
 def _vector(table: pa.Table, layout: Layout, feature: str, where: str) -> np.ndarray:
     """A numeric feature as float32 `[T, D]`."""
-    values = numbers(table[feature], layout.features[feature], f"{where}, {feature}").astype(np.float32)
+    exact = numbers(table[feature], layout.features[feature], f"{where}, {feature}")
+    values = exact.astype(np.float32)
     check_finite(values, f"{where}, {feature}")
+    if feature not in layout.beyond_float32 and loses_digits(exact):
+        layout.beyond_float32.append(feature)
     return values
+
+
+def loses_digits(values: np.ndarray) -> bool:
+    """Whether a column of 64-bit numbers `[T, D]` is so far from 0 that float32 has few values within its range."""
+    if values.dtype.itemsize < 8 or not len(values):
+        return False
+    low, high = values.min(0).astype(np.float64), values.max(0).astype(np.float64)
+    largest = np.maximum(np.abs(low), np.abs(high))
+    return bool(((largest > FAR) & (high > low) & (high - low < LEVELS * np.spacing(largest.astype(np.float32)))).any())
 
 
 def _timestamps(table: pa.Table, layout: Layout, where: str) -> np.ndarray:
@@ -225,11 +243,31 @@ def _pictures(
     return pictures
 
 
+def is_deep(image: Image.Image) -> bool:
+    """Whether its pixels do not fit into uint8, as those of depth in millimetres."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
+def deep_features(files: Sequence[Path], features: dict[str, Any]) -> list[str]:
+    """The features of one channel whose first picture in the first of `files` has more than 8 bits."""
+    found = []
+    for name, feature in features.items():
+        if feature["dtype"] != "image" or 1 not in feature["shape"] or not files:
+            continue
+        with contextlib.suppress(pa.ArrowException, OSError, LookupError, SyntaxError, ValueError, TypeError):
+            first = next(pq.ParquetFile(files[0]).iter_batches(1, columns=[name]), None)
+            with Image.open(io.BytesIO(first.to_pylist()[0][name]["bytes"])) as image:  # type: ignore[union-attr]
+                found += [name] if is_deep(image) else []
+    return found
+
+
 def _picture(file: bytes | None, shape: tuple[int, ...], size: tuple[int, int], where: str) -> np.ndarray:
     if file is None:
         raise BrokenEpisode(f"{where}: the image is missing. {SKIP}")
     try:
         with Image.open(io.BytesIO(file)) as image:
+            if is_deep(image):
+                raise BrokenEpisode(f"{where}: the image has more than 8 bits a channel ({image.mode}). {SKIP}")
             picture = image.convert("L" if shape[0] == 1 else "RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BrokenEpisode(f"{where}: the image cannot be decoded ({error}). {SKIP}") from error
