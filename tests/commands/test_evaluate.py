@@ -110,7 +110,7 @@ def test_a_moved_dataset_is_told_from_another_one_of_equal_length(judged_run: Pa
 
 def test_changed_data_are_judged_with_a_loud_warning(judged_run: Path, capsys):
     _, run = checkpoint.load(judged_run)
-    changed = replace(run, datasets=[replace(run.datasets[0], fingerprint="0" * 64)])
+    changed = replace(run, datasets=[replace(run.datasets[0], fingerprint="0" * 64, identity="")])  # an older run
     sources = open_sources(changed, None)
     assert "CHANGED since training" in capsys.readouterr().err
     assert "CHANGED" in sources[0].note
@@ -168,3 +168,38 @@ def test_a_number_too_large_to_be_meant_is_named_with_its_flag(judged_run: Path,
         evaluate(EvaluateSettings(run=judged_run, **{flag: 10**30}))
     with pytest.raises(UserError, match="--horizons"):
         evaluate(EvaluateSettings(run=judged_run, horizons=(1, 10**30)))
+
+
+def test_a_copy_is_known_again_and_changed_data_must_be_named(judged_run: Path, tmp_path: Path, capsys):
+    _, run = checkpoint.load(judged_run)
+    own = run.datasets[0]
+    copied = shutil.copytree(own.path, tmp_path / "copy")
+    source = open_sources(run, copied)[0]
+    assert (source.train, source.held_out, source.other) == (own.train, own.held_out, False)
+    here = replace(run, datasets=[replace(own, path=str(copied), fingerprint="0" * 64)])
+    assert not open_sources(here, None)[0].note, "touched files are the same data"
+    changed = replace(here, datasets=[replace(here.datasets[0], identity="0" * 64)])
+    with pytest.raises(UserError, match=f"not what .* was trained on.*--data {copied}"):
+        open_sources(changed, None)
+    assert "CHANGED" in open_sources(changed, copied)[0].note
+
+
+def test_another_dataset_of_as_many_episodes_is_not_taken_for_the_moved_one(judged_run: Path, tmp_path: Path):
+    _, run = checkpoint.load(judged_run)
+    own = run.datasets[0]
+    count = len(own.train) + len(own.held_out)
+    fresh = write_toy_dataset(tmp_path / "fresh", episodes=count, length=20, seed=9)
+    assert open_sources(run, fresh)[0].other
+
+
+def test_the_card_of_other_data_leaves_the_runs_own_alone(judged_run: Path, tmp_path: Path):
+    run = shutil.copytree(judged_run, tmp_path / "run")
+    own = (run / "card.json").read_bytes()
+    fresh = write_toy_dataset(tmp_path / "fresh", episodes=3, length=20, seed=9)
+    evaluate(EvaluateSettings(run=run, data=fresh, **QUICK))
+    assert (run / "card.json").read_bytes() == own
+    (folder,) = (run / "evaluations").iterdir()
+    assert folder.name.startswith("fresh-")
+    card = json.loads((folder / "card.json").read_text())
+    assert {"linear", "mean"} <= set(card["baselines"]), "they are fitted on the training data"
+    assert (folder / "report.html").exists()

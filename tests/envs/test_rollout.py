@@ -74,7 +74,7 @@ def test_a_policy_with_a_memory_starts_every_episode_afresh() -> None:
     [
         ("nan", "observation 'state' in row 3, entry 1 is nan"),
         ("reward", "reward in row 3 is inf"),
-        ("shape", r"observation 'state' in row 3 is float32 \(1,\), but its space says float32 \(2,\)"),
+        ("shape", r"observation 'state' is float32 \(1,\), but its space says float32 \(2,\)"),
     ],
 )
 def test_a_row_that_cannot_be_trusted_is_named(fault: str, words: str) -> None:

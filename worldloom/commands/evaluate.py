@@ -1,6 +1,7 @@
 """The command `worldloom evaluate`."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -21,14 +22,18 @@ from worldloom.registry import allow
 from worldloom.runs import checkpoint
 from worldloom.runs.parts import parse_parts
 from worldloom.runs.precision import choose_device
-from worldloom.runs.sources import open_sources
+from worldloom.runs.run import Run
+from worldloom.runs.sources import Source, open_sources
 
 METRIC_HELP = "Compute this one beside those of every card"
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSettings:
-    """Evaluate a trained model on its held-out episodes: RUN/card.json and RUN/report.html."""
+    """Evaluate a trained model on its held-out episodes: RUN/card.json and RUN/report.html.
+
+    Those of other data, given with --data, are in RUN/evaluations/NAME instead.
+    """
 
     run: Positional[Path]
     """Folder of a `worldloom train` run."""
@@ -95,15 +100,37 @@ def evaluate(settings: Annotated[EvaluateSettings, arg(name="")]) -> None:
     )
     played = (settings.env, settings.options, settings.max_episode_steps) if settings.env else None
     check_policies(settings.policy, found, played)  # likewise
-    result = evaluate_model(model, found, sources, held, rollout, settings.windows, started, metrics)
+    fitted = training_sources(found, sources)
+    result = evaluate_model(model, found, sources, held, rollout, settings.windows, started, metrics, fitted)
     if settings.policy:
         result.card.measured.metrics |= measure_policies(
             settings.policy, found, played, settings.policy_episodes, device
         )
+    folder = place(run, sources)
     try:
-        result.card.save(run / "card.json")
-        say(f"{run / 'card.json'} written")
-        write_report(model, held, settings_for(model, held, rollout), result, run / "report.html")
+        folder.mkdir(parents=True, exist_ok=True)
+        result.card.save(folder / "card.json")
+        say(f"{folder / 'card.json'} written")
+        write_report(model, held, settings_for(model, held, rollout), result, folder / "report.html")
     except OSError as error:
-        raise UserError(f"{run}: cannot be written ({error.strerror or error}). Make room and run it again.") from error
-    say(f"{run / 'report.html'} written, {perf_counter() - started:.0f} s in all")
+        raise UserError(
+            f"{folder}: cannot be written ({error.strerror or error}). Make room and run it again."
+        ) from error
+    say(f"{folder / 'report.html'} written, {perf_counter() - started:.0f} s in all")
+
+
+def place(run: Path, sources: Sequence[Source]) -> Path:
+    """Where the card goes: a run's own is that on its own data, and what learns from it must not find another."""
+    other = next((source.dataset for source in sources if source.other), None)
+    return run if other is None else run / "evaluations" / f"{other.path.name}-{other.fingerprint[:8]}"
+
+
+def training_sources(run: Run, sources: Sequence[Source]) -> Sequence[Source]:
+    """The run's own data, on which baselines are fitted whatever is evaluated; `sources` where they are gone."""
+    if not any(source.other for source in sources) or not run.datasets:
+        return sources
+    try:
+        return open_sources(run, None)
+    except UserError as error:
+        say(f"WARNING: there are no fitted baselines, as they need the training data: {error}")
+        return sources

@@ -132,7 +132,7 @@ def _nested(
 
 def make_leaf(space: spaces.Space, path: tuple[Any, ...], name: str, image_size: int) -> ObsLeaf:
     """One key's new space and conversion; raises `UserError` for a space that is neither picture nor numbers."""
-    where = f"{name}: {'.'.join(map(str, path)) or 'the observation'}"
+    where = f"{name}: observation {'.'.join(map(str, path))!r}" if path else f"{name}: the observation"
     if isinstance(space, spaces.Box) and 0 in space.shape:
         raise UserError(f"{where} is a Box of shape {space.shape}, which holds no number")
     if isinstance(space, spaces.Box) and (layout := image_layout(space, where)):

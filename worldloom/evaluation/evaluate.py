@@ -34,9 +34,11 @@ def evaluate_model(
     num_windows: int = 256,
     started: float | None = None,
     metrics: Mapping[str, Metric] | None = None,
+    fitted: Sequence[Source] = (),
 ) -> Evaluation:
     """Measure everything on the card: `metrics`, by default all of ours, and the cost.
 
+    Baselines are fitted on the training episodes of `fitted`, by default of `sources`, which other data have none of.
     Raises `UserError` when no held-out episode is longer than the context.
     """
     metrics = chosen() if metrics is None else metrics
@@ -45,13 +47,14 @@ def evaluate_model(
         settings = settings_for(model, held, settings)
         windows = choose_windows(held, settings.context, num_windows, settings.seed)
         say(f"judging {run.family} of {run.path} at step {run.step} on {len(held)} held-out episodes")
-        baselines = Baselines(sources, run.spec, settings.grid, settings.seed)
+        fitted = fitted or sources
+        baselines = Baselines(fitted, run.spec, settings.grid, settings.seed)
         errors = rollout.roll_out(model, baselines, windows, settings)
         say(f"{len(windows)} windows rolled out, {perf_counter() - started:.0f} s")
         tracked = rollout.track_episodes(model, held, settings)
         ends = _ends_ahead(model, held, errors, settings)
         measured = measure(Evidence(model, held, settings, errors, tracked, ends, baselines), metrics)
-        measured.metrics["cost"] = _cost(model, run, sources, held, settings)
+        measured.metrics["cost"] = _cost(model, run, fitted, held, settings)
     notes = [*_notes(sources, held, settings), *_action_notes(measured)]
     facts = provenance(run, sources, held, settings, len(windows), notes, perf_counter() - started)
     return Evaluation(Card(measured, facts), errors, tracked, ends, baselines, metrics)

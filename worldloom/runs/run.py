@@ -21,13 +21,17 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class DatasetUse:
-    """Which episodes of a dataset were trained on and which were not; `fingerprint` is the data's at that time."""
+    """Which episodes of a dataset were trained on and which were not.
+
+    `fingerprint` and `identity` are the data's at that time; the latter is the same in a copy, and "" in old runs.
+    """
 
     path: str
     fingerprint: str
     weight: float
     train: list[int]
     held_out: list[int]
+    identity: str = ""
 
 
 @dataclass(frozen=True)

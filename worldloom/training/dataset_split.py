@@ -8,6 +8,7 @@ from typing import Self
 import torch
 
 from worldloom.data.cache import CachedDataset, cache_dataset
+from worldloom.data.files import identity
 from worldloom.data.loader import SegmentLoader, merge_specs
 from worldloom.data.sampler import split_episodes
 from worldloom.data.spec import DataSpec
@@ -47,7 +48,14 @@ class DatasetSplit:
         rows = [float(dataset.lengths[train].sum()) for dataset, (train, _) in zip(datasets, splits, strict=True)]
         weights = weights or rows
         uses = [
-            DatasetUse(str(dataset.path.resolve()), dataset.fingerprint, weight / sum(weights), train, apart)
+            DatasetUse(
+                str(dataset.path.resolve()),
+                dataset.fingerprint,
+                weight / sum(weights),
+                train,
+                apart,
+                identity(dataset.path),
+            )
             for dataset, weight, (train, apart) in zip(datasets, weights, splits, strict=True)
         ]
         return cls([dataset.with_spec(spec) for dataset in datasets], uses, spec)

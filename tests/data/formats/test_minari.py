@@ -102,7 +102,8 @@ def test_several_actions_stand_side_by_side(folder: Path) -> None:
         file["episode_1/actions/grip"], file["episode_1/actions/move"] = [1, 0, 1], [[-2.0], [0.0], [2.0]]
     source = MinariSource(folder)
     assert source.spec.action.names == ("grip.0", "grip.1", "move.0")
-    assert source.spec.action.low == (0, 0, -2)
+    assert source.spec.action.kind == "mixed"
+    assert source.spec.action.low == (-1, -1, -2), "a choice is one-hot whatever its range is scaled to"
     assert source.read(1).action.tolist() == [[0, 1, -2], [1, 0, 0], [0, 1, 2], [0, 0, 0]]
 
 
