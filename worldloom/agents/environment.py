@@ -13,6 +13,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from worldloom.console import say_once
 from worldloom.data.spec import ActionSpec, DataSpec, KeySpec
 from worldloom.envs.adapt import AdaptedEnv
 from worldloom.envs.describe import describe
@@ -56,13 +57,14 @@ def read_key(row: dict[str, np.ndarray], key: str, spec: KeySpec) -> np.ndarray:
 
 
 def one_hot(tasks: Sequence[str], spec: KeySpec) -> np.ndarray:
-    """Language tasks as float32 `[B, N]`, zeros where there is none. Raises `UserError` for an unknown one."""
+    """Language tasks as float32 `[B, N]`, zeros where there is none and for one that the model does not know."""
     names = spec.names or ()
     encoded = np.zeros((len(tasks), len(names)), np.float32)
     for row, task in enumerate(tasks):
         if task and task not in names:
-            raise UserError(f"the environment's task is {task!r}, but the model knows {', '.join(map(repr, names))}")
-        if task:
+            known = ", ".join(map(repr, names[:8])) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+            say_once(f"WARNING: the environment's task {task!r} is unknown to the model, which knows {known}")
+        elif task:
             encoded[row, names.index(task)] = 1
     return encoded
 

@@ -48,14 +48,16 @@ class EpisodeResult:
 class Decision:
     """One step of one episode, as callbacks get it: the observation, the reward before it, the memory and the action.
 
-    `memory` has one row; `reward`, `terminated` and `signals`, such as "cost", arrived with `obs`. `action` is None at
-    the end of the episode, where `memory` is that of the last decision.
+    `reward`, `terminated` and `signals`, such as "cost", arrived with `obs`; `task` is the episode's language task, ""
+    without one. `memory` has one row. `action` is None at the end of the episode, where `memory` is that of the last
+    decision.
     """
 
     seed: int
     step: int
     env: AdaptedEnv
     obs: dict[str, np.ndarray]
+    task: str
     reward: float
     terminated: bool
     signals: dict[str, float]
@@ -204,6 +206,7 @@ class PlayedEpisode:
                     step=len(self.rewards),
                     env=self.env,
                     obs=self.obs,
+                    task=self.task,
                     reward=self.rewards[-1] if self.rewards else 0.0,
                     terminated=self.terminated,
                     signals=self.signals,

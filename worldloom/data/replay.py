@@ -16,6 +16,7 @@ from worldloom.data.spec import DataSpec, mask_name
 from worldloom.errors import UserError
 
 FIRST_ROWS = 4096
+UNKNOWN = ""
 SAMPLED_FRAMES = 1000
 
 
@@ -91,7 +92,8 @@ class Replay:
         return True
 
     def words(self, key: str) -> tuple[str, ...]:
-        return ()
+        """Of the task those that the spec names, and last the number of any other."""
+        return (*(self.spec.keys[key].names or ()), UNKNOWN) if key in self.spec.keys else ()
 
     def _row(self, episode: Episode) -> np.ndarray:
         """The episode's rows of the table `[n, D]`."""
@@ -102,6 +104,10 @@ class Replay:
             "terminated": episode.terminated,
         }
         known |= {"truncated": episode.truncated, **episode.obs}
+        if "task" in self.columns and "task" in self.spec.keys:
+            words = self.words("task")
+            number = words.index(episode.task) if episode.task in words else len(words) - 1
+            known["task"] = np.full(len(episode), number, np.float32)
         known |= {f"extra.{name}": values for name, values in episode.extra.items()}
         for name, (first, last) in self.columns.items():
             if name in known:

@@ -77,6 +77,11 @@ class AdaptedEnv(gymnasium.Env[Any, Any]):
         obs, reward, terminated, truncated, info = self.env.step(self.acts.send(action))
         return self._read(obs), read_reward(reward, self.name), bool(terminated), bool(truncated), info
 
+    @property
+    def has_text(self) -> bool:
+        """Whether a part of the observation is a text, which arrives as the task."""
+        return self._text is not None
+
     def render(self) -> Any:
         return self.env.render()
 

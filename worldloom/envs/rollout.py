@@ -26,6 +26,7 @@ class RecordedRows:
     actions: list[Any] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     infos: list[dict[str, Any]] = field(default_factory=list)
+    task: str = ""
 
 
 def play_episode(
@@ -50,6 +51,7 @@ def play_episode(
     rows, terminated, truncated = RecordedRows(), False, False
     obs, info = env.reset(seed=int(env_seed.generate_state(1)[0] >> 1))
     rows.obs.append(obs)
+    rows.task = str(info.get("task", ""))
     while not (terminated or truncated):
         action = env.acts.taken(checked(policy(obs, rng), env.action_space, policy_name))
         obs, reward, terminated, truncated, step_info = env.step(action)
@@ -61,10 +63,10 @@ def play_episode(
         # Gymnasium's TimeLimit reports both when the end falls on the last allowed step: it is an end.
         truncated = not terminated and (truncated or at_limit)
         on_step()
-    return to_episode(env, rows, terminated, truncated, str(info.get("task", "")))
+    return to_episode(env, rows, terminated, truncated)
 
 
-def to_episode(env: AdaptedEnv, rows: RecordedRows, terminated: bool, truncated: bool, task: str = "") -> Episode:
+def to_episode(env: AdaptedEnv, rows: RecordedRows, terminated: bool, truncated: bool) -> Episode:
     """Stack the rows, images channels first `[T, C, H, W]`, and check what cannot be trusted blindly."""
     obs = {key: stack(rows.obs, key, space, env.name) for key, space in env.observation_space.spaces.items()}
     reward = np.array([0.0, *rows.rewards], np.float32)
@@ -76,7 +78,7 @@ def to_episode(env: AdaptedEnv, rows: RecordedRows, terminated: bool, truncated:
         reward=reward,
         terminated=last & terminated,
         truncated=last & truncated,
-        task=task,
+        task=rows.task,
         extra=stack_signals(rows.infos),
     )
 

@@ -25,6 +25,7 @@ def collect(
     def watch(decision: Decision) -> None:
         taken = rows[decision.seed]
         taken.obs.append(decision.obs)
+        taken.task = decision.task
         if decision.step:
             taken.rewards.append(decision.reward)
             taken.infos.append({})

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from worldloom.console import say
 from worldloom.data import durable
 from worldloom.data.episode import Episode
+from worldloom.data.spec import DataSpec, KeySpec
 from worldloom.envs import make_env
 from worldloom.envs.adapt import AdaptedEnv
 from worldloom.envs.describe import describe
@@ -29,6 +31,8 @@ from worldloom.training.memory import keep_freed_memory
 from worldloom.training.progress import Log, clock
 from worldloom.training.trainer import NotFinite
 
+RESETS = 64  # episodes that are begun to see which tasks an environment sets
+
 
 def run_learning(settings: LearnSettings) -> None:
     """Learn, or continue, as `settings` say. Raises `UserError`, and `KeyboardInterrupt` after Ctrl-C."""
@@ -41,7 +45,7 @@ def run_learning(settings: LearnSettings) -> None:
             [make(settings, stack) for _ in range(count)]
             for count in (settings.num_envs, min(settings.eval_episodes, MOST_EVALUATION_ENVS))
         )
-        session = LearningSession(settings, envs, evaluation_envs, describe(envs[0]))
+        session = LearningSession(settings, envs, evaluation_envs, with_tasks(describe(envs[0]), envs[0]))
         stack.enter_context(folders.claimed(settings.out))
         if settings.resume and steps_saved(settings.out):
             session.restore(settings.out)
@@ -133,6 +137,16 @@ def make(settings: LearnSettings, stack: ExitStack) -> AdaptedEnv:
     env = make_env(settings.env, image_size=settings.image_size, **parse_options(settings.options))
     stack.callback(env.close)
     return env
+
+
+def with_tasks(spec: DataSpec, env: AdaptedEnv) -> DataSpec:
+    """With the language tasks that an environment is found to set as what a policy is given, where it sets any."""
+    if not env.has_text:
+        return spec
+    tasks = {str(env.reset(seed=seed)[1].get("task", "")) for seed in range(RESETS)} - {""}
+    say(f"{env.name}: {len(tasks)} language tasks in {RESETS} episodes; one that is not among them counts as unknown")
+    task = KeySpec("category", (len(tasks),), names=tuple(sorted(tasks)), role="given")
+    return spec.with_obs({**spec.obs, "task": task})
 
 
 def resume_or_refuse(settings: Learning) -> None:

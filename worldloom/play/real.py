@@ -64,10 +64,10 @@ class Recorder:
         if self.episodes:
             self.steps = read_info(self.out)["total_frames"] - self.episodes
 
-    def add(self, env: AdaptedEnv, rows: RecordedRows, terminated: bool, task: str) -> None:
+    def add(self, env: AdaptedEnv, rows: RecordedRows, terminated: bool) -> None:
         """Save an episode; one that did not terminate is truncated. Raises `UserError` if it cannot be written."""
         with self._writing() as writer:
-            writer.add(to_episode(env, rows, terminated, not terminated, task))
+            writer.add(to_episode(env, rows, terminated, not terminated))
             self.episodes, self.steps = self.episodes + 1, self.steps + len(rows.actions)
 
     @contextmanager
@@ -125,7 +125,7 @@ class RealPlayer:
     def __init__(self, name: str, recorder: Recorder):
         self.name, self.recorder = name, recorder
         self.env = recorder.world.make()
-        self.rows, self.task = RecordedRows(), ""
+        self.rows = RecordedRows()
         self.finished, self.saved = True, False
 
     @property
@@ -137,13 +137,13 @@ class RealPlayer:
         """Begin the next episode. The current one is saved first."""
         await asyncio.to_thread(self._save)
         obs, info = await asyncio.to_thread(lambda: self.env.reset(seed=seed or secrets.randbits(31)))
-        self.rows, self.task = RecordedRows(obs=[obs]), str(info.get("task", ""))
+        self.rows = RecordedRows(obs=[obs], task=str(info.get("task", "")))
         self.finished, self.saved = False, False
 
     def _save(self, terminated: bool = False) -> None:
         """Save the episode once, if it has steps."""
         if self.unsaved:
-            self.recorder.add(self.env, self.rows, terminated, self.task)
+            self.recorder.add(self.env, self.rows, terminated)
             self.saved = True
 
     def close(self) -> None:
