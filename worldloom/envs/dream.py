@@ -147,6 +147,11 @@ def action_space(spec: DataSpec) -> spaces.Discrete | spaces.Box:
 def to_model(actions: np.ndarray, spec: DataSpec) -> Tensor:
     """Actions of N environments in their own units to model units `[N, A]`, clipped to the declared range."""
     if spec.action.kind == "discrete":
+        if actions.ndim != 1 or actions.dtype.kind not in "iu":
+            raise UserError(
+                f"the actions are {actions.dtype} {actions.shape}, but this dream takes one whole number for each "
+                f"environment, 0 to {spec.action.size - 1}"
+            )
         wrong = actions[(actions < 0) | (actions >= spec.action.size)]
         if wrong.size:
             raise UserError(f"an action is {wrong[0]}: this dream takes 0 to {spec.action.size - 1}")

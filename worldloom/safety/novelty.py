@@ -20,6 +20,7 @@ from worldloom.safety.rules import as_decoded
 
 BANK = 512
 DIRECTIONS = 8
+FLOOR = 0.1
 
 
 @dataclass(frozen=True)
@@ -39,28 +40,32 @@ class NoveltyInputs:
         return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
     @classmethod
-    def of(
-        cls, model: WorldModel, keys: Sequence[str], beliefs: State, segment: Segment, noise: Noise
-    ) -> "NoveltyInputs":
+    def of(cls, model: WorldModel, beliefs: State, segment: Segment, noise: Noise) -> "NoveltyInputs":
         """At every row of episodes `[B, T]` whose beliefs are known."""
         prior = model.predict(beliefs[:, :-1].flatten(), segment.action[:, :-1].flatten(0, 1), noise)
-        first = prediction_error(model, keys, beliefs[:, 0], {key: value[:, 0] for key, value in segment.obs.items()})
-        later = prediction_error(
-            model, keys, prior, {key: value[:, 1:].flatten(0, 1) for key, value in segment.obs.items()}
-        )
+        first = prediction_error(model, beliefs[:, 0], {key: value[:, 0] for key, value in segment.obs.items()})
+        later = prediction_error(model, prior, {key: value[:, 1:].flatten(0, 1) for key, value in segment.obs.items()})
         rows = (segment.shape[0], segment.shape[1] - 1)
         return cls(torch.cat([first[:, None], later.unflatten(0, rows)], 1), beliefs.features, segment.mask)
 
 
-def prediction_error(model: WorldModel, keys: Sequence[str], expected: State, obs: Obs) -> Tensor:
+def spread(features: Tensor) -> Tensor:
+    """The standard deviation of each feature `[F]` over rows, at least a tenth of the usual one.
+
+    A latent class that came once in the calibration hardly varies there; alone it must not decide what is novel.
+    """
+    std = features.std(0, correction=0)
+    return std.clamp(min=float(FLOOR * std.square().mean().sqrt().clamp(min=1e-6)))
+
+
+def prediction_error(model: WorldModel, expected: State, obs: Obs) -> Tensor:
     """Absolute error of what a belief `[B]` decodes: `[B, D]`, one number an image and one an entry of a vector.
 
-    Of the keys that rules read where those are observed, and of everything observed where none is.
+    Of everything observed, whether a rule reads it or not: a recoloured world moves as before, and is another world.
     """
-    decodable = [key for key in model.decodes if key in obs]
-    read = [key for key in decodable if key in keys] or decodable
     errors = []
-    for key, observed in as_decoded({key: obs[key] for key in read}, model.spec).items():
+    seen = {key: obs[key] for key in model.decodes if key in obs}
+    for key, observed in as_decoded(seen, model.spec).items():
         error = (model.decode(expected, key) - observed).abs()
         errors.append(error.flatten(1).mean(1, keepdim=True) if key in model.spec.image_keys else error)
     return torch.cat(errors, 1) if errors else expected.features.new_zeros(len(expected.features), 1)
@@ -89,7 +94,7 @@ class Novelty:
         features = fitting.features[real].nan_to_num(0.0)
         generator = torch.Generator().manual_seed(0)
         directions = torch.randn(features.shape[-1], DIRECTIONS, generator=generator)
-        directions = directions / features.std(0).cpu().clamp(min=1e-3)[:, None] / features.shape[-1] ** 0.5
+        directions = directions / spread(features).cpu()[:, None] / features.shape[-1] ** 0.5
         projected = features @ directions.to(features)
         bank = projected[torch.linspace(0, len(projected) - 1, min(BANK, len(projected))).long()]
         # The usual distance is that between neighbours in the bank itself.

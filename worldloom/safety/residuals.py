@@ -65,7 +65,7 @@ def _residuals(forecaster: Forecaster, segment: Segment, horizon: int, noise: No
     predicted = forecaster.predict(beliefs[:, :-1].flatten(), actions, noise=noise)
     shape = (segment.shape[0], steps)
     error = shortfalls(forecaster.rules, predicted.margin.unflatten(0, shape), true[:, inside])
-    novelty_inputs = NoveltyInputs.of(model, forecaster.keys, beliefs, segment, noise)
+    novelty_inputs = NoveltyInputs.of(model, beliefs, segment, noise)
     return Residuals(error, predicted.spread.unflatten(0, shape), true[:, inside], valid, novelty_inputs)
 
 

@@ -189,7 +189,7 @@ class Shield(Agent):
         inflation = inflation if self.adapt else torch.ones_like(inflation)
         intent, planned = self._intent(memory.agent, wanted)
         evaluated, left = self._evaluate(memory.belief, intent, planned, inflation, noise)
-        error = prediction_error(self.model, self.evaluator.forecaster.keys, expected, checked.obs)
+        error = prediction_error(self.model, expected, checked.obs)
         novelty = self.calibration.novelty.score(error, checked.belief.features) / self.tolerance
         novelty = novelty.masked_fill(~checked.valid, torch.inf)
         familiar = checked.valid & (novelty <= self.calibration.novelty.threshold)

@@ -10,6 +10,8 @@ from worldloom.evaluation.wording import Findings, Sentence, interval, list_step
 from worldloom.stats import scores
 from worldloom.stats.bootstrap import Figure
 
+LEAST_DB = 0.2  # an error that is 5 % lower: less can be sure and still of no use
+
 
 def compute(evidence: Evidence, predictor: str) -> dict[str, Figure]:
     errors, figures = evidence.errors, {}
@@ -33,13 +35,18 @@ def sentence(findings: Findings, key: str) -> Iterator[Sentence]:
         yield Sentence("open", f"{key}: whether it listens to actions was not measured: {why}.")
         return
     sure = [k for k, f in known.items() if f.low is not None and f.low > 0]
-    best = max(sure or known, key=lambda k: known[k].value or 0.0)
+    much = [k for k in sure if (known[k].low or 0.0) > LEAST_DB]
+    best = max(much or sure or known, key=lambda k: known[k].value or 0.0)
     at = list_steps([best])
     words = f"the true actions forecast {interval(known[best])} dB better than another episode's at {at}"
     if known[best].low is None:
         yield Sentence("partly", f"{key}: one episode cannot show whether it listens to its actions: {words}.")
-    elif sure:
+    elif much:
         yield Sentence("yes", f"{key}: it listens to its actions: {words}.")
+    elif sure:
+        yield Sentence(
+            "partly", f"{key}: it listens to its actions, but hardly: {words}; above {LEAST_DB:g} dB counts."
+        )
     else:
         yield Sentence("no", f"{key}: no evidence that it listens to its actions: {words}.")
 
