@@ -23,6 +23,7 @@ COMMANDS: dict[str, list[str]] = {
     "imagination": [],
     "planning": ["--decisions", "8", "--work", "tdmpc2", "cem"],
     "startup": [],
+    "checkpoint": [],
     "play": ["--seconds", "6"],
 }
 LESS_IS_BETTER = ("ms", "CPU-ms", "s", "MB", "KB")
