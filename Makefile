@@ -28,7 +28,7 @@ demo: setup
 
 # Two at a time; the browser's tests by themselves, because a browser takes both cores.
 test: setup
-	$(BIN)/python -m pytest -n 2 --ignore tests/play/test_browser.py
+	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/play/test_browser.py
 	$(BIN)/python -m pytest tests/play/test_browser.py
 
 lint: setup

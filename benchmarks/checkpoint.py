@@ -36,7 +36,7 @@ def moment_of_training() -> Checkpoint:
     moments: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         moments |= {f"optimizer/{name}/{moment}": torch.rand_like(parameter) for moment in ("exp_avg", "exp_avg_sq")}
-    return Checkpoint(1, "rssm", asdict(model.config), model.state_dict(), moments, progress={})
+    return Checkpoint(1, "rssm", asdict(model.config), model.state_dict(), moments, progress={}, spec=SPEC.to_json())
 
 
 def torch_save(checkpoint: Checkpoint, path: Path) -> None:

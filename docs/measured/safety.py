@@ -34,8 +34,8 @@ def shield_cost(result: Result) -> Section:
     missed = span((100 * share for share in result["missed_by_horizon"]), 1)
     return Section(
         "Shield: a learned cost as the rule",
-        f"The agent is {result['agent']}. Rule: {result['rule']}. {result['options']['drives']} episodes, counted by "
-        "the true obstacles.",
+        f"The agent is {result['agent']}. Rule: {result['rule']}. {result['options']['drives']} episodes; a "
+        "violation is a step to which the environment gives a cost.",
         (
             Table(("agent", "violations", "episodes with one", "return lost"), rows),
             Table(("`signal_auroc`", "estimate"), auroc, "The learned cost on the card:"),

@@ -11,13 +11,15 @@ from worldloom.model import WorldModel
 class FamilyConformance:
     """Subclass it, implement `make`, and the family is held to the contract."""
 
+    overfit_steps = 60
+
     def make(self, data: str) -> WorldModel:
         raise NotImplementedError
 
     @pytest.mark.parametrize("data", SPECS)
     def test_keeps_the_contract(self, data: str) -> None:
         torch.manual_seed(0)
-        check_world_model(self.make(data), random_segment(SPECS[data]), overfit_steps=60)
+        check_world_model(self.make(data), random_segment(SPECS[data]), overfit_steps=self.overfit_steps)
 
     def test_loss_of_a_row_does_not_depend_on_the_rest_of_the_batch(self) -> None:
         segment = random_segment(SPECS["vector"], batch=2)
