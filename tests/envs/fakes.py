@@ -1,5 +1,6 @@
 """Tiny environments and policies, named as `tests.envs.fakes:...`. Workers import this file, so no torch here."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -104,3 +105,25 @@ class Alternating:
     def __call__(self, obs: dict[str, np.ndarray], rng: np.random.Generator) -> int:
         self.steps += 1
         return (self.steps + 1) % 2
+
+
+class Parent(gymnasium.Env[Any, Any]):
+    """A simulator with a process of its own, whose number it shows, and which never ends by itself."""
+
+    metadata: ClassVar[dict[str, Any]] = {"render_fps": 10}  # type: ignore[misc]
+    observation_space = spaces.Box(0, 1e7, (1,))
+    action_space = spaces.Discrete(2)
+
+    def __init__(self) -> None:
+        self.child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(1000,))
+        self.child.start()
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        return np.array([self.child.pid], np.float32), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        return np.array([self.child.pid], np.float32), 0.0, True, False, {}
+
+
+def make_parent() -> gymnasium.Env:
+    return Parent()

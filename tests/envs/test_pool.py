@@ -75,3 +75,13 @@ def test_workers_end_by_themselves_when_their_parent_is_killed() -> None:
             break
         time.sleep(0.1)
     assert not any(alive(worker) for worker in workers)
+
+
+def test_an_environment_may_have_processes_of_its_own_and_they_end_with_it() -> None:
+    episodes = collect(1, 1, "make_parent")
+    child = int(episodes[0].obs["state"][0, 0])
+    assert child > 1
+    deadline = time.monotonic() + 10
+    while alive(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(child)

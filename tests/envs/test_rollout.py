@@ -8,7 +8,7 @@ from tests.envs.fakes import Alternating, Counter, Fragile, always_two
 from worldloom.data.episode import Episode
 from worldloom.envs.adapt import adapt
 from worldloom.envs.policy import RandomPolicy
-from worldloom.envs.rollout import play_episode
+from worldloom.envs.rollout import play_episode, stack_signals
 from worldloom.errors import UserError
 
 SEED = 0
@@ -81,3 +81,17 @@ def test_a_row_that_cannot_be_trusted_is_named(fault: str, words: str) -> None:
     odd = next(s for s in range(20) if play(Counter(), seed=s).obs["state"][0, 1] % 2)
     with pytest.raises(UserError, match=words):
         play(Fragile(fault), seed=odd)
+
+
+@pytest.mark.parametrize("value", [True, 1, 1.0, np.bool_(True), np.array([True]), np.array(1)])
+@pytest.mark.parametrize("others", [{}, {"is_success": None}, {"is_success": False}])
+def test_a_success_may_be_told_in_any_form_and_only_at_the_end(value: object, others: dict[str, object]) -> None:
+    found = stack_signals([dict(others), dict(others), {"is_success": value}])
+    assert found["success"].tolist() == [False, False, False, True]
+
+
+def test_a_signal_that_nobody_tells_is_none_and_a_strange_one_is_refused() -> None:
+    assert stack_signals([{}, {"success": None}]) == {}
+    for strange in ("yes", np.array([1.0, 2.0]), np.nan):
+        with pytest.raises(UserError, match="must be one number"):
+            stack_signals([{"cost": strange}])
