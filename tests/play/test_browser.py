@@ -46,11 +46,11 @@ def own(url: str, address: str) -> bool:
 
 def until(page: Any, condition: str) -> Any:
     """Wait until an expression of the page is true, and return it. The page's own rules forbid it to evaluate text."""
-    for _ in range(400):
+    for _ in range(2000):
         found = page.evaluate(condition)
         if found:
             return found
-        page.wait_for_timeout(50)
+        page.wait_for_timeout(10)
     raise AssertionError(f"{condition} did not come true; the page says {page.inner_text('#status')!r}")
 
 
