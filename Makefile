@@ -20,9 +20,9 @@ setup: .venv/ready
 # Ends with runs/doom/report.html and runs/doom/card.json. What is there already is not made again.
 demo: setup
 	$(BIN)/worldloom record doom data/doom --episodes 400 --options action_repeat=4 --hold 3 --num-envs 2 --seed 0
-	test -f runs/doom/summary.json || $(BIN)/worldloom train rssm data/doom --out runs/doom --minutes 8 --length 32 \
+	test -f runs/doom/summary.json || $(BIN)/worldloom train rssm data/doom --out runs/doom --steps 2400 --length 32 --preview-every 300 \
 		--set representation_weight=0.1 --set open_loop_head_weight=1 --threads 2 $$(test -f runs/doom/run.json && echo --resume)
-	$(BIN)/worldloom learn dreamer runs/doom --out runs/doom-policy --minutes 5 --policy.starts 256 \
+	$(BIN)/worldloom learn dreamer runs/doom --out runs/doom-policy --steps 1750 --policy.starts 256 \
 		--policy.discount 0.99 --threads 2 $$(test -f runs/doom-policy/learn.json && echo --resume)
 	$(BIN)/worldloom evaluate runs/doom --policy runs/doom-policy --env doom --options action_repeat=4 --threads 2
 

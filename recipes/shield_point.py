@@ -67,7 +67,7 @@ class Options:
 
 FIRST_DRIVE = 100_000  # no setting was chosen on seeds from here on
 DEBUG: dict[str, Any] = {
-    "recorded": 24, "train_steps": 60, "calibration": 24, "held_out": 8, "drives": 4, "max_steps": 6,
+    "recorded": 24, "train_steps": 60, "calibration": 24, "held_out": 8, "drives": 2, "max_steps": 6,
     "horizon": 3, "alpha": 0.2, "alpha_ood": 0.2, "num_envs": 24,
 }  # fmt: skip
 

@@ -14,7 +14,7 @@ from .acting import (
 )
 from .dreams import carracing_world_models, doom_dream, doom_policies
 from .page import Result, Section
-from .prediction import doom_demo, franka, precision
+from .prediction import doom_demo, franka, precision, robot_vectors
 from .safety import shield_arm, shield_cost, shield_point, trust
 from .speed import (
     belief_memory,
@@ -32,7 +32,12 @@ from .speed import (
 
 # heading: {name of the file in results/: what makes its section}
 CHAPTERS: Mapping[str, Mapping[str, Callable[[Result], Section]]] = {
-    "Prediction on held-out episodes": {"doom_demo": doom_demo, "franka": franka, "precision": precision},
+    "Prediction on held-out episodes": {
+        "doom_demo": doom_demo,
+        "franka": franka,
+        "robot_vectors": robot_vectors,
+        "precision": precision,
+    },
     "Acting": {
         "tdmpc_dmc": tdmpc_dmc,
         "simulator_ceiling": simulator_ceiling,

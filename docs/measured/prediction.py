@@ -45,6 +45,23 @@ def franka(result: Result) -> Section:
     )
 
 
+def robot_vectors(result: Result) -> Section:
+    """Families on the states of a simulated robot, beside the same linear forecast."""
+    rows = [
+        (run["arm"], str(run["seed"]), number(run["updates"]), *(estimate(run["skill"][k], 3) for k in run["skill"]))
+        for run in result["runs"]
+    ]
+    linear = result["runs"][0]["linear"]
+    rows.append(("a linear forecast", "", "", *(estimate(figure, 3) for figure in linear.values())))
+    return Section(
+        "A robot of two arms by its joints alone",
+        "34 joints with limited torque, dry friction and unseen velocities, 40 episodes of 300 rows at 30 Hz, ten of "
+        f"them held out; {number(result['minutes_each'])} min of one core each. `rssm` carries the vectors "
+        "(`--set vectors=change`), `rssm-latent` reads them out of its latent.",
+        (Table(("arm", "seed", "updates", *(f"skill, {key.rpartition('@')[2]} steps" for key in linear)), rows),),
+    )
+
+
 def precision(result: Result) -> Section:
     curves = result["curves"]
     rows = [

@@ -26,11 +26,37 @@ def test_a_useful_horizon_is_told_in_steps_and_seconds():
     assert "at least 15 steps ahead (1.5 s, with 95 % confidence 10)" in told.words
 
 
+@pytest.mark.parametrize(
+    ("mean", "mark", "words"),
+    [
+        ({1: 0.1, 5: 0.2, 15: 0.3}, "yes", None),
+        ({1: 0.1, 5: 0.2, 15: 0.45}, "partly", "as close is the mean of the training data at 15 steps"),
+        ({1: 0.4, 5: 0.5, 15: 0.45}, "no", "as close is the mean of the training data at 1, 5 and 15 steps"),
+    ],
+)
+def test_what_a_baseline_does_as_well_is_not_trusted(mean: dict[int, float], mark: str, words: str | None):
+    metrics = {
+        "useful_horizon": {"image": Figure(15, 10, 15)},
+        "skill": {f"image@{k}": Figure(0.4, 0.3, 0.5) for k in (1, 5, 15)},
+    }
+    baselines = {"mean": {"skill": {f"image@{k}": Figure(value) for k, value in mean.items()}}}
+    told = verdict(metrics, ["image"], (1, 5, 15), 10, baselines=baselines)[0]
+    assert told.mark == mark
+    assert words is None or words in told.words
+
+
 def test_losing_the_first_step_but_winning_later_is_told_as_such():
     skill = {"image@1": Figure(-1, -2, -0.5), "image@5": Figure(0.3, 0.1, 0.4), "image@15": Figure(0.4, -0.1, 0.5)}
     told = sentence({"useful_horizon": {"image": Figure(0, 0, 0)}, "skill": skill}, "nothing changes")
     assert told.mark == "partly"
     assert "better at 5 steps (skill 0.30 [0.10, 0.40])" in told.words
+
+
+def test_hardly_listening_is_not_listening():
+    told = sentence({"controllability": {"image@5": Figure(0.05, 0.02, 0.1)}}, "listens")
+    assert (told.mark, "hardly listens to its actions (0.2 dB would count)" in told.words) == ("partly", True)
+    told = sentence({"controllability": {"image@5": Figure(0.5, 0.3, 0.7)}}, "listens")
+    assert told.mark == "yes"
 
 
 def test_a_deaf_model_is_called_one_and_one_episode_decides_nothing():

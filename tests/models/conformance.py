@@ -11,7 +11,7 @@ from worldloom.model import WorldModel
 class FamilyConformance:
     """Subclass it, implement `make`, and the family is held to the contract."""
 
-    overfit_steps = 60
+    overfit_steps = 40
 
     def make(self, data: str) -> WorldModel:
         raise NotImplementedError

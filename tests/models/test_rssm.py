@@ -3,6 +3,7 @@ import torch
 
 from tests.models.conformance import FamilyConformance
 from tests.models.segments import SPECS, random_segment
+from worldloom.conformance import check_world_model
 from worldloom.data.spec import ActionSpec, DataSpec, KeySpec, signal_keys
 from worldloom.errors import UserError
 from worldloom.model import WorldModel
@@ -110,3 +111,31 @@ def test_open_loop_heads_teach_the_prior_nothing() -> None:
     model.loss(random_segment(SPECS["image"]))["terminated"].mean().backward()
     assert isinstance(model, RSSM)
     assert all(parameter.grad is None for parameter in model.prior.parameters())
+
+
+@pytest.mark.parametrize("data", ["vector", "every kind"])
+def test_with_carried_vectors_it_keeps_the_contract(data: str) -> None:
+    torch.manual_seed(0)
+    model = build("rssm", SPECS[data], "debug", vectors="change")
+    check_world_model(model, random_segment(SPECS[data]), overfit_steps=40)
+
+
+def test_carried_vectors_are_exact_when_observed_and_unchanged_before_anything_is_learned() -> None:
+    segment = random_segment(SPECS["vector"])
+    model = build("rssm", SPECS["vector"], "debug", vectors="change").eval()
+    (key,) = SPECS["vector"].vector_keys[:1]
+    belief = model.track(segment.obs, segment.action)
+    torch.testing.assert_close(model.decode(belief, key), segment.obs[key])
+    ahead = model.imagine(belief[:, 0], segment.action[:, :3])
+    torch.testing.assert_close(model.decode(ahead, key), segment.obs[key][:, :1].expand(-1, 3, -1))
+
+
+def test_where_there_is_no_vector_nothing_is_carried() -> None:
+    carried, plain = (build("rssm", SPECS["image"], "debug", vectors=how) for how in ("change", "latent"))
+    assert carried.state_dict().keys() == plain.state_dict().keys()
+
+
+@pytest.mark.parametrize("changes", [{"vectors": "both"}, {"vectors": "change", "open_loop_head_weight": 1.0}])
+def test_what_vectors_cannot_be_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(UserError, match="vectors="):
+        build("rssm", SPECS["vector"], "debug", **changes)

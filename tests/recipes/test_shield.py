@@ -16,7 +16,7 @@ def test_a_recipe_records_trains_calibrates_and_counts(name: str, tmp_path: Path
     for world in found["worlds"].values():
         assert set(world) == {"bare", "shielded", "tolerant", "tolerant_not_adaptive"}
         assert sum(world["shielded"]["verdicts"].values()) == pytest.approx(1)
-        assert world["shielded"]["decisions"] == 4 * 6
+        assert world["shielded"]["decisions"] == 2 * 6
     assert (tmp_path / "run" / "calibration.json").exists()
 
 

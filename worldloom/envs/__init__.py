@@ -1,7 +1,8 @@
 """What can be recorded and played. Adding an environment is its file and one line here, or your own `module:function`.
 
 Every environment is a gymnasium environment whose observation is a dict: images uint8 `[H, W, 3]` as gymnasium users
-expect, vectors float32 `[D]` (a recorded dataset is channels first). Actions are Discrete or a flat Box.
+expect, vectors float32 `[D]` (a recorded dataset is channels first). Actions are Discrete or a flat Box
+(`worldloom.envs.actions`).
 """
 
 from collections.abc import Iterable

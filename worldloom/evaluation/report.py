@@ -50,7 +50,7 @@ def render(model: WorldModel, held: Sequence[HeldOut], settings: RolloutSettings
     body = [
         _header(name, facts),
         _tiles(measured, keys, fps),
-        _verdict(verdict(measured.metrics, keys, settings.horizons, fps, result.metrics)),
+        _verdict(verdict(measured.metrics, keys, settings.horizons, fps, result.metrics, measured.baselines)),
         *(f"<p class=warning>{escape(note)}</p>" for note in facts["notes"] if "simulator" not in note),
         section("Real beside imagined", _clips(dreams, fps)),
         section("Step by step", *_strips(dreams)),

@@ -13,9 +13,10 @@ def verdict(
     horizons: Sequence[int],
     fps: float,
     metrics: Mapping[str, Metric] | None = None,
+    baselines: Mapping[str, Table] | None = None,
 ) -> list[Sentence]:
     """What every metric, by default every one of ours, has to say: of each key in the order given, then of all."""
-    findings = Findings(figures, horizons, fps)
+    findings = Findings(figures, horizons, fps, baselines or {})
     speaking = [metric for metric in (chosen() if metrics is None else metrics).values() if metric.sentence]
     sentences: list[Sentence] = []
     for key in (*keys, ""):

@@ -1,13 +1,14 @@
 """How figures are put into words: numbers, intervals and the sentences that the report begins with."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from worldloom.stats.bootstrap import Figure
 
 MINUS, ABSENT = "\u2212", "\u2013"
 Table = dict[str, dict[str, Figure]]
+BASELINES = {"mean": "the mean of the training data", "linear": "a linear forecast", "persistence": "no change"}
 
 
 @dataclass(frozen=True)
@@ -20,15 +21,30 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Findings:
-    """What a sentence is made from: the model's figures by metric and key, the card's horizons, steps per second."""
+    """What a sentence is made from: the model's figures by metric and key, the card's horizons, steps per second.
+
+    baselines: the same figures of each baseline, by its name.
+    """
 
     figures: Table
     horizons: Sequence[int]
     fps: float
+    baselines: Mapping[str, Table] = field(default_factory=dict)
 
     def of(self, metric: str) -> dict[str, Figure]:
         """The figures of a metric, none if it was not measured."""
         return self.figures.get(metric, {})
+
+    def no_better_than(self, key: str) -> dict[int, str]:
+        """The horizons at which the best baseline has at least the model's skill, and what that baseline is."""
+        found = {}
+        for k, ours in self.at_steps("skill", key).items():
+            rivals = {name: table.get("skill", {}).get(f"{key}@{k}") for name, table in self.baselines.items()}
+            known = {name: figure.value for name, figure in rivals.items() if figure and figure.value is not None}
+            best = max(known, key=known.__getitem__, default=None)
+            if best is not None and ours.value is not None and known[best] >= ours.value:
+                found[k] = BASELINES.get(best, best)
+        return found
 
     def at_steps(self, metric: str, key: str) -> dict[int, Figure]:
         """The figures of one key by horizon."""

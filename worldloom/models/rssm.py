@@ -1,15 +1,21 @@
 """The recurrent state-space model of PlaNet (Hafner et al., 2019) and DreamerV3 (Hafner et al., 2023).
 
-B batch, T time, A action size, D deterministic size, S stochastic size, P latent parameters, F = D + S features.
+B batch, T time, A action size, D deterministic size, S stochastic size, V size of carried vectors, P latent parameters,
+F = D + S + V features.
 
 A belief has a deterministic part that a gated recurrent cell carries and a stochastic part that is drawn: from the
 *prior* (`predict`), from the *posterior* after an observation (`observe`). Training pulls the two together.
+
+With `vectors="change"` it also carries the observed vectors, as they were last observed or predicted: what the latent
+then has to hold is only what they do not tell (`CarriedVectors`).
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldloom.data.segment import Segment
@@ -18,6 +24,7 @@ from worldloom.errors import UserError
 from worldloom.limits import at_least, between, check_limits, odd
 from worldloom.model import Obs, State, WorldModel, state
 from worldloom.models.open_loop import roll_out_along
+from worldloom.nets.carried import CarriedVectors, carried_keys
 from worldloom.nets.dense import BlockLinear, initialise, join, mlp, split
 from worldloom.nets.heads import head_losses, signal_heads
 from worldloom.nets.latent import Categorical, Gaussian, Latent
@@ -33,6 +40,9 @@ class RSSMConfig:
     prior, beside that on the posterior. An uncertain prior draws what no observation shows, and heads that learn on
     posteriors alone underestimate rare events there: the probability of termination one step ahead in Doom came out
     half of what it was. DreamerV3 has neither (0 and 1).
+
+    `vectors`: observed ones are read out of the latent, as in DreamerV3, or carried beside it and predicted as a
+    "change"; "auto" carries them where there are no pictures. Runs of before read them out of the latent.
     """
 
     deter: Annotated[int, at_least(1)] = 512
@@ -53,12 +63,22 @@ class RSSMConfig:
     representation_weight: Annotated[float, at_least(0)] = 0.1
     open_loop_head_weight: Annotated[float, at_least(0)] = 0.0
     open_loop_steps: Annotated[int, at_least(1)] = 1
+    vectors: Literal["latent", "change", "auto"] = "latent"
 
     def __post_init__(self) -> None:
         """Raise `UserError` for a value no model can be made of."""
         check_limits(self, "hyperparameter {} of family 'rssm'".format)
         if self.deter % self.blocks:
             raise UserError(f"deter={self.deter} does not divide into blocks={self.blocks}: choose a multiple")
+        if self.vectors not in ("latent", "change", "auto"):
+            raise UserError(f"vectors={self.vectors!r} is not known: use 'latent', 'change' or 'auto'")
+        if self.vectors == "change" and self.open_loop_head_weight:
+            raise UserError("heads learn open-loop only where vectors='latent': leave open_loop_head_weight at 0")
+
+    def carries(self, spec: DataSpec) -> bool:
+        """Whether beliefs carry the observed vectors of these data."""
+        alone = self.vectors == "auto" and not spec.image_keys and not self.open_loop_head_weight
+        return (self.vectors == "change" or alone) and bool(carried_keys(spec))
 
 
 SIZES = {
@@ -69,7 +89,13 @@ SIZES = {
     "size1m": RSSMConfig(),
     # For minutes of training: a posterior held close to what the prior can predict makes better dreams that early.
     "nano": RSSMConfig(
-        deter=512, hidden=128, classes=16, units=128, encoder_layers=2, decoder_layers=2, representation_weight=1.0
+        deter=512,
+        hidden=128,
+        classes=16,
+        units=128,
+        encoder_layers=2,
+        decoder_layers=2,
+        representation_weight=1.0,
     ),
     "small": RSSMConfig(deter=1024, hidden=256, classes=16, units=256, depth=64),
     "base": RSSMConfig(deter=4096, hidden=512, classes=32, units=512, depth=96),
@@ -78,15 +104,21 @@ SIZES = {
 
 @state
 class RSSMState(State):
-    """deter `[B, D]`, stoch `[B, S]`, and the parameters `[B, P]` of the latent that stoch was drawn from."""
+    """deter `[B, D]`, stoch `[B, S]`, what stoch was drawn from `[B, P]`, and carried vectors `[B, V]`."""
 
     deter: Tensor
     stoch: Tensor
     latent: Tensor
+    vectors: Tensor
 
     @property
     def features(self) -> Tensor:
-        return torch.cat([self.deter, self.stoch], -1)
+        return torch.cat([self.deter, self.stoch, self.vectors], -1)
+
+    @property
+    def drawn(self) -> Tensor:
+        """What the recurrent cell takes in besides what it remembers, `[B, S + V]`."""
+        return torch.cat([self.stoch, self.vectors], -1)
 
 
 class BlockGRU(nn.Module):
@@ -139,9 +171,12 @@ class RSSM(WorldModel[RSSMState]):
         super().__init__()
         self.spec, self.config = spec, config
         self.latent = make_latent(config)
-        features = config.deter + self.latent.size
+        make = partial(CarriedVectors, spec, config.deter, units=config.units, layers=2)
+        self.carried = make() if config.carries(spec) else None
+        carried = self.carried.size if self.carried else 0
+        features = config.deter + self.latent.size + carried
         self.encoder = ObsEncoder(spec, units=config.units, layers=config.encoder_layers, depth=config.depth)
-        self.cell = BlockGRU(config, self.latent.size, spec.action.size)
+        self.cell = BlockGRU(config, self.latent.size + carried, spec.action.size)
         self.prior = nn.Sequential(
             mlp(config.deter, config.hidden, 2), nn.Linear(config.hidden, self.latent.parameters)
         )
@@ -150,8 +185,17 @@ class RSSM(WorldModel[RSSMState]):
         self.posterior = nn.Sequential(
             nn.LayerNorm(config.hidden, eps=1e-3), nn.SiLU(), nn.Linear(config.hidden, self.latent.parameters)
         )
-        self.decoder = ObsDecoder(spec, features, units=config.units, layers=config.decoder_layers, depth=config.depth)
+        self.decoder = ObsDecoder(
+            spec,
+            features,
+            units=config.units,
+            layers=config.decoder_layers,
+            depth=config.depth,
+            without=tuple(self.carried.sizes) if self.carried else (),
+        )
         self.apply(initialise)
+        if self.carried:
+            self.carried.begin()
         self.heads = signal_heads(spec, features, units=config.units, layers=config.head_layers, bins=config.bins)
         self.loss_weights = {
             **dict.fromkeys(self.decodes, 1.0),
@@ -162,24 +206,26 @@ class RSSM(WorldModel[RSSMState]):
     def start(self, obs: Obs, noise: Noise = NOISE) -> RSSMState:
         batch = next(iter(obs.values())).shape[0]
         no_action = self.look_deter.weight.new_zeros(batch, self.spec.action.size)
-        return self.observe(self._nothing(batch), no_action, obs, noise)
+        return self._observed(self._nothing(batch), no_action, obs, None, noise)
 
     def observe(self, state: RSSMState, action: Tensor, obs: Obs, noise: Noise = NOISE) -> RSSMState:
-        deter = self.cell(state.deter, state.stoch, self.cell.embed_action(action))
-        return self._posterior_state(deter, self.look_obs(self.encoder(obs)), noise)
+        return self._observed(state, action, obs, state.vectors, noise)
 
     def predict(self, state: RSSMState, action: Tensor, noise: Noise = NOISE) -> RSSMState:
-        deter = self.cell(state.deter, state.stoch, self.cell.embed_action(action))
+        deter = self.cell(state.deter, state.drawn, self.cell.embed_action(action))
         latent = self.prior(deter).float()
-        return RSSMState(deter, self.latent.sample(latent, noise, noise.temperature), latent)
+        vectors = self.carried.following(state.vectors, deter, action) if self.carried else state.vectors
+        return RSSMState(deter, self.latent.sample(latent, noise, noise.temperature), latent, vectors)
 
     @property
     def decodes(self) -> tuple[str, ...]:
-        return (*self.decoder.keys, *self.heads)
+        return (*(self.carried.sizes if self.carried else ()), *self.decoder.keys, *self.heads)
 
     def decode(self, state: RSSMState, key: str) -> Tensor:
         if key in self.heads:
             return self.heads[key](state.features).mean
+        if self.carried and key in self.carried.sizes:
+            return self.carried.decode(state.vectors, key)
         if key in self.decoder.keys:
             return self.decoder.decode(state.features, key)
         raise UserError(f"this model can't decode {key!r}; it decodes {', '.join(self.decodes)}")
@@ -187,14 +233,16 @@ class RSSM(WorldModel[RSSMState]):
     def track(self, obs: Obs, actions: Tensor, noise: Noise = NOISE) -> RSSMState:
         """As the default scan, but everything that does not wait for the recurrence is one call for all rows."""
         seen = self.look_obs(self.encoder(obs)).float()
+        vectors = self.carried.observed_rows(obs) if self.carried else seen[..., :0]
         before = torch.cat([torch.zeros_like(actions[:, :1]), actions[:, :-1]], 1)
         moved = self.cell.embed_action(before).float()
         belief = self._nothing(actions.shape[0])
         beliefs = []
         # Small steps wait on latency, not on arithmetic: here fp32 is faster than the casts that bf16 needs.
         with torch.autocast(actions.device.type, enabled=False):
-            for moved_t, seen_t in zip(moved.unbind(1), seen.unbind(1), strict=True):
-                belief = self._posterior_state(self.cell(belief.deter, belief.stoch, moved_t), seen_t, noise)
+            for moved_t, seen_t, vectors_t in zip(moved.unbind(1), seen.unbind(1), vectors.unbind(1), strict=True):
+                deter = self.cell(belief.deter, belief.drawn, moved_t)
+                belief = self._posterior_state(deter, seen_t, vectors_t, noise)
                 beliefs.append(belief)
         return RSSMState.stack(beliefs)
 
@@ -207,6 +255,10 @@ class RSSM(WorldModel[RSSMState]):
             ahead = self._foreseen(belief.deter, segment.action, noise)
             for key, error in head_losses(self.heads, ahead, segment).items():
                 losses[key] = losses[key] + self.config.open_loop_head_weight * error
+        if self.carried:
+            before, after = belief.vectors[:, :-1], belief.vectors[:, 1:]
+            ahead = self.carried.following(before, belief.deter[:, 1:], segment.action[:, :-1])
+            losses |= {key: F.pad(error, (1, 0)) for key, error in self.carried.loss(ahead, after).items()}
         losses["dynamics"] = self.latent.kl(belief.latent.detach(), prior).clamp(min=free)
         losses["representation"] = self.latent.kl(belief.latent, prior.detach()).clamp(min=free)
         return losses
@@ -222,15 +274,21 @@ class RSSM(WorldModel[RSSMState]):
         )
         return torch.cat(dreamt, -1)
 
-    def _posterior_state(self, deter: Tensor, seen: Tensor, noise: Noise) -> RSSMState:
+    def _observed(self, state: RSSMState, action: Tensor, obs: Obs, before: Tensor | None, noise: Noise) -> RSSMState:
+        """The posterior after `obs`; `before` `[B, V]` was carried, None at the start."""
+        deter = self.cell(state.deter, state.drawn, self.cell.embed_action(action))
+        seen = self.look_obs(self.encoder(obs))  # first, as it names a key that is missing
+        vectors = self.carried.observed(obs, before) if self.carried else state.vectors
+        return self._posterior_state(deter, seen, vectors, noise)
+
+    def _posterior_state(self, deter: Tensor, seen: Tensor, vectors: Tensor, noise: Noise) -> RSSMState:
         latent = self.posterior(self.look_deter(deter) + seen).float()
-        return RSSMState(deter, self.latent.sample(latent, noise), latent)
+        return RSSMState(deter, self.latent.sample(latent, noise), latent, vectors)
 
     def _nothing(self, batch: int) -> RSSMState:
         zeros = self.look_deter.weight.new_zeros
-        return RSSMState(
-            zeros(batch, self.config.deter), zeros(batch, self.latent.size), zeros(batch, self.latent.parameters)
-        )
+        sizes = (self.config.deter, self.latent.size, self.latent.parameters, self.carried.size if self.carried else 0)
+        return RSSMState(*(zeros(batch, size) for size in sizes))
 
 
 def make_latent(config: RSSMConfig) -> Latent:

@@ -14,7 +14,7 @@ row, so that it keeps what is small and deadly.
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -131,7 +131,7 @@ class VAERNN(WorldModel[VAERNNState]):
     def __init__(self, spec: DataSpec, config: VAERNNConfig):
         super().__init__()
         self.spec, self.config = spec, config
-        width = {"units": config.units, "depth": config.depth}
+        width: dict[str, Any] = {"units": config.units, "depth": config.depth}
         self.encoder = ObsEncoder(spec, **width, layers=config.encoder_layers)
         self.moments = nn.Linear(self.encoder.size, 2 * config.latent)
         self.decoder = ObsDecoder(spec, config.latent, **width, layers=config.decoder_layers)

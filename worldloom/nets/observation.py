@@ -191,14 +191,18 @@ class ObsEncoder(nn.Module):
 class ObsDecoder(nn.Module):
     """Features `[..., F]` to every image, vector and window that is observed, or that is a target.
 
-    What is given, such as the task, is context and never predicted. A set has no order to predict it in.
+    What is given, such as the task, is context and never predicted. A set has no order to predict it in. `without` are
+    keys that a model predicts in another way.
     """
 
-    def __init__(self, spec: DataSpec, features: int, *, units: int, layers: int, depth: int):
+    def __init__(
+        self, spec: DataSpec, features: int, *, units: int, layers: int, depth: int, without: tuple[str, ...] = ()
+    ):
         super().__init__()
         self.spec = spec
         self.cameras = predicted_keys(spec, "image")
-        self.sizes = {k: math.prod(spec.keys[k].shape) for k in predicted_keys(spec, "vector", "window")}
+        vector_keys = [k for k in predicted_keys(spec, "vector", "window") if k not in without]
+        self.sizes = {k: math.prod(spec.keys[k].shape) for k in vector_keys}
         self.scale = VectorScale(spec, tuple(self.sizes))
         vectors = self.scale.mean.numel()
         self.dense = nn.Sequential(mlp(features, units, layers), nn.Linear(units, vectors)) if vectors else None

@@ -187,3 +187,22 @@ def test_names_are_read_however_they_are_nested(tmp_path: Path, names: Any) -> N
     info["features"]["action"]["names"] = names
     (path / "meta/info.json").write_text(json.dumps(info))
     assert open_dataset(path).spec.action.names == ("hip", "knee")
+
+
+@pytest.mark.parametrize("shape", [(12, 20, 3), (3, 12, 20), (12, 20, 1)])
+def test_raw_arrays_of_the_shape_of_a_picture_are_pictures(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    rows = np.random.default_rng(0).integers(0, 256, (3, *shape), dtype=np.uint8)
+    columns = {"observation.top": pa.array(rows.tolist(), pa.list_(pa.list_(pa.list_(pa.uint8()))))}
+    path = write_foreign(tmp_path / "data", {"observation.top": ("uint8", list(shape))}, columns, [3])
+    wanted = rows if shape[0] == 3 else rows.transpose(0, 3, 1, 2)
+    assert np.array_equal(open_dataset(path).read(0).obs["top"], wanted)
+
+
+@pytest.mark.parametrize("began", [5.0, 1e4, 1.7e9])
+def test_a_clock_may_have_begun_anywhere(tmp_path: Path, began: float) -> None:
+    path = written(tmp_path / "data", [6])
+    table = pq.read_table(path / FILE.format(0))
+    clock = pa.array((began + np.arange(6) / 10).astype(np.float32))
+    column = table.column_names.index("timestamp")
+    pq.write_table(table.set_column(column, "timestamp", clock), path / FILE.format(0))
+    check(path, [6], [0])

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from worldloom.data.formats.columns import image_shape
 from worldloom.data.spec import ActionGroup, ActionSpec, DataSpec, KeySpec, mask_name, short, signal_keys, tuples
 from worldloom.errors import UserError
 
@@ -209,6 +210,8 @@ def _key_spec(feature: dict[str, Any]) -> KeySpec | None:
         info = feature.get("info") or feature.get("video_info") or {}
         depth = info.get("video.is_depth_map") or info.get("is_depth_map")
         return None if depth or len(shape) != 3 else KeySpec("image", _channels_first(shape, feature.get("names")))
+    if dtype == "uint8" and len(shape) == 3 and (picture := image_shape(shape)):
+        return KeySpec("image", picture)
     size = int(np.prod(shape))
     return KeySpec("vector", (size,), names_of(feature, size)) if dtype in SCALARS and size else None
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from worldloom.data.episode import BrokenEpisode, Episode
+from worldloom.data.formats.columns import observation, resize
 from worldloom.data.lerobot.features import ACTION_MASK, SCALARS, Layout, is_choice
 from worldloom.data.spec import MASK, KeySpec, one_hot
 from worldloom.data.validate import EXTRA_DTYPES, check_action, check_finite
@@ -77,6 +78,10 @@ def episode_of(
             obs[key] = frames(feature, times)
         elif layout.stored_as(feature) == "image":
             obs[key] = _pictures(table[feature], layout.spec.keys[key].shape, image_size, f"{where}, {feature}")
+        elif layout.spec.keys[key].kind == "image":
+            values = numbers(table[feature], layout.features[feature], f"{where}, {feature}")
+            rows = values.reshape(length, *layout.features[feature]["shape"])
+            obs[key] = resize(observation(rows, layout.spec.keys[key], f"{where}, {feature}"), image_size)
         else:
             obs[key] = _array(table, layout, feature, layout.spec.keys[key], where)
     for name, feature in layout.masks.items():
@@ -188,6 +193,7 @@ def _timestamps(table: pa.Table, layout: Layout, where: str) -> np.ndarray:
         return np.arange(len(table)) / layout.spec.fps
     times = numbers(table["timestamp"], layout.features["timestamp"], f"{where}, timestamp")[:, 0].astype(np.float64)
     check_finite(times, f"{where}, timestamp")
+    times = _from_zero(times, layout.spec.fps)
     steps = np.diff(times)
     if (steps <= 0).any():
         row = int((steps <= 0).argmax()) + 1
@@ -196,6 +202,14 @@ def _timestamps(table: pa.Table, layout: Layout, where: str) -> np.ndarray:
             f"{where}, row {row}: the timestamp {what}, {times[row]:.4f} s after {times[row - 1]:.4f} s. {SKIP}"
         )
     return times
+
+
+def _from_zero(times: np.ndarray, fps: float) -> np.ndarray:
+    """Seconds since the first row, of a clock that began elsewhere: by the rate where float32 is too coarse for it."""
+    if len(times) < 2 or times[0] < 1:
+        return times
+    coarse = np.spacing(np.float32(times[-1])) > 0.1 / fps
+    return np.arange(len(times)) / fps if coarse else times - times[0]
 
 
 def numbers(column: pa.ChunkedArray, feature: dict[str, Any], where: str) -> np.ndarray:

@@ -44,9 +44,7 @@ def sentence(findings: Findings, key: str) -> Iterator[Sentence]:
     elif much:
         yield Sentence("yes", f"{key}: it listens to its actions: {words}.")
     elif sure:
-        yield Sentence(
-            "partly", f"{key}: it listens to its actions, but hardly: {words}; above {LEAST_DB:g} dB counts."
-        )
+        yield Sentence("partly", f"{key}: it hardly listens to its actions ({LEAST_DB:g} dB would count): {words}.")
     else:
         yield Sentence("no", f"{key}: no evidence that it listens to its actions: {words}.")
 

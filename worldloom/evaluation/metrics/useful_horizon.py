@@ -58,6 +58,11 @@ def up_to(findings: Findings, key: str, useful: Figure, steps: int) -> Sentence:
     skill = findings.of("skill").get(f"{key}@{nearest}")
     detail = f"; at {nearest} its skill against nothing-changes is {interval(skill)}" if skill and skill.value else ""
     sure = useful.low is not None and useful.low >= min(5, furthest)
+    rivals = {k: name for k, name in findings.no_better_than(key).items() if k <= steps}
+    if rivals:
+        by_name = {name: list_steps([k for k in rivals if rivals[k] == name]) for name in rivals.values()}
+        close = " and ".join(f"{name} at {at}" for name, at in by_name.items())
+        return Sentence("no" if set(rivals) >= set(known) else "partly", f"{words}{detail}; but as close is {close}.")
     return Sentence("yes" if sure else "partly", f"{words}{detail}.")
 
 
