@@ -27,6 +27,7 @@ from worldloom.training.session import run_training
 
 JOINTS, FPS, ROWS, SUBSTEPS = 34, 30.0, 300, 10
 TORQUE, FRICTION = 18.0, 3.0
+HELD_OUT = 0.25  # of the episodes
 ARMS: dict[str, dict[str, Any]] = {
     "mlp": {"family": "mlp", "size": "small"},
     "rssm": {"family": "rssm", "size": "debug", "overrides": ("vectors=change",)},
@@ -102,7 +103,7 @@ def judge(options: Options, arm: str, seed: int) -> dict[str, Any]:
     if options.debug:
         asked |= {"minutes": None, "steps": 20, "size": "debug", "batch_size": 4, "length": 8}
     if not (run / "summary.json").exists():
-        fixed: dict[str, Any] = {"seed": seed, "held_out": 0.25, "preview_every": 0, "threads": 1}
+        fixed: dict[str, Any] = {"seed": seed, "held_out": HELD_OUT, "preview_every": 0, "threads": 1}
         resume = (run / "run.json").exists()
         run_training(TrainSettings(data=(options.out / "data",), out=run, resume=resume, **fixed, **asked))
     evaluate(EvaluateSettings(run=run, horizons=(1, 5, 15)))
@@ -123,6 +124,7 @@ def main(options: Options) -> dict[str, Any]:
         "hardware": hardware("cpu"),
         "seeds": list(options.seeds),
         "minutes_each": options.minutes,
+        "world": {"joints": JOINTS, "fps": FPS, "rows": ROWS, "episodes": options.episodes, "held_out": HELD_OUT},
         "runs": runs,
         "minutes": round((time.time() - began) / 60, 1),
     }

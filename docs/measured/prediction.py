@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .page import Result, Section, Table, estimate, number
+from .page import Result, Section, Table, estimate, number, percent
 
 BASELINES = ("linear", "mean")  # persistence has skill zero by definition
 
@@ -51,12 +51,13 @@ def robot_vectors(result: Result) -> Section:
         (run["arm"], str(run["seed"]), number(run["updates"]), *(estimate(run["skill"][k], 3) for k in run["skill"]))
         for run in result["runs"]
     ]
-    linear = result["runs"][0]["linear"]
+    linear, world = result["runs"][0]["linear"], result["world"]
     rows.append(("a linear forecast", "", "", *(estimate(figure, 3) for figure in linear.values())))
     return Section(
         "A robot of two arms by its joints alone",
-        "34 joints with limited torque, dry friction and unseen velocities, 40 episodes of 300 rows at 30 Hz, ten of "
-        f"them held out; {number(result['minutes_each'])} min of one core each. `rssm` carries the vectors "
+        f"{world['joints']} joints with limited torque, dry friction and unseen velocities. {world['episodes']} "
+        f"episodes of {world['rows']} rows at {number(world['fps'])} Hz, {percent(world['held_out'])} held out; "
+        f"{number(result['minutes_each'])} min of one core each. `rssm` carries the vectors "
         "(`--set vectors=change`), `rssm-latent` reads them out of its latent.",
         (Table(("arm", "seed", "updates", *(f"skill, {key.rpartition('@')[2]} steps" for key in linear)), rows),),
     )

@@ -112,7 +112,9 @@ def look_from(
     What it decodes ("belief"), the likeliest dream ("likeliest"), and the tensors of the next belief ("observe").
     """
     torch.manual_seed(seed)
-    known = tree_unflatten([*belief], tree_flatten(model.track(window.obs, window.action))[1])
+    leaves, structure = tree_flatten(model.track(window.obs, window.action))
+    # What beliefs have come to hold since is empty in a run of before.
+    known = tree_unflatten([*belief, *(leaf for leaf in leaves[len(belief) :] if not leaf.numel())], structure)
     now, obs = known[:, CONTEXT - 1], {key: value[:, CONTEXT] for key, value in window.obs.items()}
     found = decoded(model, known, "belief") | decoded(model, likeliest(model, now, done(window)), "likeliest")
     after = tree_flatten(model.observe(now, window.action[:, CONTEXT - 1], obs))[0]
