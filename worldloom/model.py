@@ -144,7 +144,8 @@ class WorldModel(nn.Module, ABC, Generic[S]):
     elsewhere; only `predict` and `imagine` heed its temperature. Grad modes, devices, precision and seeds belong to
     the caller.
 
-    `renamed` are hyperparameters of earlier versions and what they are called now, so that their runs are still read.
+    `renamed` are hyperparameters of earlier versions and what they are called now, `renamed_tensors` the last parts of
+    names of tensors, so that their runs are still read.
 
     `part_types` names the submodules that can come from another run, with the class (or the family) each must be of; a
     family that has any takes `parts`, `{name: module}`, beside its config. `phases` are those of its training.
@@ -154,6 +155,7 @@ class WorldModel(nn.Module, ABC, Generic[S]):
     config_class: ClassVar[type]
     sizes: ClassVar[Mapping[str, Any]]
     renamed: ClassVar[Mapping[str, str]] = {}
+    renamed_tensors: ClassVar[Mapping[str, str]] = {}
     part_types: ClassVar[Mapping[str, type | str]] = {}
     phases: ClassVar[tuple[Phase, ...]] = (Phase(),)
     imagines_jointly: ClassVar[bool] = False
@@ -208,6 +210,11 @@ class WorldModel(nn.Module, ABC, Generic[S]):
         """Keep a part as it is from now on: it takes no gradient, stays in eval mode and is in no checkpoint."""
         self.frozen = (*self.frozen, part)
         self.get_submodule(part).requires_grad_(False).eval()
+
+    def current_name(self, tensor: str) -> str:
+        """The name today of a tensor that an earlier version saved."""
+        prefix, dot, last = tensor.rpartition(".")
+        return prefix + dot + self.renamed_tensors.get(last, last)
 
     def own_state(self) -> dict[str, Tensor]:
         """The tensors a checkpoint holds: all but those of frozen parts, which are another run's."""

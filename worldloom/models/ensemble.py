@@ -215,6 +215,10 @@ class Ensemble(WorldModel[EnsembleState]):
             raise UserError(f"this model can't decode {key!r}; it decodes {', '.join(self.decodes)}")
         return self._each(lambda member, own, _: member.decode(own, key), NOISE, state)
 
+    def current_name(self, tensor: str) -> str:
+        """As the members' family has it."""
+        return self.members.current_name(tensor)
+
     def _codes(self, features: Tensor) -> Tensor:
         """The common code as read from the belief of each member: `[..., K * F]` to `[..., K, C]`."""
         rows = features.flatten(0, -2)

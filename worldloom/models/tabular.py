@@ -54,6 +54,7 @@ class Tabular(WorldModel[TabularState]):
     """
 
     family: ClassVar[str] = "tabular"
+    renamed_tensors: ClassVar[dict[str, str]] = {"paid": "reward"}
     config_class: ClassVar[type] = TabularConfig
     sizes: ClassVar[dict[str, TabularConfig]] = dict.fromkeys(("debug", "nano", "small", "base"), TabularConfig())
     config: TabularConfig
@@ -75,7 +76,7 @@ class Tabular(WorldModel[TabularState]):
             )
         self.known = (CERTAIN + math.log(states)) / SCALE
         self.following = nn.Parameter(self.known * torch.eye(states)[:, None].repeat(1, actions, 1))
-        self.paid = nn.Parameter(torch.zeros(states, actions))
+        self.reward = nn.Parameter(torch.zeros(states, actions))
         self.over = nn.Parameter(torch.full((states, actions), -CERTAIN / SCALE))
         terms = {"place": True, "reward": spec.has_reward, "terminated": spec.has_end}
         self.loss_weights = {name: 1.0 for name, there in terms.items() if there}
@@ -127,11 +128,11 @@ class Tabular(WorldModel[TabularState]):
         """Overwrite the entry of `state` and `action` with one observed transition."""
         self.following[state, action] = 0.0
         self.following[state, action, next_state] = self.known
-        self.paid[state, action] = reward
+        self.reward[state, action] = reward
         self.over[state, action] = (CERTAIN if terminated else -CERTAIN) / SCALE
 
     def _outcome(self, probs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Expected reward and termination probability of `action` `[..., A]` in states of `probs` `[..., S]`."""
-        tables = (self.paid, (SCALE * self.over).sigmoid())
+        tables = (self.reward, (SCALE * self.over).sigmoid())
         reward, terminated = (torch.einsum("...s,...a,sa->...", probs, action, table) for table in tables)
         return reward, terminated

@@ -98,8 +98,9 @@ class Checkpoint:
 
     def fill(self, model: WorldModel, path: Path) -> None:
         """Put the weights into `model`. Raises `UserError` naming the first tensor that does not belong there."""
-        check_tensors(model.own_state(), self.model, path)
-        model.load_state_dict(dict(self.model), strict=not model.frozen)
+        weights = {model.current_name(name): tensor for name, tensor in self.model.items()}
+        check_tensors(model.own_state(), weights, path)
+        model.load_state_dict(weights, strict=not model.frozen)
 
     def fill_auxiliary(self, auxiliary: nn.Module, path: Path) -> None:
         """Put the weights of what was trained along with the model into `auxiliary`. Raises `UserError` likewise."""

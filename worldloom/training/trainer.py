@@ -228,7 +228,8 @@ class Trainer:
         for full_name, value in tensors.items():
             if not full_name.startswith(OPTIMIZER):
                 continue
-            name, key = _current_name(full_name.removeprefix(OPTIMIZER)).rsplit("/", 1)
+            saved, key = _current_name(full_name.removeprefix(OPTIMIZER)).rsplit("/", 1)
+            name = self.model.current_name(saved)
             parameter = parameters.get(name)
             if parameter is None or (key != "step" and value.shape != parameter.shape):
                 raise UserError(f"{path}: {full_name!r} fits no parameter: it belongs to another configuration")
