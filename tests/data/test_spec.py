@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from tests.models.segments import SPECS
+from worldloom.augment.branches import with_noise
 from worldloom.data.spec import SIGNALS, ActionGroup, ActionSpec, DataSpec, KeySpec, signal_keys
 from worldloom.errors import UserError
+from worldloom.evaluation.actions import random_actions
 
 NOTHING = ActionSpec("continuous", 0)
 OLD = {
@@ -69,3 +71,15 @@ def test_devices_that_are_all_continuous_stay_continuous() -> None:
     one = ActionGroup("left", "continuous", 1, low=(-1.0,), high=(1.0,))
     spec = ActionSpec.of((one, ActionGroup("right", "continuous", 1)))
     assert (spec.kind, spec.low) == ("continuous", None)  # an open range of one leaves the whole to the data
+
+
+def test_random_and_noisy_mixed_actions_are_choices_and_numbers_in_range() -> None:
+    groups = (ActionGroup("go", "discrete", 3), ActionGroup("turn", "continuous", 2, None, (-2.0, -2.0), (2.0, 2.0)))
+    spec, rng = ActionSpec.of(groups), np.random.default_rng(0)
+    drawn = random_actions(spec, 200, rng)
+    noisy = with_noise(drawn.reshape(20, 10, 5), spec, 0.5, rng).reshape(-1, 5)
+    for actions in (drawn, noisy):
+        assert set(np.unique(actions[:, :3])) == {0, 1}
+        assert (actions[:, :3].sum(1) == 1).all()
+        assert (np.abs(actions[:, 3:]) <= 1).all()
+    assert 0.02 < (drawn[:, :3] != noisy[:, :3]).any(1).mean() < 0.6

@@ -156,9 +156,11 @@ def mixed_choice(scores: Tensor, unimix: float) -> CategoricalAction:
 
 
 def require_bounds(action: ActionSpec) -> None:
-    """Raise `UserError` unless the data have actions, and a range for continuous ones."""
+    """Raise `UserError` unless the data have actions that are one choice, or numbers with a range."""
     if not action.size:
         raise UserError("the data have no actions: there is nothing for a policy to learn")
+    if action.kind == "mixed":
+        raise UserError("a policy learns one choice or numbers, but this action mixes both: plan in the model instead")
     if action.kind == "continuous" and action.low is None:
         raise UserError(
             "the data declare no action range, so the actions of a policy would have no bounds: give the "

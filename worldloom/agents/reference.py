@@ -6,6 +6,7 @@ B environments, A action size.
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from worldloom.agents.agent import Agent, next_seed
@@ -43,7 +44,7 @@ class RandomAgent(Agent):
     def _draw(self, generator: torch.Generator) -> Tensor:
         action = self.spec.action
         if action.kind == "discrete":
-            return torch.eye(action.size)[int(torch.randint(action.size, (), generator=generator))]
+            return F.one_hot(torch.randint(action.size, (), generator=generator), action.size).float()
         if action.low is None or action.high is None:
             return torch.randn(action.size, generator=generator)
         return one_hot_slices(2 * torch.rand(action.size, generator=generator) - 1, action.choices)
@@ -63,7 +64,7 @@ class NoOpAgent(Agent):
         action = self.spec.action
         zero = torch.zeros(action.size)
         if action.kind == "discrete":
-            still = torch.eye(action.size)[0]
+            still = F.one_hot(torch.tensor(0), action.size).float()
         else:
             still = one_hot_slices(torch.from_numpy(action.scale(zero.numpy())).clamp(-1, 1), action.choices)
         return still.expand(len(memory.seed), -1), memory

@@ -14,7 +14,7 @@ from torch import Tensor
 from worldloom.agents.agent import Agent
 from worldloom.agents.saved import load_agent
 from worldloom.augment.start_states import StartStates, draw_rows, recorded_actions
-from worldloom.data.spec import ActionSpec
+from worldloom.data.spec import ActionSpec, one_hot
 from worldloom.envs.policy import AGENT_FILE
 from worldloom.errors import UserError, unknown
 from worldloom.evaluation.actions import random_actions
@@ -129,12 +129,15 @@ def translate(action: Tensor, theirs: ActionSpec, ours: ActionSpec) -> Tensor:
 
 
 def with_noise(actions: np.ndarray, spec: ActionSpec, noise: float, rng: np.random.Generator) -> np.ndarray:
-    """Actions `[B, H, A]` plus normal noise of this deviation, or with this share replaced by a uniform choice."""
-    if spec.kind == "continuous":
+    """Actions `[B, H, A]` plus normal noise of this deviation, or with this share replaced by a uniform choice.
+
+    Of a mixed action the noise decides between choices that are as near as 1 is to 0.
+    """
+    if spec.kind != "discrete":
         drawn = rng.normal(size=actions.shape).astype(np.float32)
-        return np.clip(actions + np.float32(noise) * drawn, -1, 1)
+        return spec.chosen(np.clip(actions + np.float32(noise) * drawn, -1, 1))
     replaced = rng.random(actions.shape[:-1]) < noise
-    any_choice = np.eye(spec.size, dtype=np.float32)[rng.integers(spec.size, size=actions.shape[:-1])]
+    any_choice = one_hot(rng.integers(spec.size, size=actions.shape[:-1]), spec.size)
     return np.where(replaced[..., None], any_choice, actions)
 
 

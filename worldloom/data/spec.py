@@ -147,6 +147,13 @@ class ActionSpec:
         """The one-hot slices of a mixed action."""
         return tuple(self.slices[group.name] for group in self.groups if group.kind == "discrete")
 
+    def chosen(self, action: np.ndarray) -> np.ndarray:
+        """A copy of `[..., A]` with the largest number of each choice of a mixed action as 1, its others as 0."""
+        whole = np.array(action, np.float32)
+        for part in self.choices:
+            whole[..., part] = one_hot(whole[..., part].argmax(-1), part.stop - part.start)
+        return whole
+
     @property
     def parts(self) -> tuple[ActionGroup, ...]:
         """The groups; an action without any is one."""

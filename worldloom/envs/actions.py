@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from worldloom.data.spec import HUGE, ActionGroup
+from worldloom.data.spec import HUGE, ActionGroup, one_hot
 from worldloom.errors import UserError
 
 Adapted = spaces.Discrete | spaces.Box
@@ -105,7 +105,7 @@ class ChoicePart:
         return int(np.argmax(scores)) + self.start
 
     def taken(self, scores: np.ndarray) -> np.ndarray:
-        return np.eye(1, self.size, int(np.argmax(scores)), dtype=np.float32)[0]
+        return one_hot(np.array(np.argmax(scores)), self.size)
 
     def group(self, name: str) -> ActionGroup:
         return ActionGroup(name, "discrete", self.size, tuple(str(self.start + i) for i in range(self.size)))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from worldloom.data.cache import CachedDataset
 from worldloom.data.segment import Segment
-from worldloom.data.spec import DataSpec, KeySpec
+from worldloom.data.spec import DataSpec, KeySpec, one_hot
 from worldloom.errors import UserError, unknown
 from worldloom.limits import at_least, check_limits
 from worldloom.model import State, WorldModel
@@ -155,7 +155,7 @@ def to_model(actions: np.ndarray, spec: DataSpec) -> Tensor:
         wrong = actions[(actions < 0) | (actions >= spec.action.size)]
         if wrong.size:
             raise UserError(f"an action is {wrong[0]}: this dream takes 0 to {spec.action.size - 1}")
-        return torch.eye(spec.action.size)[torch.from_numpy(np.asarray(actions, np.int64))]
+        return torch.from_numpy(one_hot(actions, spec.action.size))
     if actions.ndim != 2 or actions.shape[1] != spec.action.size:
         raise UserError(f"the actions are {actions.shape}, but this dream takes (environments, {spec.action.size})")
     if not np.isfinite(actions).all():

@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from worldloom.data.spec import ActionSpec
+from worldloom.data.spec import ActionSpec, one_hot
 from worldloom.errors import UserError, unknown
 
 
 def random_actions(spec: ActionSpec, count: int, rng: np.random.Generator) -> np.ndarray:
     """Uniform over the action space, in model units: float32 `[N, A]`."""
     if spec.kind == "discrete":
-        return np.eye(spec.size, dtype=np.float32)[rng.integers(spec.size, size=count)]
-    return rng.uniform(-1, 1, (count, spec.size)).astype(np.float32)
+        return one_hot(rng.integers(spec.size, size=count), spec.size)
+    return spec.chosen(rng.uniform(-1, 1, (count, spec.size)))
 
 
 def read_actions(path: Path, spec: ActionSpec) -> np.ndarray:
@@ -125,7 +125,7 @@ def _one_hot(row: Any, spec: ActionSpec, where: str) -> np.ndarray:
         row = (spec.names or ()).index(row)
     if not isinstance(row, int | float) or row != row or int(row) != row or not 0 <= row < spec.size:
         raise UserError(f"{where}: {row!r} is no index from 0 to {spec.size - 1}{_named(spec)}.")
-    return np.eye(spec.size, dtype=np.float32)[int(row)]
+    return one_hot(np.array(int(row)), spec.size)
 
 
 def _checked_one_hot(row: Sequence[Any], where: str) -> np.ndarray:
