@@ -75,7 +75,13 @@ class AdaptedEnv(gymnasium.Env[Any, Any]):
 
     def step(self, action: Any) -> tuple[Obs, float, bool, bool, dict[str, Any]]:
         obs, reward, terminated, truncated, info = self.env.step(self.acts.send(action))
-        return self._read(obs), read_reward(reward, self.name), bool(terminated), bool(truncated), info
+        return (
+            self._read(obs),
+            one_number(reward, f"{self.name}: the reward of a step"),
+            bool(terminated),
+            bool(truncated),
+            info,
+        )
 
     @property
     def has_text(self) -> bool:
@@ -96,11 +102,11 @@ class AdaptedEnv(gymnasium.Env[Any, Any]):
         return {key: leaf.read(obs) for key, leaf in self._leaves.items()}
 
 
-def read_reward(reward: Any, name: str) -> float:
-    """A number, or an array that holds one."""
-    values = np.asarray(reward)
+def one_number(value: Any, what: str) -> float:
+    """A number, or an array that holds one; `what` it is stands in the error."""
+    values = np.asarray(value)
     if values.size != 1 or values.dtype.kind not in "biuf":
-        raise UserError(f"{name}: step returned the reward {reward!r}, but it must be one number")
+        raise UserError(f"{what} is {value!r}, but it must be one number: fix the environment")
     return float(values.reshape(-1)[0])
 
 
@@ -143,16 +149,18 @@ def make_leaf(space: spaces.Space, path: tuple[Any, ...], name: str, image_size:
     if isinstance(space, spaces.Box) and (layout := image_layout(space, where)):
         height, width = image_size or space.shape[layout.index("H")], image_size or space.shape[layout.index("W")]
         new = spaces.Box(0, 255, (height, width, 3), np.uint8)
-        return ObsLeaf(path, new, lambda value: to_image(checked(value, space, where), layout, height, width, where))
+        return ObsLeaf(
+            path, new, lambda value: to_image(as_declared(value, space, where), layout, height, width, where)
+        )
     if isinstance(space, spaces.Box):
         low, high = (np.asarray(edge, np.float32).reshape(-1) for edge in (space.low, space.high))
         return ObsLeaf(
-            path, spaces.Box(low, high, dtype=np.float32), lambda value: to_vector(checked(value, space, where))
+            path, spaces.Box(low, high, dtype=np.float32), lambda value: to_vector(as_declared(value, space, where))
         )
     if isinstance(space, spaces.MultiBinary):
         size = int(np.prod(space.shape))
         return ObsLeaf(
-            path, spaces.Box(0, 1, (size,), np.float32), lambda value: to_vector(checked(value, space, where))
+            path, spaces.Box(0, 1, (size,), np.float32), lambda value: to_vector(as_declared(value, space, where))
         )
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
         parts = [part for _, part in choices_of(space)]
@@ -185,7 +193,7 @@ def image_layout(space: spaces.Box, where: str = "the observation") -> str:
     return ""
 
 
-def checked(value: Any, space: spaces.Box | spaces.MultiBinary, where: str) -> np.ndarray:
+def as_declared(value: Any, space: spaces.Box | spaces.MultiBinary, where: str) -> np.ndarray:
     """An observation that has the shape its space says, and of a picture the type; anything else would be a cast."""
     values = np.asarray(value)
     if values.shape != space.shape or values.dtype.kind not in "biuf":

@@ -5,13 +5,14 @@ A action size, C H W image channels, height, width.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
 from worldloom.data.spec import ActionGroup, ActionSpec, DataSpec, KeySpec, signal_keys
-from worldloom.envs.adapt import ActionSpace, AdaptedEnv
+from worldloom.envs.adapt import ActionSpace, AdaptedEnv, one_number
 from worldloom.errors import UserError
 
 
@@ -61,10 +62,10 @@ class Signal:
         alias = next((name for name in self.aliases if info.get(name) is not None), None)
         if alias is None:
             return None
-        values = np.asarray(info[alias])
-        if values.size != 1 or values.dtype.kind not in "biuf" or not np.isfinite(values).all():
-            raise UserError(f"info[{alias!r}] is {info[alias]!r}, but it must be one number: fix the environment")
-        return float(values.reshape(-1)[0])
+        value = one_number(info[alias], f"info[{alias!r}]")
+        if not isfinite(value):
+            raise UserError(f"info[{alias!r}] is {value}, but it must be finite: fix the environment")
+        return value
 
 
 SIGNALS = (Signal("success", ("success", "is_success"), bool), Signal("cost", ("cost",), np.float32))

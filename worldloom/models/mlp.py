@@ -8,7 +8,6 @@ observation leaves out; where nothing is left out it learns in seconds what a re
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Annotated, ClassVar
 
 import torch
@@ -19,6 +18,7 @@ from worldloom.data.spec import DataSpec
 from worldloom.errors import UserError
 from worldloom.limits import at_least, check_limits, odd
 from worldloom.model import Obs, State, WorldModel, state
+from worldloom.nets.dense import plain_mlp
 from worldloom.nets.heads import head_losses, signal_heads
 from worldloom.nets.observation import VectorScale
 from worldloom.noise import NOISE, Noise
@@ -74,10 +74,7 @@ class MLP(WorldModel[MLPState]):
         self.scale = VectorScale(spec, tuple(self.parts))
         size = sum(self.parts.values())
         inputs = size + sum(spec.obs[key].shape[0] for key in (*given, *spec.category_keys)) + spec.action.size
-        widths = [inputs] + [config.units] * config.layers
-        # No normalisation layer: it would hide how large the state is, which is what shall be predicted to the digit.
-        layers = [nn.Sequential(nn.Linear(a, b), nn.SiLU()) for a, b in pairwise(widths)]
-        self.body, self.change = nn.Sequential(*layers), nn.Linear(config.units, size)
+        self.body, self.change = plain_mlp(inputs, config.units, config.layers), nn.Linear(config.units, size)
         # Most of a short step is linear, so that part need not go through the network.
         self.linear = nn.Linear(inputs, size, bias=False)
         nn.init.zeros_(self.linear.weight)

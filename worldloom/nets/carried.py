@@ -8,13 +8,13 @@ Beside it stands its last change: a position alone does not tell where a thing i
 """
 
 from collections.abc import Mapping
-from itertools import pairwise
 from math import prod
 
 import torch
 from torch import Tensor, nn
 
 from worldloom.data.spec import DataSpec
+from worldloom.nets.dense import plain_mlp
 from worldloom.nets.observation import VectorScale, flat
 
 CHANGES = 10.0  # in a row a vector changes by about a tenth of what it does in an episode
@@ -29,9 +29,7 @@ class CarriedVectors(nn.Module):
         self.sizes = {k: prod(spec.keys[k].shape) for k in carried_keys(spec)}
         self.scale, self.values = VectorScale(spec, tuple(self.sizes)), sum(self.sizes.values())
         self.size = 2 * self.values
-        widths = [context + self.size + spec.action.size] + [units] * max(layers, 1)
-        # No normalisation layer: it would hide how large the state is, which is what shall be predicted to the digit.
-        self.body = nn.Sequential(*(nn.Sequential(nn.Linear(a, b), nn.SiLU()) for a, b in pairwise(widths)))
+        self.body = plain_mlp(context + self.size + spec.action.size, units, layers)
         # Most of a short step is linear, so that part need not go through the network.
         self.change = nn.Linear(units, self.values)
         self.linear = nn.Linear(self.size + spec.action.size, self.values, bias=False)

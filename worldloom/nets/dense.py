@@ -17,6 +17,15 @@ def mlp(inputs: int, units: int, layers: int) -> nn.Sequential:
     return nn.Sequential(*blocks)
 
 
+def plain_mlp(inputs: int, units: int, layers: int) -> nn.Sequential:
+    """`layers` times linear, SiLU: `mlp` without its normalisation.
+
+    That would hide how large a state is, which a predicted state must be right in to the digit.
+    """
+    widths = [inputs] + [units] * layers
+    return nn.Sequential(*(nn.Sequential(nn.Linear(a, b), nn.SiLU()) for a, b in pairwise(widths)))
+
+
 class BlockLinear(nn.Module):
     """A block-diagonal linear map: `inputs` and `outputs` are cut into `blocks` groups that do not see each other.
 
