@@ -44,6 +44,8 @@ class Options:
     seeds: tuple[int, ...] = (0, 1, 2)
     episodes: int = 40
     minutes: float = 10
+    steps: int | None = None
+    """Train every arm for so many updates instead; of the committed results each run tells its own."""
     arms: tuple[str, ...] = tuple(ARMS)
     debug: bool = False
     """Seconds instead of an hour: whether everything works, not how well."""
@@ -99,7 +101,8 @@ def record(out: Path, episodes: int, rows: int) -> None:
 def judge(options: Options, arm: str, seed: int) -> dict[str, Any]:
     """Train one arm, continue it or leave it alone, and read its card."""
     run = options.out / f"{arm}-{seed}"
-    asked = {**ARMS[arm], "lr": 1e-3, "minutes": options.minutes}
+    budget = {"steps": options.steps} if options.steps else {"minutes": options.minutes}
+    asked = {**ARMS[arm], "lr": 1e-3, **budget}
     if options.debug:
         asked |= {"minutes": None, "steps": 20, "size": "debug", "batch_size": 4, "length": 8}
     if not (run / "summary.json").exists():
